@@ -1,0 +1,1 @@
+"""The processes that touch the world: Kafka, ClickHouse, HTTP, disks, clocks."""
