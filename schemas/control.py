@@ -1,0 +1,80 @@
+"""What reaches every partition in-band through `control`: a copy in each, read first in a step, versioned, never deleted."""
+
+from __future__ import annotations
+
+from schemas.event import Event, Name, TimeMs
+from schemas.lifecycle import DecidePolicy
+from schemas.policy import JoinPolicy
+
+
+class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The frozen distributions that a model version is compared with; learnt from its training set or first traffic.
+
+    `edges` maps a numeric feature to its interior bin edges (ascending; a value equal to an edge goes right) and
+    `categories` a categorical one to its known values; `counts` maps `feature:NAME` and `score` to reference counts in
+    the order of the bins (numeric: the interior bins, then missing, below range, above range; categorical: the
+    categories, then missing, then unseen). `ranges` holds each numeric feature's [least, greatest] reference value.
+    `n` is the number of reference rows, `error_rate` its hold-out error with `error_n` rows, `base_rate` the share of
+    positives. `delay` is reserved for the delay law.
+    """
+
+    id: Name
+    model: Name
+    version: str
+    learnt_from: str = "training"
+    n: int
+    edges: dict[str, list[float]] = {}
+    ranges: dict[str, list[float]] = {}
+    categories: dict[str, list[str]] = {}
+    counts: dict[str, list[int]] = {}
+    base_rate: float | None = None
+    error_rate: float | None = None
+    error_n: int = 0
+    at_ms: TimeMs = 0
+
+
+class PolicySet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="policy_set"):
+    """A join policy takes effect at its `effective_from_ms`, at least a minute after this record's append time."""
+
+    policy: JoinPolicy
+    at_ms: TimeMs = 0
+
+
+class DecidePolicySet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="decide_policy_set"):
+    """What `decide` may do for a model from now on."""
+
+    policy: DecidePolicy
+    at_ms: TimeMs = 0
+
+
+class ReferenceSet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="reference_set"):
+    """A model version's reference is frozen."""
+
+    reference: Reference
+    at_ms: TimeMs = 0
+
+
+class ClockAdvanced(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="clock_advanced"):
+    """In a namespace with a virtual clock: it is now `now_ms`. Elsewhere this is refused."""
+
+    now_ms: TimeMs
+
+
+class Frozen(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="frozen"):
+    """Labels of `source` look cut off: no negative is emitted and nothing retrains or promotes until the thaw."""
+
+    source: str
+    reason: str = ""
+    at_ms: TimeMs = 0
+
+
+class Thawed(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="thawed"):
+    """Labels of `source` flow again."""
+
+    source: str
+    reason: str = ""
+    at_ms: TimeMs = 0
+
+
+Control = PolicySet | DecidePolicySet | ReferenceSet | ClockAdvanced | Frozen | Thawed
+"""Decode with `msgspec.json.decode(body, type=Control)`."""

@@ -1,0 +1,92 @@
+"""What apps send: predictions, and the labels and signals that come later.
+
+Any Kafka client may produce them as JSON, keyed by `request_id`. A prediction's identity is (request_id, model,
+deployment). A label or signal without `model` concerns every prediction of its request.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from schemas.event import Input, LabelValue, Name, RequestId, Scalar, Share, TimeMs
+
+Role = Literal["primary", "shadow"]
+Op = Literal["assert", "retract"]
+
+
+class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of a ranking: position counts from 0, propensity is the chance that it was shown there."""
+
+    item: Name
+    score: float | None = None
+    position: int | None = None
+    propensity: Share | None = None
+
+
+class Prediction(Input, frozen=True, kw_only=True, omit_defaults=True):
+    """A model answered a request.
+
+    `score` is the number the model gave (for a binary classifier the probability of the positive class), or one per
+    class; `prediction` is the decision taken from it. `role` is `shadow` when nobody saw the answer. `subject` is the
+    pseudonymous user: the unit of randomisation, of effective sample size and of erasure. `experiments` maps a layer to
+    the arm this subject is in. `propensity` is the probability with which `action` was chosen.
+    """
+
+    request_id: RequestId
+    at_ms: TimeMs
+    model: Name
+    version: str = ""
+    deployment: str = ""
+    role: Role = "primary"
+    app_version: str = ""
+    score: float | list[float] | None = None
+    prediction: LabelValue | None = None
+    outputs: dict[str, float] | None = None
+    items: list[Item] | None = None
+    features: dict[str, Scalar] = {}
+    embedding: list[float] | None = None
+    slices: dict[str, Scalar] = {}
+    subject: str = ""
+    experiments: dict[str, str] = {}
+    action: str | None = None
+    propensity: Share | None = None
+    threshold: float | None = None
+    latency_ms: Annotated[float, Meta(ge=0)] | None = None
+    event_id: str = ""
+
+
+class Label(Input, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody says what was true (`assert`), or takes back what this source said (`retract`).
+
+    `at_ms` is when it became true, not when it was sent: the horizon of the policy is measured against it.
+    `confidence` in [0, 1] becomes the weight of the outcome. A retraction needs no `label`.
+    """
+
+    request_id: RequestId
+    at_ms: TimeMs
+    label: LabelValue | UnsetType = UNSET
+    name: Name = "label"
+    model: str | None = None
+    item: str | None = None
+    source: str = ""
+    confidence: Share = 1.0
+    op: Op = "assert"
+    event_id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.op == "assert" and self.label is UNSET:
+            raise ValueError("an asserted label needs the field `label`; to take one back say `op`: `retract`")
+
+
+class Signal(Input, frozen=True, kw_only=True, omit_defaults=True):
+    """A user did something that may imply a label: impression, click, dwell, skip, edit, purchase, and so on."""
+
+    request_id: RequestId
+    at_ms: TimeMs
+    signal: Name
+    value: float | None = None
+    model: str | None = None
+    item: str | None = None
+    event_id: str = ""

@@ -1,0 +1,159 @@
+"""Retraining, rollout and alerts: commands and statuses between `decide`, `train`, `serve` and people.
+
+Ids are deterministic (made from the evidence that caused them), so that an event sent twice has one effect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from schemas.event import Event, Name, Share, TimeMs
+from schemas.inputs import Role
+from schemas.measures import Metric
+from schemas.verdict import Verdict
+
+
+class Retrain(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """`decide` asks for a better model. `retrain_id` is the run's idempotency key: one run per id.
+
+    The data window is [`from_ms`, `to_ms`) of the predictions' event time; `evidence` says why.
+    """
+
+    retrain_id: Name
+    model: Name
+    base_version: str
+    reason: str
+    evidence: list[Verdict] = []
+    from_ms: TimeMs
+    to_ms: TimeMs
+    drift_ids: list[str] = []
+    attempt: int = 1
+    at_ms: TimeMs
+
+
+class Candidate(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """`train` announces a model: where it is, what it was made of, how it did on a time-forward hold-out.
+
+    `metrics` are the candidate's, `champion` the current version's on the same rows, `baselines` no-change and the like.
+    `reference` is the id of the frozen reference in `artifact`.
+    """
+
+    model: Name
+    version: Name
+    retrain_id: str
+    artifact: str
+    sha256: str
+    framework: str = "torch"
+    metrics: list[Metric] = []
+    champion: list[Metric] = []
+    baselines: dict[str, float] = {}
+    reference: str = ""
+    dataset: str = ""
+    rows: int = 0
+    error: str = ""
+    at_ms: TimeMs
+
+
+class Approval(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A person (or CI) lets a waiting rollout go on, or ends it."""
+
+    rollout_id: Name
+    model: Name
+    decision: Literal["approve", "reject", "abort"]
+    stage: str = ""
+    by: str = ""
+    note: str = ""
+    at_ms: TimeMs
+
+
+class Deployment(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A version that takes `weight` of the primary traffic, or shadows (weight 0)."""
+
+    deployment: Name
+    version: str
+    weight: Share
+    role: Role = "primary"
+    artifact: str = ""
+
+
+class Promote(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The desired state of one endpoint, keyed by it (compacted). A higher `revision` replaces a lower one.
+
+    Serving converges to it and reports `RolloutStatus`. Primary weights sum to 1. `salt` enters the traffic hash.
+    """
+
+    endpoint: Name
+    model: Name
+    revision: Annotated[int, Meta(ge=1)]
+    rollout_id: str = ""
+    stage: str = ""
+    salt: str = ""
+    deployments: list[Deployment]
+    reason: str = ""
+    evidence: list[Verdict] = []
+    at_ms: TimeMs
+
+
+class RolloutStatus(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A server says which revision it serves, or why it cannot."""
+
+    endpoint: Name
+    model: Name
+    revision: int
+    server: str
+    converged: bool
+    error: str = ""
+    at_ms: TimeMs
+
+
+class Alert(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Something a person should know. `fingerprint` (rule + model + slice) groups firing and resolved."""
+
+    id: Name
+    fingerprint: Name
+    rule: Name
+    status: Literal["firing", "resolved"] = "firing"
+    severity: Literal["critical", "error", "warning", "info"] = "warning"
+    model: str = ""
+    version: str = ""
+    slice: str = ""
+    summary: str
+    evidence: list[Verdict] = []
+    links: dict[str, str] = {}
+    at_ms: TimeMs
+
+
+class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """What `decide` may do for one model. The default only observes: it alerts, and neither retrains nor promotes.
+
+    - `automation`: `observe` | `retrain` (retrain by itself, promotion waits for a person at every stage)
+      | `full` (promotes by itself on evidence).
+    - `min_quality`: {metric: lowest acceptable value}; a closed metric whose interval lies wholly below it is a cause.
+    - `retrain_on`: streams (prefixes) whose drift alarm is a cause: `quality`, `score`, `feature`.
+    - `window_ms`: how far back the training window reaches. `settle_ms`: how long after the cause to wait before
+      the retrain event leaves, so that labels of the new regime are in the window.
+    - gates: `alpha` is the error of promotion over the whole rollout, `alpha_rollback` that of rollback; `margin` is the
+      loss of value that is tolerated (non-inferiority) in canary; shadow requires superiority by `shadow_margin`.
+    """
+
+    model: Name
+    name: Name = "observe"
+    version: int = 1
+    automation: Literal["observe", "retrain", "full"] = "observe"
+    endpoint: str = ""
+    min_quality: dict[str, float] = {}
+    retrain_on: list[str] = field(default_factory=lambda: ["quality"])
+    cooldown_ms: int = 86_400_000
+    window_ms: int = 30 * 86_400_000
+    settle_ms: int = 0
+    alpha: float = 0.05
+    alpha_rollback: float = 0.05
+    margin: float = 0.02
+    shadow_margin: float = 0.0
+    canary_weight: Share = 0.5
+    min_subjects: int = 20
+    max_shadow_ms: int = 30 * 86_400_000
+    max_canary_ms: int = 30 * 86_400_000
+    on_inconclusive: Literal["hold", "reject"] = "reject"

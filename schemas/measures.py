@@ -1,0 +1,118 @@
+"""What is counted (`Measures`, `Trial`), judged (`Metric`) and found (`Drift`).
+
+A ledger is a map from a vector's name to its sparse integer cells. All entries are integers that merge by addition and
+retract by subtraction, so that any order and any split give the same bits. `streams.measure.ledger` says what each
+vector means.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from schemas.event import Event, Name, Share, TimeMs
+from schemas.inputs import Role
+from schemas.verdict import Verdict
+
+Cells = dict[str, list[int]]
+"""Vector name → flat list [index, delta, index, delta, …], indices ascending, no zero deltas."""
+
+
+class PaneDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Signed changes of one pane. `slice` is empty for the whole, else `dimension=value`; `pane_ms` is its start."""
+
+    model: Name
+    version: str
+    deployment: str
+    role: Role = "primary"
+    slice: str = ""
+    pane_ms: TimeMs
+    pane_size_ms: int
+    cells: Cells
+
+
+class Measures(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The deltas of one step of one source partition, and that partition's clock.
+
+    Every source partition writes one at least once a second to every partition of `measures`, if need be without panes:
+    a silent source holds panes and alarms. Delivery: exactly once, in step order per source.
+    """
+
+    source: int
+    sources: int
+    step: int
+    clock_ms: TimeMs
+    panes: list[PaneDelta] = []
+
+
+class Trial(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """One matured observation of a subject in an experiment layer or rollout, keyed by model.
+
+    `value` lies in [0, 1] and higher is better (1 = correct). For a shadow pair, `champion_value` is the primary's value
+    on the very same request; else it is null. `at_ms` is the prediction's time. A correction repeats the trial with a
+    higher `revision`; `void` takes it back.
+    """
+
+    request_id: Name
+    model: Name
+    layer: Name
+    arm: str
+    subject: str
+    at_ms: TimeMs
+    value: float
+    champion_value: float | None = None
+    revision: int = 1
+    void: bool = False
+    source: int
+    step: int
+
+
+class Metric(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A figure with everything needed to believe it: interval, n, maturity, estimator.
+
+    The window [`from_ms`, `to_ms`) is of the predictions' event time. `value` is null when it cannot be told (no
+    positives, say). `n` counts labelled outcomes, `subjects` the independent buckets behind the interval.
+    `correction` is true when it replaces an earlier figure for the same window.
+    """
+
+    id: str
+    model: Name
+    version: str
+    deployment: str
+    role: Role = "primary"
+    slice: str = ""
+    metric: Name
+    estimator: str = "realised"
+    from_ms: TimeMs
+    to_ms: TimeMs
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    subjects: int = 0
+    maturity: Share = 0.0
+    closed: bool = False
+    correction: bool = False
+    at_ms: TimeMs
+
+
+class Drift(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """What a detector says about one stream of panes: `score`, `feature:NAME`, `quality:error` and so on.
+
+    `alarmed` is the rise of an alarm (an edge, once). `distances` holds PSI, KS and their 95 % null quantiles;
+    `evidence` the e-value as statistic and the alarm bound as threshold. `rows` counts predictions since the stream began.
+    """
+
+    id: str
+    model: Name
+    version: str
+    deployment: str
+    slice: str = ""
+    stream: Name
+    detector: Name
+    from_ms: TimeMs
+    to_ms: TimeMs
+    reference: str
+    distances: dict[str, float] = {}
+    evidence: Verdict
+    alarmed: bool = False
+    at_ms: TimeMs

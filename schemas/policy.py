@@ -1,0 +1,94 @@
+"""How one model's outcomes are resolved: windows, silence, sources, signals.
+
+A policy is versioned and travels through `control`. The version in force at a prediction's `at_ms` resolves that
+prediction, for ever. The default policy waits an hour for a label and then says nothing (`unlabelled`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from schemas.event import DurationMs, Event, LabelValue, Name, Share, TimeMs
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+Comparison = Literal["any", "lt", "le", "gt", "ge", "eq"]
+
+
+class Attribution(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A rule from a signal to a label: `click within 30 min` gives 1; `dwell < 2 s` gives 0 with weight 0.5.
+
+    The rule matches when at least one counted signal of this name lies within `within_ms` of the prediction (at most
+    the horizon) and its value compares as asked. Rules are tried in order; the first that matches speaks.
+    """
+
+    signal: Name
+    label: LabelValue
+    weight: Share = 1.0
+    within_ms: DurationMs | None = None
+    compare: Comparison = "any"
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.compare == "any") != (self.value is None):
+            raise ValueError("`compare` and `value` go together: `compare`: `lt`, `value`: 2000, or neither")
+
+
+class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """How the outcomes of `model` are resolved, from predictions with `at_ms` ≥ `effective_from_ms` on.
+
+    - `horizon_ms`: a label whose `at_ms` is later than the prediction's by more than this does not count.
+    - `lateness_ms`: how long after the horizon we still wait for it to reach us. Then silence is an answer.
+    - `on_timeout`: `negative` (the outcome becomes `negative_label`) or `unlabelled` (no outcome).
+    - `provisional_after_ms`: an early negative, false with probability `p_fake_negative`, corrected later.
+    - `recall_ms`: how long after the prediction a label may still reach us and revise (0: deadline + `retain_ms`).
+    - `retain_ms`: how long hot state stays after the deadline.
+    - `exposure`: a signal that must be there before silence may count as negative.
+    - `precedence`: label sources, strongest first; sources not listed come after these, the latest first.
+    - `carry`: `features` puts the prediction's features into `feedback`.
+    """
+
+    model: Name
+    name: Name = "default"
+    version: Annotated[int, Meta(ge=1)] = 1
+    effective_from_ms: TimeMs = 0
+    label_name: Name = "label"
+    horizon_ms: DurationMs = HOUR_MS
+    lateness_ms: DurationMs = 5 * MINUTE_MS
+    on_timeout: Literal["negative", "unlabelled"] = "unlabelled"
+    negative_label: LabelValue = 0
+    provisional_after_ms: DurationMs | None = None
+    p_fake_negative: Share = 0.0
+    recall_ms: DurationMs = 0
+    retain_ms: DurationMs = DAY_MS
+    exposure: str | None = None
+    precedence: list[str] = []
+    attribution: list[Attribution] = []
+    carry: Literal["none", "features"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.provisional_after_ms is not None and self.on_timeout != "negative":
+            raise ValueError("`provisional_after_ms` is an early negative: it needs `on_timeout`: `negative`")
+        if self.provisional_after_ms is not None and self.provisional_after_ms > self.wait_ms:
+            raise ValueError("`provisional_after_ms` must not be later than `horizon_ms` + `lateness_ms`")
+        if 0 < self.recall_ms < self.wait_ms:
+            raise ValueError("`recall_ms` must not be shorter than `horizon_ms` + `lateness_ms`")
+
+    @property
+    def wait_ms(self) -> int:
+        """From a prediction's `at_ms` to its deadline."""
+        return self.horizon_ms + self.lateness_ms
+
+    @property
+    def reach_ms(self) -> int:
+        """From a prediction's `at_ms` to the last Kafka timestamp with which a label may still revise it."""
+        return self.recall_ms or self.wait_ms + self.retain_ms
+
+    @property
+    def label(self) -> str:
+        """`name@version`, as `feedback` names it."""
+        return f"{self.name}@{self.version}"

@@ -1,0 +1,96 @@
+"""Where each event lives: logical name, key, partitions, retention, timestamp type, all under a namespace.
+
+Topics keyed by request id (`by_request`) and those that pair with them have the same, fixed partition count, and their
+key goes through the Java default hash (murmur2), so that a prediction and its labels meet in one partition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DAY_MS = 86_400_000
+
+Keyed = Literal["request", "partition", "model", "endpoint", "id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A logical topic. `width` is `full` (the namespace's partition count), `measures` (its measures count) or `one`."""
+
+    name: str
+    keyed: Keyed
+    width: Literal["full", "measures", "one"]
+    retention_ms: int
+    compacted: bool = False
+    about: str = ""
+
+
+TOPICS: dict[str, Topic] = {
+    topic.name: topic
+    for topic in (
+        Topic("control", "partition", "full", -1, about="policies, references, freezes: a copy in every partition"),
+        Topic("predictions", "request", "full", 7 * DAY_MS, about="what models answered"),
+        Topic("labels", "request", "full", 30 * DAY_MS, about="what turned out to be true"),
+        Topic("signals", "request", "full", 7 * DAY_MS, about="what users did"),
+        Topic("feedback", "request", "full", 30 * DAY_MS, about="revisions of outcomes"),
+        Topic("steps", "partition", "full", 30 * DAY_MS, about="one record per step of join and judge"),
+        Topic("measures", "model", "measures", 7 * DAY_MS, about="signed pane deltas"),
+        Topic("trials", "model", "measures", 30 * DAY_MS, about="matured values of subjects in rollouts"),
+        Topic("metrics", "model", "measures", 30 * DAY_MS, about="figures with interval, n, maturity"),
+        Topic("drift", "model", "measures", 30 * DAY_MS, about="what detectors found"),
+        Topic("retrain", "model", "one", 30 * DAY_MS, about="asks for a better model"),
+        Topic("candidates", "model", "one", 30 * DAY_MS, about="trained models"),
+        Topic("approvals", "model", "one", 30 * DAY_MS, about="what people decided"),
+        Topic("promote", "endpoint", "one", -1, compacted=True, about="desired state of serving"),
+        Topic("rollout-status", "endpoint", "one", 30 * DAY_MS, about="what servers serve"),
+        Topic("alerts", "id", "one", 30 * DAY_MS, about="what people should know"),
+        Topic("dead-letters", "id", "one", 30 * DAY_MS, about="inputs that could not be used"),
+    )
+}
+
+INPUTS = ("predictions", "labels", "signals")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an administrator must create: Kafka's own name, partition count and configuration."""
+
+    topic: str
+    partitions: int
+    config: dict[str, str]
+
+
+def topic_name(namespace: str, logical: str) -> str:
+    """Give Kafka's name of a logical topic.
+
+    >>> topic_name("team.prod", "labels")
+    'team.prod.labels'
+    """
+    if logical not in TOPICS:
+        raise ValueError(f"no topic {logical!r}; known topics: {', '.join(TOPICS)}")
+    return f"{namespace}.{logical}"
+
+
+def width(logical: str, *, partitions: int, measures_partitions: int) -> int:
+    """Give the partition count of a logical topic."""
+    return {"full": partitions, "measures": measures_partitions, "one": 1}[TOPICS[logical].width]
+
+
+def plan(namespace: str, *, partitions: int, measures_partitions: int, virtual: bool) -> list[Plan]:
+    """Plan every topic of a namespace.
+
+    With a broker clock the inputs take `LogAppendTime`, so that no producer's clock can expire anybody. A virtual
+    namespace (replay, demo, backfill) takes `CreateTime` and keeps everything, because its origin lies in the past.
+    """
+    plans = []
+    for topic in TOPICS.values():
+        retention_ms = -1 if virtual or topic.compacted else topic.retention_ms
+        config = {
+            "message.timestamp.type": "CreateTime" if virtual else "LogAppendTime",
+            "cleanup.policy": "compact" if topic.compacted else "delete",
+            "retention.ms": str(retention_ms),
+        }
+        partition_count = width(topic.name, partitions=partitions, measures_partitions=measures_partitions)
+        plans.append(Plan(topic_name(namespace, topic.name), partition_count, config))
+    return plans
