@@ -47,9 +47,9 @@ class Measures(Event, frozen=True, kw_only=True, omit_defaults=True):
 class Trial(Event, frozen=True, kw_only=True, omit_defaults=True):
     """One matured observation of a subject in an experiment layer or rollout, keyed by model.
 
-    `value` lies in [0, 1] and higher is better (1 = correct). For a shadow pair, `champion_value` is the primary's value
-    on the very same request; else it is null. `at_ms` is the prediction's time. A correction repeats the trial with a
-    higher `revision`; `void` takes it back.
+    `value` lies in [0, 1] and higher is better (1 = correct). `layer` is a rollout's or an experiment's name; a layer
+    that begins with `shadow:` holds pairs: the champion's and the challenger's trial share a `request_id`. `at_ms` is the
+    prediction's time. A correction repeats the trial with a higher `revision`; `void` takes it back.
     """
 
     request_id: Name
@@ -59,7 +59,6 @@ class Trial(Event, frozen=True, kw_only=True, omit_defaults=True):
     subject: str
     at_ms: TimeMs
     value: float
-    champion_value: float | None = None
     revision: int = 1
     void: bool = False
     source: int

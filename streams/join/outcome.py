@@ -1,0 +1,46 @@
+"""What the join tells the stages chained behind it, in the same step.
+
+A `Change` replaces what was counted of one standing prediction by what counts now. `measure` turns it into signed deltas:
+minus the cells of `before`, plus those of `after`. A prediction that stands for the first time has no `before`; one whose
+identity has been taken over by another standing prediction appears as a change from the old to the new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.event import LabelValue
+from schemas.feedback import LabelKind, Status
+from schemas.inputs import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is known of one standing prediction. `label` None and `kind` None mean that nothing has been said."""
+
+    label: LabelValue | None = None
+    kind: LabelKind | None = None
+    weight: float = 1.0
+    status: Status = "void"
+    p_fake_negative: float = 0.0
+    labelled_at_ms: int | None = None
+
+
+NOTHING = Outcome()
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A standing prediction with its outcome and the last emitted revision's number (0: none was emitted)."""
+
+    prediction: Prediction
+    outcome: Outcome = NOTHING
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One replacement. At least one side is given."""
+
+    before: Counted | None
+    after: Counted | None
