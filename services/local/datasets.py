@@ -1,0 +1,130 @@
+"""The demo's real data: Elec2, fetched at set-up and never committed.
+
+``python -m services.local.datasets`` puts ``elec.csv`` (45,312 half hours of the New South Wales electricity market,
+1996 to 1998) into the user's cache. The file travels inside the source archive of scikit-multiflow 0.4.1, so pip
+fetches it, through whatever index or mirror this machine is set up for. Both the archive and the file are pinned by
+hash: what the demo replays is the same bytes everywhere.
+"""
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from services.local.cache import cache_dir
+
+ARCHIVE = "scikit-multiflow==0.4.1"
+ARCHIVE_SHA256 = "ed4f791107cb7f789f0bb0620c50e743a4d397905146a4d06c62eb98607aa101"
+ELEC_MEMBER = "scikit-multiflow-0.4.1/src/skmultiflow/data/datasets/elec.csv"
+ELEC_SHA256 = "ebdfe5480ae25a43a7d054286135e3a9484697a2850d5158a333b1578c28bb97"
+
+
+class DatasetMissing(Exception):
+    """A data set is not in the cache, or could not be brought there; the message says what to do."""
+
+
+def elec2() -> Path:
+    """Return the path of ``elec.csv``: a header and 45,312 rows, oldest first.
+
+    Raises:
+        DatasetMissing: it is absent, or its bytes are not the pinned ones. Nothing is downloaded here.
+    """
+    path = _elec_path()
+    if not path.is_file():
+        raise DatasetMissing(f"the Elec2 data is not at {path}. Run `make setup`, which downloads it (15.5 MB).")
+    found = _sha256(path.read_bytes())
+    if found != ELEC_SHA256:
+        raise DatasetMissing(
+            f"{path} is not the pinned file: expected sha256 {ELEC_SHA256}, found {found}. "
+            "Delete it and run `make setup`."
+        )
+    return path
+
+
+def fetch_elec2() -> Path:
+    """Download ``elec.csv`` into the cache unless it is already there; return its path.
+
+    The file appears whole or not at all, so two set-ups at once, or one cut short, do no harm.
+
+    Raises:
+        DatasetMissing: pip could not fetch the archive, or its content is not the pinned one.
+    """
+    try:
+        return elec2()
+    except DatasetMissing:
+        pass  # absent or damaged: either way it is written anew
+    path = _elec_path()
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        content = _extract(_download(Path(scratch)))
+        found = _sha256(content)
+        if found != ELEC_SHA256:
+            raise DatasetMissing(f"elec.csv in {ARCHIVE} has sha256 {found}, expected {ELEC_SHA256}; it was not kept.")
+        partial = Path(scratch) / path.name
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    return path
+
+
+def _elec_path() -> Path:
+    return cache_dir("datasets") / "elec.csv"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _download(directory: Path) -> Path:
+    """Let pip fetch the source archive; hash checking needs a requirements file, the command line has no option."""
+    wanted = directory / "wanted.txt"
+    wanted.write_text(f"{ARCHIVE} --hash=sha256:{ARCHIVE_SHA256}\n")
+    # pip asks the archive for its metadata, and this old setup.py imports numpy and setuptools to answer: both are
+    # in our environment, so it may use that one (no isolation) and need not build another.
+    options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *options]
+    done = subprocess.run(
+        [*pip, "--dest", str(directory), "--requirement", str(wanted)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    archives = list(directory.glob("scikit*multiflow-*.tar.gz"))
+    if done.returncode != 0 or len(archives) != 1:
+        reason = done.stderr.strip() or done.stdout.strip() or "pip said nothing"
+        raise DatasetMissing(f"pip could not download {ARCHIVE} (exit code {done.returncode}): {reason}")
+    return archives[0]
+
+
+def _extract(archive: Path) -> bytes:
+    with tarfile.open(archive) as tar:
+        try:
+            member = tar.extractfile(ELEC_MEMBER)
+        except KeyError:
+            member = None
+        if member is None:
+            raise DatasetMissing(f"{archive.name} holds no file {ELEC_MEMBER}")
+        return member.read()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fetch the data sets; exit code 0 when they are there, 1 with the reason on standard error otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m services.local.datasets", description="Fetch the demo's data.")
+    parser.add_argument("--quiet", action="store_true", help="say nothing when there is nothing to do")
+    arguments = parser.parse_args(argv)
+    there_before = _elec_path().is_file()
+    try:
+        path = fetch_elec2()
+    except DatasetMissing as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not (arguments.quiet and there_before):
+        print(f"Elec2: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
