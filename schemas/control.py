@@ -1,4 +1,4 @@
-"""What reaches every partition in-band through `control`: a copy in each, read first in a step, versioned, never deleted."""
+"""What reaches every partition in-band through `control`: a copy in each, read first in a step, never deleted."""
 
 from __future__ import annotations
 

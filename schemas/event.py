@@ -26,7 +26,7 @@ LabelValue = bool | int | float | str | list[float | str]
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An event that a user's app sends. Unknown fields are ignored here, counted by `record` and kept in its raw row."""
+    """An event that an app sends. Unknown fields are ignored here, counted by `record` and kept in its raw row."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -36,7 +36,7 @@ class Retrain(Event, frozen=True, kw_only=True, omit_defaults=True):
 class Candidate(Event, frozen=True, kw_only=True, omit_defaults=True):
     """`train` announces a model: where it is, what it was made of, how it did on a time-forward hold-out.
 
-    `metrics` are the candidate's, `champion` the current version's on the same rows, `baselines` no-change and the like.
+    `metrics` are the candidate's, `champion` the current version's on the same rows, `baselines` no-change and such.
     `reference` is the id of the frozen reference in `artifact`.
     """
 
@@ -134,8 +134,8 @@ class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     - `retrain_on`: streams (prefixes) whose drift alarm is a cause: `quality`, `score`, `feature`.
     - `window_ms`: how far back the training window reaches. `settle_ms`: how long after the cause to wait before
       the retrain event leaves, so that labels of the new regime are in the window.
-    - gates: `alpha` is the error of promotion over the whole rollout, `alpha_rollback` that of rollback; `margin` is the
-      loss of value that is tolerated (non-inferiority) in canary; shadow requires superiority by `shadow_margin`.
+    - gates: `alpha` is the error of promotion over the whole rollout, `alpha_rollback` that of rollback; `margin` is
+      the loss of value that is tolerated (non-inferiority) in canary; shadow requires superiority by `shadow_margin`.
     """
 
     model: Name

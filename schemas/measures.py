@@ -48,8 +48,8 @@ class Trial(Event, frozen=True, kw_only=True, omit_defaults=True):
     """One matured observation of a subject in an experiment layer or rollout, keyed by model.
 
     `value` lies in [0, 1] and higher is better (1 = correct). `layer` is a rollout's or an experiment's name; a layer
-    that begins with `shadow:` holds pairs: the champion's and the challenger's trial share a `request_id`. `at_ms` is the
-    prediction's time. A correction repeats the trial with a higher `revision`; `void` takes it back.
+    that begins with `shadow:` holds pairs: the champion's and the challenger's trial share a `request_id`. `at_ms` is
+    the prediction's time. A correction repeats the trial with a higher `revision`; `void` takes it back.
     """
 
     request_id: Name
@@ -98,7 +98,7 @@ class Drift(Event, frozen=True, kw_only=True, omit_defaults=True):
     """What a detector says about one stream of panes: `score`, `feature:NAME`, `quality:error` and so on.
 
     `alarmed` is the rise of an alarm (an edge, once). `distances` holds PSI, KS and their 95 % null quantiles;
-    `evidence` the e-value as statistic and the alarm bound as threshold. `rows` counts predictions since the stream began.
+    `evidence` the e-value as statistic and the alarm bound as threshold.
     """
 
     id: str

@@ -116,7 +116,11 @@ class Settings(BaseSettings):
     """Everything a Weir process may be told. See each section."""
 
     model_config = SettingsConfigDict(
-        env_prefix="WEIR_", env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
+        env_prefix="WEIR_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
     )
 
     namespace: str = Field(default="weir", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")

@@ -16,7 +16,7 @@ Keyed = Literal["request", "partition", "model", "endpoint", "id"]
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A logical topic. `width` is `full` (the namespace's partition count), `measures` (its measures count) or `one`."""
+    """A logical topic; `width` is `full` (the namespace's partition count), `measures` (its measures count), `one`."""
 
     name: str
     keyed: Keyed
