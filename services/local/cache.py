@@ -12,11 +12,9 @@ def cache_dir(room: str) -> Path:
     ``WEIR_CACHE`` moves all of them; without it they lie in the platform's cache directory. Everything in it can be
     fetched again, so a user may delete it at any time.
 
-    >>> import os
-    >>> os.environ["WEIR_CACHE"] = str(getfixture("tmp_path"))
+    >>> getfixture("monkeypatch").setenv("WEIR_CACHE", str(getfixture("tmp_path")))
     >>> cache_dir("datasets").relative_to(getfixture("tmp_path"))
     PosixPath('datasets')
-    >>> del os.environ["WEIR_CACHE"]
     """
     root = os.environ.get("WEIR_CACHE") or platformdirs.user_cache_dir("weir")
     directory = Path(root).expanduser() / room
