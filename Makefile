@@ -65,7 +65,7 @@ format: setup ## let ruff fix what it can, and format
 
 .PHONY: lock
 lock: ## resolve pyproject.toml again into constraints.txt
-	@.ci/lock "$(UV)"
+	@.ci/lock "$(UV)" $(ARGS)
 
 .PHONY: clean
 clean: ## remove .venv and every tool's cache; downloads stay in the user's cache
