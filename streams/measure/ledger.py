@@ -1,0 +1,239 @@
+"""The vocabulary of ledgers: which vectors there are, what each index of each means, in which unit.
+
+A ledger maps a vector's name to sparse integer cells. It is kept per (model, version, deployment, role, slice, pane); the
+pane of an outcome is `prediction.at_ms // pane_ms * pane_ms`. Everything is a sum of integers over the standing
+predictions, so ledgers merge by addition and retract by subtraction: any order and any split give the same bits.
+
+**Weights** are milli-weights, `floor(weight * 1000 + 0.5)`. **Losses** are integers per outcome times the milli-weight:
+micro-nats for log loss, 1e-6 for Brier, hence sums in units of 1e-9. **Nothing depends on an outcome's status**
+(provisional or final) or `p_fake_negative`, because a change of these alone is no revision: what is counted can be computed
+again from the raw predictions and the last revision of each outcome in `feedback`.
+
+**What one labelled outcome contributes** (a label that is not null; weight 0 included):
+
+- `y` is its label read as binary: 1 for `1`, `1.0`, `true`, `"1"`; 0 for `0`, `0.0`, `false`, `"0"`; else none.
+  `p` is its `score` when that is a number in [0, 1], else none.
+- *binary task*, when `y` and `p` exist: `score.pos` or `score.neg`, `log_loss`, `brier`. The predicted class is
+  `prediction` read as binary, or, without a `prediction`, whether `p ≥ threshold` (0.5 when none is given):
+  `confusion`. A `prediction` that cannot be read as binary leaves `confusion` alone and counts in `measured[UNREADABLE]`.
+- *agreement task*, else, when `prediction` is comparable with the label (both strings, both booleans, or both whole
+  numbers of at most 2⁵³ in size): `agreement`. It feeds accuracy and nothing else.
+- else it counts in `measured[UNMEASURABLE]`. An error of a regression is never turned into "correct".
+
+Slices carry everything but `feature:*`, `missing`, `latency` and `label_delay`, with 512 score bins in place of 2,048.
+
+**Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
+but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest that it has told.
+
+**Overflow.** Python's integers have none. In ClickHouse's Int64 (9.2e18) an outcome adds at most 1.6e10 to a `log_loss`
+cell, 1e9 to `brier`, 1,000 to weights: 5.7e8 outcomes of the worst kind in one sum of log loss, 9e9 of Brier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+SCORE_BINS: Final = 2_048
+"""Score bins of the whole: uniform in logit over [−16, 16], by comparison with `scale.score_edges()`."""
+SLICE_SCORE_BINS: Final = 512
+"""Score bins of a slice: bin of the whole // 4."""
+BUCKETS: Final = 64
+"""Subject buckets: xxh3_64 (seed 0) of the UTF-8 bytes of `subject`, or of `request_id` without one, modulo 64."""
+BUCKET_SCORE_BINS: Final = 64
+"""Score bins inside a bucket (half a logit wide): bin of the whole // 32."""
+
+N: Final = "n"
+LABELLED: Final = "labelled"
+KINDS: Final = "kinds"
+MEASURED: Final = "measured"
+SCORE: Final = "score"
+SCORE_POS: Final = "score.pos"
+SCORE_NEG: Final = "score.neg"
+CONFUSION: Final = "confusion"
+AGREEMENT: Final = "agreement"
+LOG_LOSS: Final = "log_loss"
+BRIER: Final = "brier"
+BUCKET_N: Final = "bucket.n"
+BUCKET_CONFUSION: Final = "bucket.confusion"
+BUCKET_AGREEMENT: Final = "bucket.agreement"
+BUCKET_LOG_LOSS: Final = "bucket.log_loss"
+BUCKET_BRIER: Final = "bucket.brier"
+BUCKET_SCORE_POS: Final = "bucket.score.pos"
+BUCKET_SCORE_NEG: Final = "bucket.score.neg"
+MISSING: Final = "missing"
+LATENCY: Final = "latency"
+LABEL_DELAY: Final = "label_delay"
+FEATURE: Final = "feature:"
+
+# labelled
+COUNT, WEIGHT = 0, 1
+# kinds
+EXPLICIT, IMPLICIT, TIMEOUT = 0, 1, 2
+# measured
+SCORED, RIGHT, WRONG, UNMEASURABLE, UNREADABLE = 0, 1, 2, 3, 4
+# confusion, bucket.confusion (bucket * 4 + cell)
+TP, FP, FN, TN = 0, 1, 2, 3
+# agreement, bucket.agreement (bucket * 2 + cell)
+AGREES, DIFFERS = 0, 1
+# missing
+NO_SCORE, NO_FEATURES, NO_SUBJECT = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """What a name means: number of cells (0: as the reference says), unit, index meaning, whether slices carry it."""
+
+    name: str
+    size: int
+    unit: str
+    about: str
+    sliced: bool = True
+
+
+_SPAN = "span bin of `scale.span_edges()`: [0] up to 0.01 ms and less, then 2 % wide, the last above 1e11 ms"
+
+VECTORS: Final[dict[str, Vector]] = {
+    vector.name: vector
+    for vector in (
+        Vector(N, 1, "count", "[0] standing predictions"),
+        Vector(LABELLED, 2, "count, milli-weight", "[COUNT] outcomes with a label, [WEIGHT] their weight"),
+        Vector(KINDS, 3, "count", "labelled outcomes by label kind: [EXPLICIT], [IMPLICIT], [TIMEOUT]"),
+        Vector(
+            MEASURED,
+            5,
+            "count",
+            "[SCORED] binary tasks; [RIGHT], [WRONG] outcomes in `confusion` or `agreement`, unweighted; "
+            "[UNMEASURABLE] labelled, yet in no task; [UNREADABLE] binary, but the `prediction` is not 0 or 1",
+        ),
+        Vector(
+            SCORE,
+            SCORE_BINS + 3,
+            "count",
+            "all standing predictions: logit bins 0…B−1, then [B] no number, [B+1] below 0, [B+2] above 1",
+        ),
+        Vector(SCORE_POS, SCORE_BINS, "milli-weight", "binary tasks with y = 1 by logit bin"),
+        Vector(SCORE_NEG, SCORE_BINS, "milli-weight", "binary tasks with y = 0 by logit bin"),
+        Vector(CONFUSION, 4, "milli-weight", "[TP], [FP], [FN], [TN]"),
+        Vector(AGREEMENT, 2, "milli-weight", "[AGREES], [DIFFERS]: labels that are not binary"),
+        Vector(LOG_LOSS, 1, "1e-9 nat × weight", "[0] sum of `scale.log_loss(p, y)` × milli-weight"),
+        Vector(BRIER, 1, "1e-9 × weight", "[0] sum of `scale.brier(p, y)` × milli-weight"),
+        Vector(BUCKET_N, BUCKETS, "count", "by subject bucket: outcomes in any task"),
+        Vector(BUCKET_CONFUSION, BUCKETS * 4, "milli-weight", "[bucket × 4 + cell of `confusion`]"),
+        Vector(BUCKET_AGREEMENT, BUCKETS * 2, "milli-weight", "[bucket × 2 + cell of `agreement`]"),
+        Vector(BUCKET_LOG_LOSS, BUCKETS, "1e-9 nat × weight", "`log_loss` by bucket"),
+        Vector(BUCKET_BRIER, BUCKETS, "1e-9 × weight", "`brier` by bucket"),
+        Vector(BUCKET_SCORE_POS, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 1"),
+        Vector(BUCKET_SCORE_NEG, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 0"),
+        Vector(
+            MISSING,
+            3,
+            "count",
+            "predictions [NO_SCORE] with neither score nor prediction, [NO_FEATURES] without features, "
+            "[NO_SUBJECT] without subject (bucketed by request id)",
+            sliced=False,
+        ),
+        Vector(LATENCY, 0, "count", f"predictions with `latency_ms`, by {_SPAN}", sliced=False),
+        Vector(
+            LABEL_DELAY,
+            0,
+            "count",
+            f"explicit and implicit labels: `labelled_at_ms` − `at_ms` by {_SPAN}",
+            sliced=False,
+        ),
+        Vector(
+            FEATURE,
+            0,
+            "count",
+            "`feature:NAME`, only when the version's reference is known. Numeric with E edges: bins 0…E (a value equal to "
+            "an edge goes right), then [E+1] missing, [E+2] below the reference's range, [E+3] above it. Categorical with "
+            "K categories: 0…K−1, then [K] missing, [K+1] unseen",
+            sliced=False,
+        ),
+    )
+}
+
+
+class Ledger:
+    """Sparse integer cells by vector: an abelian group under `add`. Cells that are zero vanish.
+
+    >>> a, b = Ledger({"n": {0: 2}}), Ledger({"n": {0: 2}, "confusion": {TP: 1000}})
+    >>> (b - a).cells
+    {'confusion': {0: 1000}}
+    >>> (a - a).cells
+    {}
+    """
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: Mapping[str, Mapping[int, int]] | None = None) -> None:
+        self.cells: dict[str, dict[int, int]] = {}
+        if cells:
+            self.add(cells)
+
+    def add(self, cells: Mapping[str, Mapping[int, int]], sign: int = 1) -> None:
+        """Add (`sign` 1) or take away (−1) cells."""
+        for name, vector in cells.items():
+            self.add_pairs(name, vector.items(), sign)
+
+    def add_flat(self, cells: Mapping[str, list[int]], sign: int = 1) -> None:
+        """Add cells as `PaneDelta` carries them: name → [index, delta, index, delta, …]."""
+        for name, flat in cells.items():
+            self.add_pairs(name, zip(flat[::2], flat[1::2], strict=True), sign)
+
+    def add_pairs(self, name: str, pairs: Iterable[tuple[int, int]], sign: int = 1) -> None:
+        """Add (index, delta) pairs to one vector."""
+        mine = self.cells.setdefault(name, {})
+        for index, delta in pairs:
+            total = mine.get(index, 0) + sign * delta
+            if total:
+                mine[index] = total
+            else:
+                mine.pop(index, None)
+        if not mine:
+            del self.cells[name]
+
+    def flat(self) -> dict[str, list[int]]:
+        """Give the cells as `PaneDelta` carries them, names and indices ascending."""
+        return {name: [n for pair in sorted(self.cells[name].items()) for n in pair] for name in sorted(self.cells)}
+
+    def get(self, name: str, index: int = 0) -> int:
+        """Give one cell (0 when absent)."""
+        vector = self.cells.get(name)
+        return vector.get(index, 0) if vector else 0
+
+    def total(self, name: str) -> int:
+        """Give the sum over a vector."""
+        return sum(self.cells.get(name, {}).values())
+
+    def dense(self, name: str, size: int) -> list[int]:
+        """Give a vector in full. Raises `IndexError` when it has a cell beyond `size`."""
+        full = [0] * size
+        for index, value in self.cells.get(name, {}).items():
+            full[index] = value
+        return full
+
+    def __add__(self, other: Ledger) -> Ledger:
+        total = Ledger(self.cells)
+        total.add(other.cells)
+        return total
+
+    def __sub__(self, other: Ledger) -> Ledger:
+        total = Ledger(self.cells)
+        total.add(other.cells, -1)
+        return total
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ledger) and self.cells == other.cells
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        return bool(self.cells)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cells)
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.cells})"
