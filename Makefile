@@ -40,7 +40,7 @@ lint:
 types:
 	@$(BIN)/mypy $(TYPED)
 imports:
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@report=$$($(BIN)/lint-imports --no-logo 2>&1) && tail -n 1 <<<"$$report" || { echo "$$report"; exit 1; }
 
 .PHONY: test
 test: setup ## every test, the real Kafka, ClickHouse and browser included; ARGS goes to pytest
