@@ -1,13 +1,13 @@
 """The vocabulary of ledgers: which vectors there are, what each index of each means, in which unit.
 
-A ledger maps a vector's name to sparse integer cells. It is kept per (model, version, deployment, role, slice, pane); the
-pane of an outcome is `prediction.at_ms // pane_ms * pane_ms`. Everything is a sum of integers over the standing
+A ledger maps a vector's name to sparse integer cells. It is kept per (model, version, deployment, role, slice, pane);
+the pane of an outcome is `prediction.at_ms // pane_ms * pane_ms`. Everything is a sum of integers over the standing
 predictions, so ledgers merge by addition and retract by subtraction: any order and any split give the same bits.
 
-**Weights** are milli-weights, `floor(weight * 1000 + 0.5)`. **Losses** are integers per outcome times the milli-weight:
-micro-nats for log loss, 1e-6 for Brier, hence sums in units of 1e-9. **Nothing depends on an outcome's status**
-(provisional or final) or `p_fake_negative`, because a change of these alone is no revision: what is counted can be computed
-again from the raw predictions and the last revision of each outcome in `feedback`.
+**Weights** are milli-weights, `floor(weight * 1000 + 0.5)`. **Losses** are integers per outcome times the
+milli-weight: micro-nats for log loss, 1e-6 for Brier, hence sums in units of 1e-9. **Nothing depends on an outcome's
+status** (provisional or final) or `p_fake_negative`, because a change of these alone is no revision: what is counted
+can be computed again from the raw predictions and the last revision of each outcome in `feedback`.
 
 **What one labelled outcome contributes** (a label that is not null; weight 0 included):
 
@@ -15,7 +15,7 @@ again from the raw predictions and the last revision of each outcome in `feedbac
   `p` is its `score` when that is a number in [0, 1], else none.
 - *binary task*, when `y` and `p` exist: `score.pos` or `score.neg`, `log_loss`, `brier`. The predicted class is
   `prediction` read as binary, or, without a `prediction`, whether `p ≥ threshold` (0.5 when none is given):
-  `confusion`. A `prediction` that cannot be read as binary leaves `confusion` alone and counts in `measured[UNREADABLE]`.
+  `confusion`. A `prediction` that is not binary leaves `confusion` alone and counts in `measured[UNREADABLE]`.
 - *agreement task*, else, when `prediction` is comparable with the label (both strings, both booleans, or both whole
   numbers of at most 2⁵³ in size): `agreement`. It feeds accuracy and nothing else.
 - else it counts in `measured[UNMEASURABLE]`. An error of a regression is never turned into "correct".
@@ -23,10 +23,11 @@ again from the raw predictions and the last revision of each outcome in `feedbac
 Slices carry everything but `feature:*`, `missing`, `latency` and `label_delay`, with 512 score bins in place of 2,048.
 
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
-but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest that it has told.
+but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
 
-**Overflow.** Python's integers have none. In ClickHouse's Int64 (9.2e18) an outcome adds at most 1.6e10 to a `log_loss`
-cell, 1e9 to `brier`, 1,000 to weights: 5.7e8 outcomes of the worst kind in one sum of log loss, 9e9 of Brier.
+**Overflow.** Python's integers have none. In ClickHouse's Int64 (9.2e18) an outcome adds at most 1.6e10 to a
+`log_loss` cell, 1e9 to `brier`, 1,000 to weights: 5.7e8 outcomes of the worst kind in one sum of log loss, 9e9 of
+Brier.
 """
 
 from __future__ import annotations
@@ -146,9 +147,9 @@ VECTORS: Final[dict[str, Vector]] = {
             FEATURE,
             0,
             "count",
-            "`feature:NAME`, only when the version's reference is known. Numeric with E edges: bins 0…E (a value equal to "
-            "an edge goes right), then [E+1] missing, [E+2] below the reference's range, [E+3] above it. Categorical with "
-            "K categories: 0…K−1, then [K] missing, [K+1] unseen",
+            "`feature:NAME`, only when the version's reference is known. Numeric with E edges: bins 0…E (a value equal "
+            "to an edge goes right), then [E+1] missing, [E+2] below the reference's range, [E+3] above it. "
+            "Categorical with K categories: 0…K−1, then [K] missing, [K+1] unseen",
             sliced=False,
         ),
     )
