@@ -1,7 +1,8 @@
 """One typed `Settings` for every process: flags over `WEIR_*` environment over a TOML file over defaults.
 
 Nested names join with two underscores: `WEIR_KAFKA__BOOTSTRAP`. The file is `weir.toml` in the working directory unless
-`WEIR_CONFIG` names another. `origins` says where each value came from (`weir config show --origin`).
+`WEIR_CONFIG` names another; over it lies what a running `weir up` left in `data_dir/run/settings.toml`. `origins` says
+where each value came from (`weir config show --origin`).
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ class _File(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return read_file(config_path())
+        written = read_file(config_path())
+        return _overlaid(written, read_file(running_path(self.current_state.get("data_dir"), written)))
 
 
 def config_path() -> Path | None:
@@ -167,6 +169,12 @@ def config_path() -> Path | None:
         return Path(named)
     here = Path("weir.toml")
     return here if here.exists() else None
+
+
+def running_path(data_dir: Path | str | None, written: dict[str, Any]) -> Path | None:
+    """Give the file of the system that runs in this data directory, if there is one."""
+    path = Path(data_dir or written.get("data_dir", "data")) / "run" / "settings.toml"
+    return path if path.exists() else None
 
 
 def read_file(path: Path | None) -> dict[str, Any]:
@@ -185,6 +193,8 @@ def origins(settings: Settings, flags: dict[str, Any] | None = None) -> dict[str
     path = config_path()
     given = _flatten(flags or {})
     filed = _flatten(read_file(path))
+    running = running_path(settings.data_dir, {})
+    ran = _flatten(read_file(running))
     found: dict[str, tuple[str, str]] = {}
     for name, value in _flatten(settings.model_dump()).items():
         variable = "WEIR_" + name.upper().replace(".", "__")
@@ -192,12 +202,22 @@ def origins(settings: Settings, flags: dict[str, Any] | None = None) -> dict[str
             origin = "flag"
         elif any(key.upper() == variable for key in os.environ):
             origin = f"environment {variable}"
+        elif name in ran and (name not in filed or ran[name] != filed[name]):
+            origin = f"running system {running}"
         elif name in filed:
             origin = f"file {path}"
         else:
             origin = "default"
         found[name] = (str(value), origin)
     return found
+
+
+def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        held = merged.get(key)
+        merged[key] = _overlaid(held, value) if isinstance(held, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

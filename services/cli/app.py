@@ -1,0 +1,237 @@
+"""Commands, grouped as people look for them. Bodies live beside their rooms; here is only the surface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.processes import PROCESSES
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
+
+app = typer.Typer(
+    name="weir",
+    help="Joins predictions with what turned out to be true, measures models live, drives retraining and promotion.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Show settings and where each value came from.", no_args_is_help=True)
+topics_app = typer.Typer(help="Plan and create topics.", no_args_is_help=True)
+dlq_app = typer.Typer(help="List, show and retry dead letters.", no_args_is_help=True)
+policy_app = typer.Typer(help="Set what the join and decide may do for a model.", no_args_is_help=True)
+rollout_app = typer.Typer(help="Approve, reject or abort a rollout.", no_args_is_help=True)
+app.add_typer(config_app, name="config", rich_help_panel=None)
+app.add_typer(topics_app, name="topics")
+app.add_typer(dlq_app, name="dlq")
+app.add_typer(policy_app, name="policy")
+app.add_typer(rollout_app, name="rollout")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (default: WEIR_CONFIG, weir.toml).")]
+Namespace = Annotated[str | None, typer.Option("--namespace", help="Prefix of topics, groups and database.")]
+Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka's address, host:port.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where snapshots, logs and embedded data are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_settings(
+    config: Path | None = None,
+    namespace: str | None = None,
+    bootstrap: str | None = None,
+    data_dir: Path | None = None,
+) -> tuple[Settings, dict[str, Any]]:
+    """Give the settings and the flags that entered them. Raises `WeirError` that names the wrong key."""
+    from services.cli.configuration import settings_from
+
+    flags: dict[str, Any] = {}
+    if namespace is not None:
+        flags["namespace"] = namespace
+    if bootstrap is not None:
+        flags["kafka"] = {"bootstrap": bootstrap}
+    if data_dir is not None:
+        flags["data_dir"] = data_dir
+    return settings_from(config, flags), flags
+
+
+def _add_process(name: str, about: str) -> None:
+    def command(
+        config: ConfigFile = None, namespace: Namespace = None, bootstrap: Bootstrap = None, data_dir: DataDir = None
+    ) -> None:
+        settings, flags = load_settings(config, namespace, bootstrap, data_dir)
+        from services.cli.processes import run_here
+
+        run_here(name, settings, flags)
+
+    app.command(name, help=f"Run the process `{name}`: {about}.")(command)
+
+
+for _name, (_where, _about) in PROCESSES.items():
+    _add_process(_name, _about)
+
+
+@app.command()
+def up(
+    only: Annotated[list[str] | None, typer.Option("--only", help="Start only these processes (repeat).")] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="Start all but these (repeat).")] = None,
+    remote: Annotated[bool, typer.Option("--remote", help="Start no Kafka and no ClickHouse here.")] = False,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Start everything (embedded Kafka and ClickHouse included), watch over it, stop it all on Ctrl-C."""
+    settings, _ = load_settings(config, namespace, None, data_dir)
+    from services.cli.up import up as run
+
+    run(settings, only=only or [], without=without or [], embedded=not remote)
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of delays, corrections and traffic.")] = 0,
+    drift_at: Annotated[int | None, typer.Option(help="Row at which a drift is planted.")] = None,
+    drift_size: Annotated[float | None, typer.Option(help="Its size; 0 plants none.")] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Permute the rows: no drift at all.")] = False,
+    rows: Annotated[int | None, typer.Option(help="Replay only so many rows.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
+    exit_: Annotated[bool, typer.Option("--exit", help="End when the replay has ended.")] = False,
+) -> None:
+    """Replay a real stream and watch a model degrade, be retrained and be promoted."""
+    from services.demo.run import run
+
+    raise typer.Exit(
+        run(seed=seed, drift_at=drift_at, drift_size=drift_size, shuffle=shuffle, rows=rows, json=json, exit_=exit_)
+    )
+
+
+@app.command()
+def verify(
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Replay the topics through the naive twin and compare with feedback; count the residual."""
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
+    from services.cli.verify import verify as run
+
+    raise typer.Exit(run(settings, as_json=json))
+
+
+@config_app.command("show")
+def config_show(
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Print every setting; secrets are masked."""
+    settings, flags = load_settings(config, namespace, None, data_dir)
+    from services.cli.configuration import show
+
+    show(settings, flags, with_origin=origin, as_json=json)
+
+
+@topics_app.command("plan")
+def topics_plan(config: ConfigFile = None, namespace: Namespace = None, json: Json = False) -> None:
+    """Print what an administrator must create: names, partitions, configuration."""
+    settings, _ = load_settings(config, namespace)
+    from services.cli.topics import show_plan
+
+    show_plan(settings, as_json=json)
+
+
+@topics_app.command("apply")
+def topics_apply(config: ConfigFile = None, namespace: Namespace = None, bootstrap: Bootstrap = None) -> None:
+    """Create what is missing; refuse what exists with another partition count or timestamp type."""
+    settings, _ = load_settings(config, namespace, bootstrap)
+    from services.cli.topics import apply
+
+    apply(settings)
+
+
+@dlq_app.command("ls")
+def dlq_ls(
+    reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.")] = 50,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    json: Json = False,
+) -> None:
+    """List dead letters: id, reason, topic and offset, request."""
+    settings, _ = load_settings(config, namespace, bootstrap)
+    from services.cli.dlq import ls
+
+    ls(settings, reason=reason, limit=limit, as_json=json)
+
+
+@dlq_app.command("show")
+def dlq_show(
+    id: Annotated[str, typer.Argument(help="topic/partition/offset, as `ls` prints it.")],
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    json: Json = False,
+) -> None:
+    """Show one dead letter whole: why, from where, its headers and its body."""
+    settings, _ = load_settings(config, namespace, bootstrap)
+    from services.cli.dlq import show
+
+    show(settings, id, as_json=json)
+
+
+@dlq_app.command("retry")
+def dlq_retry(
+    ids: Annotated[list[str] | None, typer.Argument(help="Which ones.")] = None,
+    reason: Annotated[str | None, typer.Option(help="All with this reason.")] = None,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    json: Json = False,
+) -> None:
+    """Send dead letters to the topic they came from once more."""
+    settings, _ = load_settings(config, namespace, bootstrap)
+    from services.cli.dlq import retry
+
+    retry(settings, ids or [], reason=reason, as_json=json)
+
+
+@policy_app.command("set")
+def policy_set(
+    file: Annotated[Path, typer.Argument(help="TOML with [join] and/or [decide].")],
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Put a policy into force; a join policy from one minute from now unless it says later."""
+    settings, _ = load_settings(config, namespace, bootstrap)
+    from services.cli.policy import set_policy
+
+    set_policy(settings, file)
+
+
+def _decide(decision: str, about: str) -> None:
+    def command(
+        rollout_id: Annotated[str, typer.Argument(help="As the page and the alert name it.")],
+        model: Annotated[str, typer.Option(help="The model it is of.")],
+        note: Annotated[str, typer.Option(help="Kept in the audit.")] = "",
+        config: ConfigFile = None,
+        namespace: Namespace = None,
+        bootstrap: Bootstrap = None,
+    ) -> None:
+        settings, _ = load_settings(config, namespace, bootstrap)
+        from services.cli.policy import decide
+
+        decide(settings, rollout_id, model, decision, note)
+
+    rollout_app.command(decision, help=about)(command)
+
+
+_decide("approve", "Let a waiting rollout go on to its next stage.")
+_decide("reject", "End a rollout; the champion stays.")
+_decide("abort", "End a rollout and go back to the champion at once.")

@@ -1,0 +1,37 @@
+"""Structured logs: one JSON object a line, or coloured text when a person watches. Never a feature value."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(process: str, level: str = "info", *, human: bool | None = None) -> None:
+    """Set up logging of this process to standard error. `human` None means: text on a terminal, JSON elsewhere.
+
+    Raises `ValueError` for a level that logging does not know.
+    """
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ValueError(f"unknown log level {level!r}; use debug, info, warning or error")
+    to_person = sys.stderr.isatty() if human is None else human
+    renderer: Any = structlog.dev.ConsoleRenderer() if to_person else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    logging.basicConfig(
+        level=max(number, logging.WARNING), stream=sys.stderr, format=f"{process} %(name)s: %(message)s"
+    )
