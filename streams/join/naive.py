@@ -1,0 +1,550 @@
+"""The naive twin of the join: docs/join.md written down again, for correctness alone.
+
+It gets whole logs, reads every record once, forms the sets E(r), and asks `resolve` about every standing prediction. It
+keeps no state, has no timers and takes no shortcuts, and it shares no code with the fast path: only then does equality
+of the two prove something. Order of this file: a record (admission), a set (events, standing predictions, policies),
+an outcome (`resolve`), and what a whole log should lead to (`expect`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import xxhash
+
+from schemas.control import Control, PolicySet
+from schemas.event import LabelValue, encode
+from schemas.feedback import LabelKind, Status
+from schemas.inputs import Label, Prediction, Signal
+from schemas.policy import Attribution, JoinPolicy
+from schemas.topics import INPUTS
+
+POLICY_NOTICE_MS = 60_000
+KINDS: dict[str, type[Prediction] | type[Label] | type[Signal]] = {
+    "predictions": Prediction,
+    "labels": Label,
+    "signals": Signal,
+}
+
+Identity = tuple[str, str, str]
+"""(request_id, model, deployment)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bounds of a namespace that admission and `resolve` depend on. See `schemas.settings.Join`."""
+
+    partitions: int
+    skew_ms: int
+    early_label_ms: int
+    grace_ms: int
+    max_event_bytes: int
+    virtual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka record of one logical topic. `append_ms` is its Kafka timestamp."""
+
+    partition: int
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+Logs = Mapping[str, Sequence[Record]]
+"""Logical topic → its records; those of one partition in offset order."""
+
+
+# A record
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that is no event: `fate` is its class, `reason` that of its dead letter ("" for a forwarded one)."""
+
+    fate: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A record that is an event. `append_ms` is the original append time, `kafka_ms` that of this very record."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_ms: int
+    kafka_ms: int
+    body: Prediction | Label | Signal
+    canonical: bytes
+    key: str
+
+
+def murmur2(data: bytes) -> int:
+    """Hash as Kafka's Java client does (32 bits, unsigned).
+
+    >>> [murmur2(name) for name in (b"21", b"foobar", b"abc")]
+    [3321034988, 3504634814, 479470107]
+    """
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = (0x9747B28C ^ len(data)) & mask
+    for start in range(0, len(data) - len(data) % 4, 4):
+        k = int.from_bytes(data[start : start + 4], "little") * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = (h * m & mask) ^ k
+    tail = data[len(data) - len(data) % 4 :]
+    if tail:
+        h = (h ^ int.from_bytes(tail, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15
+
+
+def partition_of(request_id: str, partitions: int) -> int:
+    """Give the partition in which everything about a request meets."""
+    return (murmur2(request_id.encode()) & 0x7FFFFFFF) % partitions
+
+
+def read_body(topic: str, value: bytes | None, max_event_bytes: int) -> Prediction | Label | Signal | Refused:
+    """Apply rule 1."""
+    if value is None:
+        return Refused("dead", "not_json")
+    if len(value) > max_event_bytes:
+        return Refused("dead", "too_large")
+    try:
+        value.decode("utf-8")
+        return msgspec.json.decode(value, type=KINDS[topic])
+    except msgspec.ValidationError:
+        return Refused("dead", "bad_event" if is_json(value) else "not_json")
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return Refused("dead", "not_json")
+
+
+def is_json(value: bytes) -> bool:
+    """Say whether bytes are JSON of any shape; numbers too large to hold are."""
+    try:
+        msgspec.json.decode(value)
+    except msgspec.ValidationError:
+        return True
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bounds) -> Admitted | Refused:
+    """Apply rules 1 to 5 to a record. `policies` are those of its partition."""
+    body = read_body(topic, record.value, bounds.max_event_bytes)
+    if isinstance(body, Refused):
+        return body
+    headers = dict(record.headers)
+    hopped = "weir-hop" in headers
+    append_ms = record.append_ms
+    if hopped:
+        claimed = headers.get("weir-append-ms") or b""
+        if claimed.isdigit() and int(claimed) <= record.append_ms:
+            append_ms = int(claimed)
+    if partition_of(body.request_id, bounds.partitions) != record.partition:
+        return Refused("dead", "misrouted_twice") if hopped else Refused("forwarded")
+    if body.at_ms > append_ms + bounds.skew_ms:
+        return Refused("quarantined", "clock_skew")
+    if isinstance(body, Prediction):
+        if body.at_ms < append_ms - bounds.skew_ms:
+            return Refused("quarantined", "clock_skew")
+        if append_ms > body.at_ms + policy_in_force(policies, body.model, body.at_ms).reach_ms:
+            return Refused("dead", "too_late")
+    elif body.item is not None:
+        return Refused("dead", "item_not_supported")
+    canonical = encode(body)
+    key = body.event_id or "~" + xxhash.xxh3_128_hexdigest(canonical)
+    return Admitted(topic, record.partition, record.offset, append_ms, record.append_ms, body, canonical, key)
+
+
+def policy_in_force(policies: Sequence[JoinPolicy], model: str, at_ms: int) -> JoinPolicy:
+    """Give the policy that resolves a prediction of `model` made at `at_ms`."""
+    candidates = [policy for policy in policies if policy.model == model and policy.effective_from_ms <= at_ms]
+    if not candidates:
+        return JoinPolicy(model=model)
+    return max(candidates, key=lambda policy: (policy.effective_from_ms, policy.version))  # the first of equals
+
+
+# A set
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of E(r): all records with one event key. The first of `records` is the one whose content stands."""
+
+    records: tuple[Admitted, ...]
+    append_ms: int
+
+    @property
+    def body(self) -> Prediction | Label | Signal:
+        return self.records[0].body
+
+    @property
+    def key(self) -> str:
+        return self.records[0].key
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The standing prediction of one identity, and the policy that resolves it."""
+
+    body: Prediction
+    key: str
+    append_ms: int
+    policy: JoinPolicy
+    conflicts: int
+
+    @property
+    def deadline_ms(self) -> int:
+        return self.body.at_ms + self.policy.wait_ms
+
+    @property
+    def reach_until_ms(self) -> int:
+        return self.body.at_ms + self.policy.reach_ms
+
+
+def identity_of(body: Prediction) -> Identity:
+    """Give the identity of a prediction."""
+    return (body.request_id, body.model, body.deployment)
+
+
+def events_of(admitted: Iterable[Admitted]) -> list[Event]:
+    """Merge the records of one request into events."""
+    groups: dict[tuple[object, ...], list[Admitted]] = {}
+    for record in admitted:
+        scope = identity_of(record.body) if isinstance(record.body, Prediction) else ()
+        groups.setdefault((record.topic, scope, record.key), []).append(record)
+    return [
+        Event(
+            records=tuple(sorted(group, key=lambda one: (one.body.at_ms, one.canonical, one.offset))),
+            append_ms=min(one.append_ms for one in group),
+        )
+        for group in groups.values()
+    ]
+
+
+def standing_of(events: Sequence[Event], policies: Sequence[JoinPolicy]) -> dict[Identity, Standing]:
+    """Find the standing prediction of every identity of one request."""
+    rivals: dict[Identity, list[tuple[Prediction, Event]]] = {}
+    for event in events:
+        if isinstance(event.body, Prediction):
+            rivals.setdefault(identity_of(event.body), []).append((event.body, event))
+    found = {}
+    for identity, several in rivals.items():
+        body, event = min(several, key=lambda one: (one[0].at_ms, one[1].key))
+        policy = policy_in_force(policies, body.model, body.at_ms)
+        found[identity] = Standing(body, event.key, event.append_ms, policy, conflicts=len(several) - 1)
+    return found
+
+
+# An outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is known of a standing prediction. Label null is "nothing"."""
+
+    label: LabelValue | None = None
+    kind: LabelKind | None = None
+    weight: float = 1.0
+    status: Status = "void"
+    p_fake_negative: float = 0.0
+    labelled_at_ms: int | None = None
+
+
+def concerns(event: Event, standing: Standing) -> bool:
+    """Say whether a label or signal may be about this model."""
+    body = event.body
+    return not isinstance(body, Prediction) and (body.model is None or body.model == standing.body.model)
+
+
+def in_window(event: Event, standing: Standing, bounds: Bounds) -> bool:
+    """Say whether a label or signal became true when it would count."""
+    last_ms = standing.body.at_ms + standing.policy.horizon_ms
+    if isinstance(event.body, Label) and event.body.op == "retract":
+        last_ms = standing.reach_until_ms
+    return standing.body.at_ms - bounds.skew_ms <= event.body.at_ms <= last_ms
+
+
+def reaches(event: Event, standing: Standing, bounds: Bounds) -> bool:
+    """Say whether a label or signal reaches a standing prediction."""
+    in_time = event.append_ms <= standing.reach_until_ms
+    not_early = standing.append_ms <= event.append_ms + bounds.early_label_ms
+    return concerns(event, standing) and in_time and not_early
+
+
+def counts(event: Event, standing: Standing, bounds: Bounds) -> bool:
+    """Say whether a label or signal is a counted one."""
+    if not reaches(event, standing, bounds) or not in_window(event, standing, bounds):
+        return False
+    return not isinstance(event.body, Label) or event.body.name == standing.policy.label_name
+
+
+def compares(rule: Attribution, value: float | None) -> bool:
+    """Say whether a signal's value compares as a rule asks."""
+    if rule.compare == "any":
+        return True
+    if value is None or rule.value is None:
+        return False
+    return {
+        "lt": value < rule.value,
+        "le": value <= rule.value,
+        "gt": value > rule.value,
+        "ge": value >= rule.value,
+        "eq": value == rule.value,
+    }[rule.compare]
+
+
+def resolve(standing: Standing, events: Sequence[Event], clock_ms: int, bounds: Bounds) -> Outcome:
+    """Resolve one standing prediction from E(r) at a clock: explicit, else implicit, else silence."""
+    policy, at_ms = standing.policy, standing.body.at_ms
+    final = clock_ms >= standing.deadline_ms
+    counted = [event for event in events if counts(event, standing, bounds)]
+    labels = [(event.body, event.key) for event in counted if isinstance(event.body, Label)]
+    signals = [event.body for event in counted if isinstance(event.body, Signal)]
+
+    speaking: dict[str, tuple[Label, str]] = {}
+    for source in {body.source for body, _ in labels}:
+        last = max((one for one in labels if one[0].source == source), key=lambda one: (one[0].at_ms, one[1]))
+        if last[0].op == "assert":
+            speaking[source] = last
+    if speaking:
+        listed = [source for source in policy.precedence if source in speaking]
+        label, _ = speaking[listed[0]] if listed else max(speaking.values(), key=lambda one: (one[0].at_ms, one[1]))
+        assert label.label is not msgspec.UNSET
+        return Outcome(label.label, "explicit", label.confidence, "final", labelled_at_ms=label.at_ms)
+
+    for rule in policy.attribution:
+        within_ms = policy.horizon_ms if rule.within_ms is None else min(rule.within_ms, policy.horizon_ms)
+        matching = [
+            signal.at_ms
+            for signal in signals
+            if signal.signal == rule.signal and signal.at_ms <= at_ms + within_ms and compares(rule, signal.value)
+        ]
+        if matching:
+            status: Status = "final" if final else "provisional"
+            return Outcome(rule.label, "implicit", rule.weight, status, labelled_at_ms=min(matching))
+
+    if policy.on_timeout == "unlabelled":
+        return Outcome()
+    if policy.exposure is not None and all(signal.signal != policy.exposure for signal in signals):
+        return Outcome()
+    if final:
+        return Outcome(policy.negative_label, "timeout", 1.0, "final")
+    if policy.provisional_after_ms is not None and clock_ms >= at_ms + policy.provisional_after_ms:
+        return Outcome(policy.negative_label, "timeout", 1.0, "provisional", policy.p_fake_negative)
+    return Outcome()
+
+
+def same_value(one: object, other: object) -> bool:
+    """Compare two JSON values: numbers by value, `true` is no number.
+
+    >>> same_value(1, 1.0), same_value(True, 1), same_value([1.0, "a"], [1, "a"]), same_value("1", 1)
+    (True, False, True, False)
+    """
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(same_value(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return one == other
+
+
+# Whole logs
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A dead letter: which record, and why."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What should be known of one identity, from which prediction. `alive` while its state is kept."""
+
+    outcome: Outcome
+    standing: Standing
+    partition: int
+    alive: bool
+
+
+@dataclass(slots=True)
+class Expectation:
+    """What logs should lead to. `counters` has only classes, `beyond` the requests whose end the log leaves open."""
+
+    outcomes: dict[Identity, Expected] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
+    dead_letters: set[Dead] = field(default_factory=set)
+    forwarded: list[tuple[str, Record]] = field(default_factory=list)
+    beyond: set[str] = field(default_factory=set)
+
+
+def expect(
+    logs: Logs, bounds: Bounds, clock_by_partition: Mapping[int, int], said: Container[Identity] = ()
+) -> Expectation:
+    """Say what these logs should lead to once all of them have been read and the clocks have come.
+
+    `said` holds the identities of which `feedback` has a revision: it tells `void` from `unlabelled`.
+    """
+    expectation = Expectation()
+    policies = {partition: list[JoinPolicy]() for partition in range(bounds.partitions)}
+    for record in logs.get("control", ()):
+        policy = read_policy(record, bounds)
+        if isinstance(policy, Refused):
+            expectation.dead_letters.add(Dead("control", record.partition, record.offset, policy.reason))
+        elif policy is not None:
+            policies[record.partition].append(policy)
+
+    requests: dict[str, list[Admitted]] = {}
+    for topic in INPUTS:
+        for record in logs.get(topic, ()):
+            found = admit(topic, record, policies[record.partition], bounds)
+            if isinstance(found, Admitted):
+                requests.setdefault(found.body.request_id, []).append(found)
+                continue
+            expectation.counters[f"{topic}.{found.fate}"] += 1
+            if found.fate == "forwarded":
+                expectation.forwarded.append((topic, record))
+            else:
+                expectation.dead_letters.add(Dead(topic, record.partition, record.offset, found.reason))
+
+    for request_id, admitted in requests.items():
+        partition = partition_of(request_id, bounds.partitions)
+        clock_ms = clock_by_partition.get(partition, 0)
+        _expect_request(expectation, request_id, admitted, policies[partition], bounds, partition, clock_ms, said)
+    return expectation
+
+
+def read_policy(record: Record, bounds: Bounds) -> JoinPolicy | Refused | None:
+    """Read a control record: the policy that it sets, why it is refused, or None when it is about something else."""
+    if record.value is None:
+        return Refused("dead", "not_json")
+    if len(record.value) > bounds.max_event_bytes:
+        return Refused("dead", "too_large")
+    try:
+        record.value.decode("utf-8")
+        command = msgspec.json.decode(record.value, type=Control)
+    except msgspec.ValidationError:
+        return Refused("dead", "bad_event" if is_json(record.value) else "not_json")
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return Refused("dead", "not_json")
+    if not isinstance(command, PolicySet):
+        return None
+    if not bounds.virtual and record.append_ms > command.policy.effective_from_ms - POLICY_NOTICE_MS:
+        return Refused("dead", "policy_too_late")
+    return command.policy
+
+
+def _expect_request(
+    expectation: Expectation,
+    request_id: str,
+    admitted: Sequence[Admitted],
+    policies: Sequence[JoinPolicy],
+    bounds: Bounds,
+    partition: int,
+    clock_ms: int,
+    said: Container[Identity],
+) -> None:
+    events = events_of(admitted)
+    standing = standing_of(events, policies)
+    counters = expectation.counters
+    for event in events:
+        counters[f"{event.records[0].topic}.duplicate"] += len(event.records) - 1
+    if is_beyond(events, standing, bounds):
+        expectation.beyond.add(request_id)
+
+    for identity, one in standing.items():
+        outcome = resolve(one, events, clock_ms, bounds)
+        alive = clock_ms <= one.reach_until_ms + bounds.grace_ms
+        expectation.outcomes[identity] = Expected(outcome, one, partition, alive)
+        counters["predictions.conflict"] += one.conflicts
+        if outcome.label is not None:
+            fate: str = outcome.status
+        elif clock_ms < one.deadline_ms:
+            fate = "open"
+        else:
+            fate = "void" if identity in said else "unlabelled"
+        counters[f"predictions.{fate}"] += 1
+
+    somebody_alive = any(clock_ms <= one.reach_until_ms + bounds.grace_ms for one in standing.values())
+    for event in events:
+        if isinstance(event.body, Prediction):
+            continue
+        record = event.records[0]
+        waits = somebody_alive or clock_ms < event.append_ms + bounds.early_label_ms + bounds.grace_ms
+        if any(counts(event, one, bounds) for one in standing.values()):
+            counters[f"{record.topic}.joined"] += 1
+        elif waits:
+            counters[f"{record.topic}.parked"] += 1
+        else:
+            counters[f"{record.topic}.dead"] += 1
+            reason = why_dead(event, standing.values(), bounds)
+            expectation.dead_letters.add(Dead(record.topic, record.partition, record.offset, reason))
+
+
+def is_known(event: Event, standing: Standing, bounds: Bounds) -> bool:
+    """Say whether a standing prediction and a label or signal were surely in state together."""
+    return (
+        event.append_ms <= standing.reach_until_ms + bounds.grace_ms
+        and standing.append_ms < event.append_ms + bounds.early_label_ms + bounds.grace_ms
+    )
+
+
+def why_dead(event: Event, standing: Iterable[Standing], bounds: Bounds) -> str:
+    """Give the reason of a label or signal that counted for nobody."""
+    known = [one for one in standing if is_known(event, one, bounds)]
+    of_model = [one for one in known if concerns(event, one)]
+    if not of_model:
+        return "orphan"
+    body = event.body
+    of_name = [one for one in of_model if not isinstance(body, Label) or body.name == one.policy.label_name]
+    if not of_name:
+        return "unknown_name"
+    if not any(in_window(event, one, bounds) for one in of_name):
+        return "outside_horizon"
+    return "too_late"
+
+
+def is_beyond(events: Sequence[Event], standing: Mapping[Identity, Standing], bounds: Bounds) -> bool:
+    """Say whether the log alone leaves open what state still knew of this request (docs/join.md, "Beyond")."""
+    grace_ms, wait_ms = bounds.grace_ms, bounds.early_label_ms + bounds.grace_ms
+    records = [record for event in events for record in event.records]
+    if any(record.kafka_ms - record.append_ms > grace_ms for record in records):
+        return True  # forwarded too late
+    for event in events:
+        body = event.body
+        first = min(event.records, key=lambda record: record.offset)
+        later = [record for record in event.records if record is not first]
+        if isinstance(body, Prediction):
+            end_ms = standing[identity_of(body)].reach_until_ms + grace_ms
+            if any(record.kafka_ms > end_ms for record in event.records):
+                return True
+            continue
+        ends = [one.reach_until_ms + grace_ms for one in standing.values()]
+        known_ends = [one.reach_until_ms + grace_ms for one in standing.values() if is_known(event, one, bounds)]
+        if any(r.kafka_ms >= max([first.append_ms + wait_ms, *(end + 1 for end in known_ends)]) for r in later):
+            return True
+        differ = any(record.canonical != first.canonical for record in later)
+        if differ and any(first.append_ms <= end < record.kafka_ms for end in ends for record in later):
+            return True
+        # A forwarded record whose two append times lie on two sides of an end.
+        if any(r.append_ms <= end < r.kafka_ms for r in event.records for end in ends):
+            return True
+    for event in events:
+        for record in records:
+            if isinstance(record.body, Prediction) and not isinstance(event.body, Prediction):
+                end_ms = event.append_ms + wait_ms
+                if record.append_ms < end_ms <= record.kafka_ms:
+                    return True
+    return False
