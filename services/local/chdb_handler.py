@@ -147,7 +147,8 @@ class Request(BaseHTTPRequestHandler):
         settings = {k: v for k, v in args.items() if k not in _TRANSPORT and not k.startswith("param_")}
         stateful = insert is None and keeps_state(sql)
         with self.server.sessions.handle(args.get("session_id", ""), stateful) as (handle, kept):
-            if database := args.get("database") or self.headers.get("X-ClickHouse-Database"):
+            database = args.get("database") or self.headers.get("X-ClickHouse-Database")
+            if database and (kept or database != "default"):
                 handle.use(database)
             with engine_of.settings_for_one_request(handle, settings, kept):
                 if insert:
@@ -191,8 +192,7 @@ class Request(BaseHTTPRequestHandler):
     ) -> None:
         if self.command == "GET":
             raise _read_only()
-        for name, value in params.items():
-            handle.set({f"param_{name}": value})
+        handle.set({f"param_{name}": value for name, value in params.items()})
         result = handle.insert(insert.sql, insert.format, (piece for piece in data if piece))
         body.drain()
         self._answer(200, b"", self._summary(result))
