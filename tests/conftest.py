@@ -32,13 +32,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 XDIST_GROUPS = {"kafka": "parts", "clickhouse": "parts", "browser": "parts", "serial": "parts"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that need a real part together on one worker."""
-    for item in items:
-        group = next((XDIST_GROUPS[mark.name] for mark in item.iter_markers() if mark.name in XDIST_GROUPS), None)
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests that need a real part together on one worker (xdist reads groups before modifyitems runs here)."""
+    group = next((XDIST_GROUPS[mark.name] for mark in item.iter_markers() if mark.name in XDIST_GROUPS), None)
+    if group is not None:
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)

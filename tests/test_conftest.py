@@ -26,6 +26,14 @@ SKIPS = """
         assert False
 """
 SKIPPED_MODULE = 'import pytest\npytest.importorskip("no_such_module")\n'
+NEEDS_KAFKA = """
+    import pytest
+
+    @pytest.mark.kafka
+    @pytest.mark.parametrize("n", range(6))
+    def test_on_kafka(n, worker_id):
+        print("ran on", worker_id)
+"""
 LEAVES_A_PROCESS = """
     import subprocess, sys
 
@@ -48,7 +56,7 @@ def test_skip_fails_in_ci(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatc
     result.stdout.fnmatch_lines(["*CI allows no skip*no such program*"])
 
 
-@pytest.mark.parametrize("workers", [[], ["-p", "xdist", "-n", "1"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [[], pytest.param(["-p", "xdist", "-n", "1"], marks=pytest.mark.slow)])
 def test_orphan_fails_the_run_and_is_ended(suite: pytest.Pytester, workers: list[str]) -> None:
     conftest = suite.path / "conftest.py"
     conftest.write_text(conftest.read_text().replace("GRACE_S = 5.0", "GRACE_S = 0.2"))
@@ -56,3 +64,15 @@ def test_orphan_fails_the_run_and_is_ended(suite: pytest.Pytester, workers: list
     result = suite.runpytest_subprocess("-p", "no:cacheprovider", *workers)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*tests left 1 process(es) running*", "*time.sleep(60)*"])
+
+
+@pytest.mark.slow
+def test_tests_that_need_a_part_share_one_worker(suite: pytest.Pytester) -> None:
+    suite.makeini("[pytest]\nmarkers = kafka")
+    suite.makepyfile(NEEDS_KAFKA)
+    result = suite.runpytest_subprocess(
+        "-p", "no:cacheprovider", "-p", "xdist", "-n", "2", "--dist", "loadgroup", "-rP"
+    )
+    workers = [line for line in result.outlines if line.startswith("ran on")]
+    assert len(workers) == 6
+    assert len(set(workers)) == 1

@@ -15,16 +15,21 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from schemas.errors import ENVIRONMENT, WeirError
 from services.local.cache import cache_dir
 
 ARCHIVE = "scikit-multiflow==0.4.1"
 ARCHIVE_SHA256 = "ed4f791107cb7f789f0bb0620c50e743a4d397905146a4d06c62eb98607aa101"
+PIP_FIX = "check that pip reaches its index from here (`pip config list` shows which), then run `make setup` again"
 ELEC_MEMBER = "scikit-multiflow-0.4.1/src/skmultiflow/data/datasets/elec.csv"
 ELEC_SHA256 = "ebdfe5480ae25a43a7d054286135e3a9484697a2850d5158a333b1578c28bb97"
 
 
-class DatasetMissing(Exception):
-    """A data set is not in the cache, or could not be brought there; the message says what to do."""
+class DatasetMissing(WeirError):
+    """A data set is not in the cache, or could not be brought there."""
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message, fix=fix, code=ENVIRONMENT)
 
 
 def elec2() -> Path:
@@ -35,12 +40,12 @@ def elec2() -> Path:
     """
     path = _elec_path()
     if not path.is_file():
-        raise DatasetMissing(f"the Elec2 data is not at {path}. Run `make setup`, which downloads it (15.5 MB).")
+        raise DatasetMissing(f"the Elec2 data is not at {path}", fix="run `make setup`, which downloads it (15.5 MB)")
     found = _sha256(path.read_bytes())
     if found != ELEC_SHA256:
         raise DatasetMissing(
-            f"{path} is not the pinned file: expected sha256 {ELEC_SHA256}, found {found}. "
-            "Delete it and run `make setup`."
+            f"{path} is not the pinned file: expected sha256 {ELEC_SHA256}, found {found}",
+            fix="run `make setup`, which downloads it again",
         )
     return path
 
@@ -62,7 +67,7 @@ def fetch_elec2() -> Path:
         content = _extract(_download(Path(scratch)))
         found = _sha256(content)
         if found != ELEC_SHA256:
-            raise DatasetMissing(f"elec.csv in {ARCHIVE} has sha256 {found}, expected {ELEC_SHA256}; it was not kept.")
+            raise DatasetMissing(f"elec.csv in {ARCHIVE} has sha256 {found}, expected {ELEC_SHA256}: not kept")
         partial = Path(scratch) / path.name
         partial.write_bytes(content)
         os.replace(partial, path)
@@ -95,7 +100,7 @@ def _download(directory: Path) -> Path:
     archives = list(directory.glob("scikit*multiflow-*.tar.gz"))
     if done.returncode != 0 or len(archives) != 1:
         reason = done.stderr.strip() or done.stdout.strip() or "pip said nothing"
-        raise DatasetMissing(f"pip could not download {ARCHIVE} (exit code {done.returncode}): {reason}")
+        raise DatasetMissing(f"pip could not download {ARCHIVE} (exit code {done.returncode}): {reason}", fix=PIP_FIX)
     return archives[0]
 
 
@@ -111,7 +116,7 @@ def _extract(archive: Path) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fetch the data sets; exit code 0 when they are there, 1 with the reason on standard error otherwise."""
+    """Fetch the data sets; exit code 0 when they are there, 3 with the reason on standard error otherwise."""
     parser = argparse.ArgumentParser(prog="python -m services.local.datasets", description="Fetch the demo's data.")
     parser.add_argument("--quiet", action="store_true", help="say nothing when there is nothing to do")
     arguments = parser.parse_args(argv)
@@ -120,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         path = fetch_elec2()
     except DatasetMissing as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.code
     if not (arguments.quiet and there_before):
         print(f"Elec2: {path}")
     return 0

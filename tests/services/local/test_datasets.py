@@ -28,7 +28,7 @@ def test_set_up_left_the_whole_stream() -> None:
 
 
 def test_absent_data_names_the_remedy(empty_cache: Path) -> None:
-    with pytest.raises(DatasetMissing, match="Run `make setup`"):
+    with pytest.raises(DatasetMissing, match="fix: run `make setup`"):
         elec2()
 
 
@@ -41,7 +41,7 @@ def test_damaged_data_is_refused(empty_cache: Path) -> None:
 
 @pytest.mark.usefixtures("unreachable_index")
 def test_failed_download_says_why_and_leaves_nothing(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 1
+    assert main([]) == 3
     assert "error: pip could not download scikit-multiflow==0.4.1" in capsys.readouterr().err
     assert list((empty_cache / "datasets").iterdir()) == []
 
