@@ -8,7 +8,7 @@ from services.local.datasets import DatasetMissing, elec2, fetch_elec2, main
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("WEIR_CACHE", str(tmp_path))
+    monkeypatch.setenv("WEIR_CACHE_DIR", str(tmp_path))
     return tmp_path
 
 
@@ -50,9 +50,9 @@ def test_failed_download_says_why_and_leaves_nothing(empty_cache: Path, capsys: 
 def test_present_data_is_not_fetched_again(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("WEIR_CACHE")
+    monkeypatch.delenv("WEIR_CACHE_DIR")
     content = elec2().read_bytes()
-    monkeypatch.setenv("WEIR_CACHE", str(empty_cache))
+    monkeypatch.setenv("WEIR_CACHE_DIR", str(empty_cache))
     (empty_cache / "datasets").mkdir()
     (empty_cache / "datasets" / "elec.csv").write_bytes(content)
     assert fetch_elec2() == empty_cache / "datasets" / "elec.csv"
