@@ -118,11 +118,21 @@ def read_body(topic: str, value: bytes | None, max_event_bytes: int) -> Predicti
         return Refused("dead", "too_large")
     try:
         value.decode("utf-8")
-        return msgspec.json.decode(value, type=KINDS[topic])
+        body = msgspec.json.decode(value, type=KINDS[topic])
     except msgspec.ValidationError:
         return Refused("dead", "bad_event" if is_json(value) else "not_json")
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return Refused("dead", "not_json")
+    return Refused("dead", "bad_event") if has_big_integer(body) else body
+
+
+def has_big_integer(body: Prediction | Label | Signal) -> bool:
+    """Say whether an integer is beyond 64 bits where integers are kept as they are."""
+    if isinstance(body, Prediction):
+        values = [body.prediction, *body.features.values(), *body.slices.values()]
+    else:
+        values = [body.label] if isinstance(body, Label) else []
+    return any(isinstance(value, int) and not -(2**63) <= value < 2**64 for value in values)
 
 
 def is_json(value: bytes) -> bool:
@@ -381,11 +391,17 @@ class Expected:
 
 @dataclass(slots=True)
 class Expectation:
-    """What logs should lead to. `counters` has only classes, `beyond` the requests whose end the log leaves open."""
+    """What logs should lead to.
+
+    `counters` has only classes. `undecided` are the dead letters of parked records that may have ended or may wait for
+    the eviction of a prediction not known to them (the counters call them parked). `forwarded` are the records that
+    have to be in another partition. `beyond` are the requests whose end the log leaves open.
+    """
 
     outcomes: dict[Identity, Expected] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     dead_letters: set[Dead] = field(default_factory=set)
+    undecided: set[Dead] = field(default_factory=set)
     forwarded: list[tuple[str, Record]] = field(default_factory=list)
     beyond: set[str] = field(default_factory=set)
 
@@ -482,15 +498,17 @@ def _expect_request(
         if isinstance(event.body, Prediction):
             continue
         record = event.records[0]
-        waits = somebody_alive or clock_ms < event.append_ms + bounds.early_label_ms + bounds.grace_ms
+        dead = Dead(record.topic, record.partition, record.offset, why_dead(event, standing.values(), bounds))
         if any(counts(event, one, bounds) for one in standing.values()):
             counters[f"{record.topic}.joined"] += 1
-        elif waits:
+        elif clock_ms < event.append_ms + bounds.early_label_ms + bounds.grace_ms:
             counters[f"{record.topic}.parked"] += 1
+        elif somebody_alive:
+            counters[f"{record.topic}.parked"] += 1
+            expectation.undecided.add(dead)
         else:
             counters[f"{record.topic}.dead"] += 1
-            reason = why_dead(event, standing.values(), bounds)
-            expectation.dead_letters.add(Dead(record.topic, record.partition, record.offset, reason))
+            expectation.dead_letters.add(dead)
 
 
 def is_known(event: Event, standing: Standing, bounds: Bounds) -> bool:
