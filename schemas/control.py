@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.event import Event, Name, TimeMs
+from schemas.event import Event, Name, Share, TimeMs
 from schemas.lifecycle import DecidePolicy
 from schemas.policy import JoinPolicy
 
@@ -76,5 +76,24 @@ class Thawed(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="ki
     at_ms: TimeMs = 0
 
 
-Control = PolicySet | DecidePolicySet | ReferenceSet | ClockAdvanced | Frozen | Thawed
+class AllocationSet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="allocation_set"):
+    """From `from_ms` on a subject new to `layer` gets the arm `challenger` with probability `share`.
+
+    It is what makes a canary a randomised experiment: without it `judge` counts and compares nothing. A stage with
+    other weights is another record with a later `from_ms`, which lies after serving has converged; subjects that first
+    appear between stages, or before the first record, are left out. `window_ms` is how long after its first appearance
+    a subject's trials count (0: the judge's default). Layers that begin with `shadow:` are paired and need no shares.
+    """
+
+    model: Name
+    layer: Name
+    share: Share
+    from_ms: TimeMs
+    champion: str = "champion"
+    challenger: str = "challenger"
+    window_ms: int = 0
+    at_ms: TimeMs = 0
+
+
+Control = PolicySet | DecidePolicySet | ReferenceSet | AllocationSet | ClockAdvanced | Frozen | Thawed
 """Decode with `msgspec.json.decode(body, type=Control)`."""

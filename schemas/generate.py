@@ -26,6 +26,7 @@ EVENTS: dict[str, Any] = {
     "trial": measures.Trial,
     "metric": measures.Metric,
     "drift": measures.Drift,
+    "gate": measures.Gate,
     "retrain": lifecycle.Retrain,
     "candidate": lifecycle.Candidate,
     "approval": lifecycle.Approval,

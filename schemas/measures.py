@@ -1,4 +1,4 @@
-"""What is counted (`Measures`, `Trial`), judged (`Metric`) and found (`Drift`).
+"""What is counted (`Measures`, `Trial`), judged (`Metric`, `Gate`) and found (`Drift`).
 
 A ledger is a map from a vector's name to its sparse integer cells. All entries are integers that merge by addition and
 retract by subtraction, so that any order and any split give the same bits. `streams.measure.ledger` says what each
@@ -114,4 +114,36 @@ class Drift(Event, frozen=True, kw_only=True, omit_defaults=True):
     distances: dict[str, float] = {}
     evidence: Verdict
     alarmed: bool = False
+    at_ms: TimeMs
+
+
+class Gate(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """How the challenger of a layer compares with its champion, valid at every look (`streams.judge.gates`).
+
+    `effect` is the mean of challenger minus champion over `n` subjects (`champions` + `challengers`, or `n` pairs where
+    `paired`), null without any. `low` holds with 1 − `alpha` and `high` with 1 − `alpha_rollback`, each by itself and
+    at all looks together; both are null when the shares of the arms were never told. `bar` is what the effect is
+    compared with: `e_above` is the evidence against "at most `bar`", conclusive at 1 / `alpha`; `e_below` that against
+    "at least `bar`", conclusive at 1 / `alpha_rollback`. `maturity` is the share of the subjects seen that are counted.
+    `burned` were left out: seen before the shares held, or with a trial in no arm of the layer.
+    """
+
+    id: str
+    model: Name
+    layer: Name
+    paired: bool = False
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    alpha: float
+    alpha_rollback: float
+    bar: float = 0.0
+    e_above: float = 1.0
+    e_below: float = 1.0
+    n: int = 0
+    champions: int = 0
+    challengers: int = 0
+    burned: int = 0
+    maturity: Share = 0.0
+    sentence: str = ""
     at_ms: TimeMs

@@ -38,6 +38,7 @@ TOPICS: dict[str, Topic] = {
         Topic("measures", "model", "measures", 7 * DAY_MS, about="signed pane deltas"),
         Topic("trials", "model", "measures", 30 * DAY_MS, about="matured values of subjects in rollouts"),
         Topic("metrics", "model", "measures", 30 * DAY_MS, about="figures with interval, n, maturity"),
+        Topic("gates", "model", "measures", 30 * DAY_MS, about="how challengers compare with champions"),
         Topic("drift", "model", "measures", 30 * DAY_MS, about="what detectors found"),
         Topic("retrain", "model", "one", 30 * DAY_MS, about="asks for a better model"),
         Topic("candidates", "model", "one", 30 * DAY_MS, about="trained models"),

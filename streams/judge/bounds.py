@@ -1,0 +1,68 @@
+"""What a judge is told: the sizes of panes and windows, the budget of false alarms, the tolerance."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+
+from streams.judge.detectors import ESR, Detector, Unit
+
+DAY_MS = 86_400_000
+
+
+class JudgeBounds(BaseModel):
+    """Bounds of one judge.
+
+    - `window_panes`: how many closed panes make the rolling window (a pane's length is the namespace's).
+    - `budget`: expected false alarms per model and `period_ms`, over all its streams together. The promise is
+      `detectors`'; it holds where each stream's conditional mean stays within `epsilon` of the reference's.
+    - `reference_share`: the part of the budget spent on the reference being unlucky: with at least the probability
+      1 − `reference_share`·`budget` all its rates lie within their radius, and then E[false alarms] ≤ the rest of it.
+    - `epsilon_error`, `epsilon_share`: how much worse the error rate, and how different the share of a set of cells,
+      may be before it counts.
+    - `quality_share`, `score_share`: how the budget is divided; the features share the rest equally.
+    - `cells`: into how many cells of about equal reference weight a histogram is grouped before it is judged.
+    - `unit`: what is independent within a pane (see `detectors.Unit`).
+    - `grace_ms`: how long after its end a feature or score pane waits for predictions still on their way.
+    - `live_ms`: how often figures of open panes, and corrections, leave at most (clock).
+    - `keep_panes`: how many closed panes a model keeps at most for corrections.
+    - `trial_window_ms`: how long after its first appearance a subject's trials count.
+    - `settle_ms`: how much longer than the labels' deadline a subject stays open, for trials still on their way.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_panes: int = Field(default=60, gt=0)
+    budget: float = Field(default=0.05, gt=0)
+    period_ms: int = Field(default=30 * DAY_MS, gt=0)
+    reference_share: float = Field(default=0.2, gt=0, lt=1)
+    epsilon_error: float = Field(default=0.01, ge=0, lt=1)
+    epsilon_share: float = Field(default=0.05, ge=0, lt=1)
+    quality_share: float = Field(default=0.5, ge=0, le=1)
+    score_share: float = Field(default=0.25, ge=0, le=1)
+    unit: Unit = "subject"
+    detectors: tuple[SerializeAsAny[Detector], ...] = (ESR(),)
+    cells: int = Field(default=16, ge=2)
+    grace_ms: int = Field(default=10_000, ge=0)
+    live_ms: int = Field(default=1_000, gt=0)
+    keep_panes: int = Field(default=4_000, ge=1)
+    trial_window_ms: int = Field(default=DAY_MS, gt=0)
+    settle_ms: int = Field(default=60_000, ge=0)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    alpha_rollback: float = Field(default=0.05, gt=0, lt=0.5)
+
+    @field_validator("detectors", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            return tuple(Detector.parse(item) if isinstance(item, dict) else item for item in value)
+        return value
+
+    @property
+    def alarm_days(self) -> float:
+        """The bound A of the e-SR, in days: with weights in days, E[alarms in T days] ≤ T / A."""
+        return self.period_ms / DAY_MS / (self.budget * (1 - self.reference_share))
+
+    @property
+    def reference_delta(self) -> float:
+        """The probability with which a reference's rates may lie outside their radius."""
+        return min(self.budget * self.reference_share, 0.5)

@@ -1,0 +1,97 @@
+"""From a frozen reference to nulls: which shares would still count as "no change".
+
+A reference is a sample itself. Each bound is the upper end of an exact binomial (Clopper–Pearson) interval for the
+reference's true share, plus ε; the chance that any bound of a model version lies too low is at most the `delta` it was
+made with, split equally over the bounds. It is exact for rows that were independent, also where the cells' edges are
+quantiles of the same rows (a share below an order statistic is Beta-distributed, and the interval is its quantile).
+Reference rows of few subjects carry less information than that; `epsilon` must then cover the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streams.judge.detectors import Null
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FLOOR = 1e-9
+
+
+def upper_share(hits: ArrayLike, n: int, delta: float) -> Floats:
+    """Give the Clopper–Pearson upper bound of a share at confidence 1 − `delta`; 1 when all were hits or n is 0.
+
+    >>> upper_share([0, 50], 100, 0.05).round(4).tolist()
+    [0.0295, 0.5867]
+    """
+    from scipy.special import betaincinv
+
+    s = np.asarray(hits, dtype=np.float64)
+    if n <= 0:
+        return np.ones_like(s)
+    return np.where(s >= n, 1.0, betaincinv(np.minimum(s + 1, n), np.maximum(n - s, 1e-9), 1.0 - delta))
+
+
+def error_null(stream: str, error_rate: float, error_n: int, *, delta: float, epsilon: float) -> Null:
+    """Give the null "the error rate is at most the reference's, its radius and ε".
+
+    >>> null = error_null("quality:error", 0.1, 5_000, delta=0.01, epsilon=0.0)
+    >>> round(float(null.limits[0]), 4)
+    0.1103
+    """
+    limit = float(upper_share(round(error_rate * error_n), error_n, delta)) + epsilon
+    return Null.of_rate(stream, min(max(limit, FLOOR), 1.0))
+
+
+def share_null(
+    stream: str, counts: ArrayLike, names: Sequence[str], *, ordered: ArrayLike | None, delta: float, epsilon: float
+) -> Null:
+    """Give the null "no cell, and no lower or upper set of the ordered cells, is likelier than before, plus ε".
+
+    `ordered` lists the cells that have an order, ascending; None or empty means categories. With both kinds of sets the
+    binned Kolmogorov–Smirnov distance to the reference is at most ε under the null.
+    """
+    a = np.asarray(counts, dtype=np.int64)
+    cells = a.size
+    if len(names) != cells:
+        raise ValueError(f"expected {cells} cell names for {stream}, got {len(names)}")
+    sets: list[Ints] = []
+    labels: list[str] = []
+    order = [] if ordered is None else [int(cell) for cell in np.asarray(ordered)]
+    for cut in range(1, len(order)):
+        low = np.zeros(cells, dtype=np.int64)
+        low[order[:cut]] = 1
+        high = np.zeros(cells, dtype=np.int64)
+        high[order[cut:]] = 1
+        sets += [low, high]
+        below, above = names[order[cut - 1]], names[order[cut]]
+        labels += [f"the share of {stream} up to {below}", f"the share of {stream} from {above}"]
+    for cell in range(cells):
+        if len(order) > 1 and cell in (order[0], order[-1]):
+            continue  # an end by itself is already a lower or upper set
+        one = np.zeros(cells, dtype=np.int64)
+        one[cell] = 1
+        sets.append(one)
+        labels.append(f"the share of {stream} in {names[cell]}")
+    matrix = np.array(sets, dtype=np.int64)
+    limits = upper_share(matrix @ a, int(a.sum()), delta / len(sets)) + epsilon
+    return Null(stream, matrix, np.clip(limits, FLOOR, 1.0), tuple(labels))
+
+
+def coarsen(counts: ArrayLike, target: int) -> Ints:
+    """Group adjacent cells into at most `target` groups of about equal reference weight; give each cell's group.
+
+    >>> coarsen([1, 1, 1, 1, 4, 0], 2).tolist()
+    [0, 0, 0, 0, 1, 1]
+    """
+    a = np.asarray(counts, dtype=np.float64)
+    if a.size <= target or a.sum() == 0:
+        return np.arange(a.size, dtype=np.int64) if a.size <= target else np.arange(a.size) * target // a.size
+    before = np.cumsum(a) - a
+    groups = np.minimum((before * target / a.sum()).astype(np.int64), target - 1)
+    _, dense = np.unique(groups, return_inverse=True)
+    return np.asarray(dense, dtype=np.int64)
