@@ -60,7 +60,7 @@ def read_policies(file: Path, now_ms: int) -> list[PolicySet | DecidePolicySet]:
 def send_control(settings: Settings, commands: list[Any], *, append_ms: int | None = None) -> None:
     """Put a copy of each command into every partition of `control`, acknowledged by the broker.
 
-    `append_ms` sets the records' time in a namespace with a virtual clock. Raises `WeirError` when Kafka does not take it.
+    `append_ms` sets the records' time in a namespace with a virtual clock. Raises `WeirError` when Kafka refuses.
     """
     from services.kafka import Sender
 

@@ -1,8 +1,8 @@
 """Every process of the loop by name, and how it is run. Heavy imports happen only in the process that needs them.
 
 A process is a function `run(settings, stop)` that returns when `stop` is set (cleanly, after finishing what it holds)
-and raises `WeirError` with what to do when it cannot go on. `decide` alone is a Faust app of its own, because nothing in
-`services` may import Faust, not even indirectly: it takes this process over as `python -m streams.decide`.
+and raises `WeirError` with what to do when it cannot go on. `decide` alone is a Faust app of its own, because nothing
+in `services` may import Faust, not even indirectly: it takes this process over as `python -m streams.decide`.
 """
 
 from __future__ import annotations
