@@ -23,7 +23,7 @@ help: ## list the targets
 
 .PHONY: setup
 setup: $(STAMP) ## install what is needed into .venv, fetch the Kafka jars and the demo's data (says how much first)
-	@$(BIN)/python -m services.local.datasets --quiet
+	@$(BIN)/python -m services.local.datasets && $(BIN)/python -m services.local.setup
 
 $(STAMP): constraints.txt pyproject.toml
 	@.ci/setup "$(PYTHON)" "$(VENV)"

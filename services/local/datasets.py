@@ -118,16 +118,13 @@ def _extract(archive: Path) -> bytes:
 def main(argv: list[str] | None = None) -> int:
     """Fetch the data sets; exit code 0 when they are there, 3 with the reason on standard error otherwise."""
     parser = argparse.ArgumentParser(prog="python -m services.local.datasets", description="Fetch the demo's data.")
-    parser.add_argument("--quiet", action="store_true", help="say nothing when there is nothing to do")
-    arguments = parser.parse_args(argv)
-    there_before = _elec_path().is_file()
+    parser.parse_args(argv)
     try:
         path = fetch_elec2()
     except DatasetMissing as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
-    if not (arguments.quiet and there_before):
-        print(f"Elec2: {path}")
+    print(f"Elec2: ready, {path}")
     return 0
 
 
