@@ -40,7 +40,8 @@ class Sender:
         append_ms: int | None = None,
     ) -> None:
         """Queue one record for a logical topic. `append_ms` is its time where the clock is virtual; elsewhere the
-        broker's clock decides."""
+        broker's clock decides.
+        """
         placed: dict[str, Any] = {} if partition is None else {"partition": partition}
         if self._virtual and append_ms is not None:
             placed["timestamp"] = append_ms
@@ -118,13 +119,14 @@ def read_to_end(settings: Settings, topic: str, *, client: str = "reader") -> It
             for message in reader.consume(10_000, timeout=0.2):
                 place = (str(message.topic()), int(message.partition() or 0))
                 error = message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                at_end = error is not None and error.code() == KafkaError._PARTITION_EOF
+                if error is not None and not at_end:
                     raise WeirError(f"reading {place[0]}[{place[1]}] failed: {error.str()}", code=ENVIRONMENT)
                 if place not in open_places:
                     continue
                 # An end-of-partition event carries the position: markers of transactions fill the last offsets.
-                position = int(message.offset() or 0) + (1 if error is None else 0)
-                if error is None and position <= last[place][0]:
+                position = int(message.offset() or 0) + (0 if at_end else 1)
+                if not at_end and position <= last[place][0]:
                     yield message
                 if position >= last[place][0]:
                     open_places.discard(place)
