@@ -1,10 +1,15 @@
-"""chDB as a library of four verbs: query, stream, insert, cancel.
+"""chDB as a library of three verbs: query, stream, insert.
 
 What shapes this file (chDB 4.4, measured): one process owns one directory; a *handle* on it costs 0.07 ms, runs one
 statement at a time, and carries the state that ClickHouse calls a session (`SET`, `USE`, temporary tables). Statements
 on different handles run in parallel, and the interpreter's lock is free while they run. So every request gets a handle
 of its own and throws it away: nothing leaks from one request into the next. Only a session that really holds state
 (see `Sessions`) keeps its handle.
+
+Inserts go through a file in memory (`services.local.spool`) and `INSERT … FROM INFILE`. chDB's streaming insert would
+save that copy and must not be used: an error at the moment of writing the part (measured: disk full) is swallowed, and
+the call reports rows that are nowhere. The spool has a second merit: the data is complete before the insert begins, so
+a client that vanishes half way has inserted nothing.
 
 `async_insert` is on by default in this engine; here it is off. An insert that returned has written its part: the file
 is complete and renamed into place, so it survives the death of the process (`kill -9`). Like a ClickHouse server with
@@ -24,9 +29,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import urlencode
 
-from services.local.chdb_statement import queue_engine
+from services.local.chdb_statement import InsertHead, queue_engine
 
 _CODE = re.compile(r"Code: (\d+)\. DB::")
+_SPOOL_PATH = re.compile(r"\(in file/uri /proc/self/fd/\d+\)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 _EOS = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # the end-of-stream marker of the Arrow IPC stream format
 
@@ -47,8 +53,10 @@ class EngineError(Exception):
     @classmethod
     def of(cls, error: BaseException, version: str = "") -> EngineError:
         """The engine's exception with its code read from the text; what is no ClickHouse error gets code 1002."""
-        text = str(error)
+        text = _SPOOL_PATH.sub("(in the request's data)", str(error))
         found = _CODE.search(text)
+        if found and (again := _CODE.match(text, found.end() + len("Exception: "))):
+            found = again  # the engine wrapped its own error
         text = text[found.start() :] if found else f"Code: {UNKNOWN_EXCEPTION}. DB::Exception: {text}"
         if version and "(version " not in text:
             text += f" (version {version})"
@@ -118,24 +126,14 @@ class Handle:
                 with contextlib.suppress(Exception):
                     self._raw.streaming_cancel_query(stream)
 
-    def insert(self, sql: str, format_name: str, data: Iterator[bytes]) -> Result:
-        """Insert what `data` yields, in constant memory.
+    def insert(self, insert: InsertHead, path: str, params: Mapping[str, str]) -> Result:
+        """Insert what the file at `path` holds. Malformed data or an error while writing raises and leaves nothing.
 
-        Nothing is written when `data` raises or holds something malformed, up to the size at which ClickHouse cuts an
-        insert into blocks (1,048,449 rows): as with any ClickHouse, a larger insert is whole per block only.
+        An insert is one part per partition up to 1,048,449 rows, where ClickHouse cuts a larger one; like with any
+        ClickHouse, a larger one is whole per part only.
         """
-        with self._errors():
-            insert = self._raw.send_insert(sql, format_name)
-        try:
-            for chunk in data:
-                with self._errors():
-                    self._raw.insert_append(insert, chunk)
-            with self._errors():
-                return cast(Result, self._raw.insert_done(insert))
-        except BaseException:
-            with contextlib.suppress(Exception):
-                self._raw.insert_cancel(insert)
-            raise
+        file = f"FROM INFILE {quoted(path)} COMPRESSION 'none'"
+        return self.query(f"{insert.into} {file} {insert.settings} FORMAT {insert.format}", params=params)
 
     def set(self, settings: Mapping[str, str]) -> None:
         """Apply settings to this handle; ClickHouse's own error for one it does not know."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import errno
 import hmac
 import json
 import logging
@@ -31,6 +32,7 @@ from services.local import chdb_engine as engine_of
 from services.local.chdb_engine import EngineError, Handle, Result
 from services.local.chdb_statement import InsertHead, is_insert, keeps_state, output_format, split_insert
 from services.local.http_body import Body, BodyError
+from services.local.spool import Spool
 
 if TYPE_CHECKING:
     from services.local.chdb_http import ChdbServer
@@ -112,6 +114,12 @@ class Request(BaseHTTPRequestHandler):
                 self._fail(EngineError.made(engine_of.NETWORK_ERROR, "NETWORK_ERROR", str(error)), None, status=400)
             except (ConnectionError, TimeoutError):
                 self.close_connection = True
+            except OSError as error:
+                log.error("request failed: %s", error)
+                full = error.errno == errno.ENOSPC
+                self._fail(
+                    EngineError.made(243, "NOT_ENOUGH_SPACE", str(error)) if full else EngineError.of(error), body
+                )
             except Exception as error:
                 log.exception("request failed")
                 self._fail(EngineError.of(error), body)
@@ -142,7 +150,7 @@ class Request(BaseHTTPRequestHandler):
                     raise EngineError.made(229, "QUERY_IS_TOO_LARGE", text)
                 rest.append(piece)
             head = b"".join(rest)
-        sql = insert.sql if insert else head.decode("utf-8", "surrogateescape")
+        sql = insert.into if insert else head.decode("utf-8", "surrogateescape")
         params = {name[6:]: value for name, value in args.items() if name.startswith("param_")}
         settings = {k: v for k, v in args.items() if k not in _TRANSPORT and not k.startswith("param_")}
         stateful = insert is None and keeps_state(sql)
@@ -152,9 +160,9 @@ class Request(BaseHTTPRequestHandler):
                 handle.use(database)
             with engine_of.settings_for_one_request(handle, settings, kept):
                 if insert:
-                    self._insert(handle, insert, params, chain((head[insert.data_at :],), pieces), body)
+                    self._insert(handle, insert, params, chain((head[insert.data_at :],), pieces))
                 else:
-                    self._query(handle, sql, params, args, body)
+                    self._query(handle, sql, params, args)
 
     def _authenticate(self, args: Mapping[str, str]) -> None:
         user, password = args.get("user", ""), args.get("password", "")
@@ -187,17 +195,19 @@ class Request(BaseHTTPRequestHandler):
 
     # -- what is done -------------------------------------------------------------------------------------------------
 
-    def _insert(
-        self, handle: Handle, insert: InsertHead, params: Mapping[str, str], data: Iterator[bytes], body: Body
-    ) -> None:
+    def _insert(self, handle: Handle, insert: InsertHead, params: Mapping[str, str], data: Iterator[bytes]) -> None:
         if self.command == "GET":
             raise _read_only()
-        handle.set({f"param_{name}": value for name, value in params.items()})
-        result = handle.insert(insert.sql, insert.format, (piece for piece in data if piece))
-        body.drain()
+        spool = Spool(self.server.directory)
+        try:
+            for piece in data:
+                spool.write(piece)
+            result = handle.insert(insert, spool.path, params)
+        finally:
+            spool.close()
         self._answer(200, b"", self._summary(result))
 
-    def _query(self, handle: Handle, sql: str, params: Mapping[str, str], args: Mapping[str, str], body: Body) -> None:
+    def _query(self, handle: Handle, sql: str, params: Mapping[str, str], args: Mapping[str, str]) -> None:
         engine_of.refuse_unsafe(sql)
         kind, count = handle.statement_class(sql)
         if count > 1:

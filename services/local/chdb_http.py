@@ -45,8 +45,8 @@ class ChdbServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, port: int, engine: Engine, user: str, password: str) -> None:
-        self.engine, self.user, self.password = engine, user, password
+    def __init__(self, port: int, directory: Path, engine: Engine, user: str, password: str) -> None:
+        self.directory, self.engine, self.user, self.password = directory, engine, user, password
         self.sessions = Sessions(engine)
         self._idle = threading.Condition()
         self._requests = 0
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         memory = args.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         caps = {"max_server_memory_usage": str(memory), "mark_cache_size": str(min(_MARK_CACHE_BYTES, memory // 4))}
         engine = Engine(directory / "engine", caps)
-        server = ChdbServer(args.port or _kept_port(directory), engine, USER, read_password(directory))
+        server = ChdbServer(args.port or _kept_port(directory), directory, engine, USER, read_password(directory))
     except DirectoryInUse as error:
         _say({"error": str(error), "in_use_by": error.pid, "command": error.command})
         return 3

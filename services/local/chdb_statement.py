@@ -9,7 +9,7 @@ The scanner knows comments, strings, quoted names and brackets. It does not chec
 understand is passed on whole, and the engine says what is wrong with it.
 
 >>> split_insert(b"INSERT INTO t (a, `FORMAT x`) FORMAT CSV\n1,2")
-InsertHead(sql='INSERT INTO t (a, `FORMAT x`)', format='CSV', data_at=41)
+InsertHead(into='INSERT INTO t (a, `FORMAT x`)', settings='', format='CSV', data_at=41)
 >>> split_insert(b"INSERT INTO t SELECT 1") is None
 True
 >>> output_format("SELECT 1 -- FORMAT CSV\n FORMAT ArrowStream")
@@ -38,9 +38,10 @@ QUEUE_ENGINES = frozenset({"azurequeue", "filelog", "kafka", "nats", "rabbitmq",
 
 @dataclass(frozen=True, slots=True)
 class InsertHead:
-    """The SQL part of an INSERT whose data follows: the statement without FORMAT, the format, where the data begins."""
+    """The SQL of an INSERT whose data follows: where to, its SETTINGS clause, the format, where the data begins."""
 
-    sql: str
+    into: str
+    settings: str
     format: str
     data_at: int
 
@@ -72,15 +73,21 @@ def split_insert(text: bytes) -> InsertHead | None:
     """Where the data of an `INSERT … FORMAT x` or `INSERT … VALUES` begins; None for every other statement.
 
     `text` may be the first part only of a longer request: the answer is the same once it holds the whole head.
+
+    >>> split_insert(b"INSERT INTO t SETTINGS max_threads = 1 VALUES (1)")
+    InsertHead(into='INSERT INTO t', settings='SETTINGS max_threads = 1', format='Values', data_at=45)
     """
     tokens = _tokens(text)
     if next((token.word for token in tokens), "") != "insert":
         return None
+    settings_at: int | None = None
     for token in tokens:
         if token.depth or not token.word:
             continue
+        if token.word == "settings" and settings_at is None:
+            settings_at = token.start
         if token.word == "values":
-            return InsertHead(_sql(text[: token.start]), "Values", token.end)
+            return _insert_head(text[: token.start], settings_at, "Values", token.end)
         if token.word in ("select", "with", "infile"):  # reads its rows elsewhere: nothing follows but SQL
             return None
         if token.word == "format":
@@ -88,12 +95,14 @@ def split_insert(text: bytes) -> InsertHead | None:
             if name is None or not name.word:
                 return None
             gap = _AFTER_FORMAT.match(text, name.end)
-            return InsertHead(_sql(text[: token.start]), name.text.decode(), gap.end() if gap else name.end)
+            return _insert_head(text[: token.start], settings_at, name.text.decode(), gap.end() if gap else name.end)
     return None
 
 
-def _sql(head: bytes) -> str:
-    return head.decode("utf-8", "surrogateescape").rstrip()
+def _insert_head(sql: bytes, settings_at: int | None, format_name: str, data_at: int) -> InsertHead:
+    at = len(sql) if settings_at is None else settings_at
+    into, settings = (part.decode("utf-8", "surrogateescape").strip() for part in (sql[:at], sql[at:]))
+    return InsertHead(into, settings, format_name, data_at)
 
 
 def is_insert(text: bytes) -> bool:

@@ -304,6 +304,27 @@ def test_a_malformed_insert_leaves_nothing(client: HttpClient, table: str) -> No
     assert client.command("SELECT count() FROM t") == 0
 
 
+def test_an_insert_that_cannot_be_written_is_an_error(client: HttpClient, table: str) -> None:
+    """Not a matter of course: chDB's own streaming insert reports success here."""
+    rows, full = [[1, "a", []]], {"min_free_disk_bytes_to_perform_insert": 10**15}
+    with pytest.raises(DatabaseError) as refused:
+        client.insert(table, rows, column_names=["id", "s", "f"], settings=full)
+    assert refused.value.code == 243
+    client.command("CREATE TABLE sums (n UInt8) ENGINE = MergeTree ORDER BY n")
+    client.command("CREATE MATERIALIZED VIEW v TO sums AS SELECT throwIf(id = 1) AS n FROM t")
+    with pytest.raises(DatabaseError) as refused:
+        client.insert(table, rows, column_names=["id", "s", "f"])
+    assert refused.value.code == 395
+    assert client.command("SELECT count() FROM sums") == 0
+
+
+def test_an_insert_larger_than_the_spool(client: HttpClient, table: str) -> None:
+    line = "x" * 1000
+    data = (f"{i},{line},[]\n".encode() * 1000 for i in range(80))
+    client.raw_insert(table, ["id", "s", "f"], insert_block=data, fmt="CSV")
+    assert client.query("SELECT count(), sum(length(s)) FROM t").result_rows == [(80_000, 80_000_000)]
+
+
 def test_a_client_that_vanishes_inserts_nothing(clickhouse: LocalClickHouse, client: HttpClient, table: str) -> None:
     secret = base64.b64encode(f"{clickhouse.user}:{clickhouse.password}".encode()).decode()
     path = f"/?query=INSERT%20INTO%20{client.database}.t%20(id)%20FORMAT%20CSV"
