@@ -1,8 +1,8 @@
 """What the join tells the stages chained behind it, in the same step.
 
-A `Change` replaces what was counted of one standing prediction by what counts now. `measure` turns it into signed deltas:
-minus the cells of `before`, plus those of `after`. A prediction that stands for the first time has no `before`; one whose
-identity has been taken over by another standing prediction appears as a change from the old to the new.
+A `Change` replaces what was counted of one standing prediction by what counts now. `measure` turns it into signed
+deltas: minus the cells of `before`, plus those of `after`. A prediction that stands for the first time has no `before`;
+one whose identity has been taken over by another standing prediction appears as a change from the old to the new.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""Dead letters of the join: the record whole, a short reason, and a sentence that says what to do."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+
+from schemas.event import encode
+from schemas.records import DeadLetter
+from streams.runtime.processor import Headers, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record was read, and the record as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+    @property
+    def position(self) -> str:
+        """`topic/partition/offset`."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+def dead_letter(
+    origin: Origin, reason: str, detail: str, clock_ms: int, *, request_id: str = "", model: str = ""
+) -> Output:
+    """Make the output. Its key is the record's position, so that the same letter sent twice is seen to be one."""
+    letter = DeadLetter(
+        reason=reason,
+        detail=detail,
+        stage="join",
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        append_ms=origin.append_ms,
+        key=_base64(origin.key),
+        value=_base64(origin.value),
+        headers=[(name, _base64(value)) for name, value in origin.headers],
+        request_id=request_id,
+        model=model,
+        at_ms=clock_ms,
+    )
+    return Output("dead-letters", origin.position.encode(), encode(letter))
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else b64encode(value).decode("ascii")

@@ -1,0 +1,423 @@
+"""The join: predictions meet what later turned out to be true. Pure; `docs/join.md` is the specification.
+
+A step takes the records at the clock of the step before, then the timers at its own. Every event is put into E(r), the
+set of its request, and each case (identity) that it concerns is *settled*: resolved anew, its revision emitted when the
+outcome differs, its class moved, and the change told to the stage that is chained behind. Settling is idempotent, so
+order, duplication and batching of the records decide only about the revisions in between.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from xxhash import xxh3_128_hexdigest
+
+from schemas.control import Control, PolicySet
+from schemas.event import encode
+from schemas.inputs import Label, Prediction, Signal
+from schemas.topics import INPUTS
+from streams.join.admission import Admitted, JoinBounds, admit, origin_of, read_control
+from streams.join.chained import Chained, ChainedT
+from streams.join.dead import Origin, dead_letter
+from streams.join.outcome import NOTHING, Change, Counted
+from streams.join.policies import too_late
+from streams.join.resolve import COUNTS, REASONS, known, resolve, scope, stage
+from streams.join.revise import differs, feedback, was
+from streams.join.snapshot import dump_join, dump_pair, load_join, load_pair
+from streams.join.state import Case, JoinState, Predicted, Request, Waiting
+from streams.runtime.processor import Batch, Output, Records, Stepped
+
+ENDED = {
+    "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",
+    "unknown_name": "no prediction of this request accepts the name: compare it with the policy's `label_name`",
+    "outside_horizon": "its `at_ms` lies outside the window of every prediction of this request: compare `horizon_ms`",
+    "too_late": "its Kafka timestamp lies beyond the reach of every prediction of this request: compare `recall_ms`, "
+    "`retain_ms` and the namespace's `early_label_ms`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JoinStepped:
+    """What a step of the join gives. `counters` are cumulative; `control` holds the control events that took effect or
+    concern others, for the stages behind.
+    """
+
+    outputs: list[Output]
+    changes: list[Change]
+    control: list[Control]
+    counters: Mapping[str, int]
+    wake_at_ms: int | None
+
+
+class Join:
+    """The join of one namespace. It keeps nothing: the state of a partition is `JoinState`."""
+
+    def __init__(self, bounds: JoinBounds) -> None:
+        self.bounds = bounds
+
+    def step(self, state: JoinState, batch: Batch, clock_ms: int) -> JoinStepped:
+        """Advance `state` by one batch and the clock."""
+        step = _Step(self.bounds, state, max(clock_ms, state.clock_ms))
+        control = batch.inputs.get("control")
+        if control:
+            step.take_control(control)
+        for topic in INPUTS:
+            records = batch.inputs.get(topic)
+            if records:
+                step.take(topic, records)
+        step.take_timers()
+        state.clock_ms = step.clock_ms
+        return JoinStepped(step.outputs, step.changes, step.control, dict(state.counters), state.wake_at_ms())
+
+
+class _Step:
+    """One step at work: where outputs and changes gather. `seen_ms` is the clock of the step before."""
+
+    def __init__(self, bounds: JoinBounds, state: JoinState, clock_ms: int) -> None:
+        self.bounds = bounds
+        self.state = state
+        self.counters = state.counters
+        self.clock_ms = clock_ms
+        self.seen_ms = state.clock_ms
+        self.outputs: list[Output] = []
+        self.changes: list[Change] = []
+        self.control: list[Control] = []
+
+    # Control.
+
+    def take_control(self, records: Records) -> None:
+        for index in range(len(records)):
+            event = read_control(self.state.partition, records, index, self.bounds, self.clock_ms)
+            if isinstance(event, Output):
+                self.counters["control.dead"] += 1
+                self.outputs.append(event)
+            elif isinstance(event, PolicySet):
+                self.take_policy(event, records, index)
+            else:
+                self.counters["control.ignored"] += 1
+                self.control.append(event)
+
+    def take_policy(self, event: PolicySet, records: Records, index: int) -> None:
+        policy = event.policy
+        append_ms = records.append_ms[index]
+        if not self.bounds.virtual and too_late(policy, append_ms):
+            detail = (
+                f"`effective_from_ms` is {policy.effective_from_ms}, the record was appended at {append_ms}: a policy "
+                "takes effect at the earliest a minute after it is appended, so that every partition has heard of it"
+            )
+            origin = origin_of("control", self.state.partition, records, index)
+            self.counters["control.dead"] += 1
+            self.outputs.append(dead_letter(origin, "policy_too_late", detail, self.clock_ms, model=policy.model))
+            return
+        self.counters["control.applied"] += 1
+        self.control.append(event)
+        if self.state.policies.add(policy):
+            self.apply(policy.model)
+
+    def apply(self, model: str) -> None:
+        """Resolve anew what another policy than before is in force for."""
+        found = [
+            (request_id, case.identity, request, case)
+            for request_id, request in self.state.requests.items()
+            for case in request.cases
+            if case.identity[0] == model
+            and self.state.policies.in_force(model, case.scope.at_ms) is not case.scope.policy
+        ]
+        for request_id, _, request, case in sorted(found, key=lambda entry: entry[:2]):
+            self.rescope(case)
+            self.reclass(request)
+            self.settle(request, case, self.seen_ms)
+            self.state.arm(request_id, request, case.due_ms(self.seen_ms))
+
+    # Records.
+
+    def take(self, topic: str, records: Records) -> None:
+        state = self.state
+        counters = self.counters
+        admission = admit(topic, state.partition, records, self.bounds, state.policies.in_force, self.clock_ms)
+        counters["keys.differ"] += admission.differing
+        for record in admission.records:
+            if not isinstance(record, Admitted):
+                counters[f"{topic}.{record.counted}"] += 1
+                self.outputs.append(record.output)
+            elif topic == "predictions":
+                self.take_prediction(record)
+            else:
+                self.take_heard(topic, records, record)
+
+    def take_prediction(self, record: Admitted) -> None:
+        event: Prediction = record.event
+        key = event_key(event)
+        request_id = event.request_id
+        request = self.state.requests.get(request_id)
+        if request is None:
+            request = self.state.requests[request_id] = Request()
+        identity = event.model, event.deployment
+        for case in request.cases:
+            if case.identity == identity:
+                if not self.take_again(case, key, event, record.append_ms):
+                    return
+                break
+        else:
+            policy = self.state.policies.in_force(event.model, event.at_ms)
+            standing = Predicted(key, event, record.append_ms)
+            case = Case(identity, standing, scope(event, record.append_ms, policy, self.bounds))
+            insort(request.cases, case, key=_identity)
+        if request.labels or request.signals:
+            self.reclass(request)
+        self.settle(request, case, self.seen_ms)
+        self.state.arm(request_id, request, case.due_ms(self.seen_ms))
+
+    def take_again(self, case: Case, key: str, event: Prediction, append_ms: int) -> bool:
+        """Take another prediction of an identity, duplicate or conflict. True when another content or time stands."""
+        standing = case.standing
+        held = standing if key == standing.key else case.conflicts.get(key)
+        if held is None:
+            self.counters["predictions.conflict"] += 1
+            held = case.conflicts[key] = Predicted(key, event, append_ms)
+            changed = False
+        else:
+            self.counters["predictions.duplicate"] += 1
+            changed = append_ms < held.append_ms
+            held.append_ms = min(append_ms, held.append_ms)
+            if _content(event) < _content(held.event):
+                held.event = event
+                changed = True
+        if held is not standing:
+            if (held.event.at_ms, held.key) > (standing.event.at_ms, standing.key):
+                return False
+            del case.conflicts[held.key]
+            case.conflicts[standing.key] = standing
+            case.standing = held
+            changed = True
+        if changed:
+            self.rescope(case)
+        return changed
+
+    def take_heard(self, topic: str, records: Records, record: Admitted) -> None:
+        event: Any = record.event
+        index = record.index
+        key = event_key(event)
+        request = self.state.requests.get(event.request_id)
+        if request is None:
+            request = self.state.requests[event.request_id] = Request()
+        waiting: dict[str, Any] = request.labels if topic == "labels" else request.signals
+        held: Waiting[Any] | None = waiting.get(key)
+        if held is not None:
+            self.counters[f"{topic}.duplicate"] += 1
+            changed = record.append_ms < held.append_ms
+            held.append_ms = min(record.append_ms, held.append_ms)
+            if _content(event) < _content(held.event):
+                held.event = event
+                held.offset = records.offsets[index]
+                held.raw = None if held.joined else _raw(records, index)
+                changed = True
+            if not changed:
+                return
+            self.reclass(request)
+            for case in request.cases:
+                self.settle(request, case, self.seen_ms)
+        else:
+            held = waiting[key] = Waiting(key, event, record.append_ms, records.offsets[index], None)
+            for case in request.cases:
+                if stage(case.scope, event, record.append_ms) == COUNTS:
+                    held.joined = True
+                    self.settle(request, case, self.seen_ms)
+            if held.joined:
+                self.counters[f"{topic}.joined"] += 1
+            else:
+                self.counters[f"{topic}.parked"] += 1
+                held.raw = _raw(records, index)
+        if not request.cases:
+            self.state.arm(event.request_id, request, self.end_ms(held))
+
+    # Cases.
+
+    def rescope(self, case: Case) -> None:
+        standing = case.standing
+        policy = self.state.policies.in_force(standing.event.model, standing.event.at_ms)
+        case.scope = scope(standing.event, standing.append_ms, policy, self.bounds)
+
+    def reclass(self, request: Request) -> None:
+        """Say anew of every label and signal of a request whether it counts."""
+        for topic, waiting in (("labels", request.labels), ("signals", request.signals)):
+            for held in waiting.values():
+                joined = held.kept or any(
+                    stage(case.scope, held.event, held.append_ms) == COUNTS for case in request.cases
+                )
+                if joined is not held.joined:
+                    self.counters[f"{topic}.{'joined' if joined else 'parked'}"] += 1
+                    self.counters[f"{topic}.{'parked' if joined else 'joined'}"] -= 1
+                    held.joined = joined
+                    held.raw = None
+
+    def settle(self, request: Request, case: Case, clock_ms: int) -> None:
+        """Resolve a case at `clock_ms`; emit, count and tell what follows."""
+        prediction = case.standing.event
+        outcome = resolve(case.scope, request.labels, request.signals, clock_ms)
+        before = case.counted
+        revision = 0 if before is None else before.revision
+        said = case.said
+        revised = differs(said, case.said_of, outcome, prediction)
+        if revised:
+            revision += 1
+            repeated = None if case.said_of is None else was(said, case.said_of, prediction)
+            self.outputs.append(
+                feedback(
+                    prediction,
+                    case.scope.policy,
+                    outcome,
+                    revision,
+                    repeated,
+                    partition=self.state.partition,
+                    clock_ms=self.clock_ms,
+                )
+            )
+            case.said = outcome
+            case.said_of = prediction
+        if revised or before is None or before.prediction is not prediction or before.outcome != outcome:
+            case.counted = Counted(prediction, outcome, revision)
+            self.changes.append(Change(before, case.counted))
+        if outcome is not NOTHING:
+            counter = f"predictions.{outcome.status}"
+        elif clock_ms < case.scope.deadline_ms:
+            counter = "predictions.open"
+        else:
+            counter = "predictions.void" if revision else "predictions.unlabelled"
+        if counter != case.counter:
+            self.counters[counter] += 1
+            if case.counter:
+                self.counters[case.counter] -= 1
+            case.counter = counter
+
+    # Timers.
+
+    def take_timers(self) -> None:
+        state = self.state
+        while (taken := state.take_due(self.clock_ms)) is not None:
+            request_id, request = taken
+            due_ms = request.next_due_ms(self.seen_ms, self.bounds)
+            if due_ms is not None and due_ms > request.due_ms:
+                state.rearm(request_id, request, due_ms)
+                continue
+            for case in request.cases:
+                self.settle(request, case, self.clock_ms)
+            if any(case.scope.evict_ms <= self.clock_ms for case in request.cases):
+                self.evict(request)
+            if not request.cases:
+                self.end(request_id, request)
+            due_ms = request.next_due_ms(self.clock_ms, self.bounds)
+            if due_ms is None:
+                del state.requests[request_id]
+            else:
+                state.rearm(request_id, request, due_ms)
+
+    def evict(self, request: Request) -> None:
+        for case in [case for case in request.cases if case.scope.evict_ms <= self.clock_ms]:
+            request.cases.remove(case)
+            for held in request.heard():
+                reached = stage(case.scope, held.event, held.append_ms)
+                if reached == COUNTS:
+                    held.kept = True
+                elif known(case.scope, held.append_ms, self.bounds):
+                    held.furthest = max(held.furthest, reached)
+
+    def end(self, request_id: str, request: Request) -> None:
+        for topic, waiting in (("labels", request.labels), ("signals", request.signals)):
+            for key in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.clock_ms):
+                held = waiting.pop(key)
+                if held.joined:
+                    continue
+                self.counters[f"{topic}.parked"] -= 1
+                self.counters[f"{topic}.dead"] += 1
+                raw = held.raw or (request_id.encode(), encode(held.event), ())
+                origin = Origin(topic, self.state.partition, held.offset, held.append_ms, *raw)
+                reason = REASONS[held.furthest]
+                model = held.event.model or ""
+                self.outputs.append(
+                    dead_letter(origin, reason, ENDED[reason], self.clock_ms, request_id=request_id, model=model)
+                )
+
+    def end_ms(self, held: Waiting[Any]) -> int:
+        return held.append_ms + self.bounds.early_label_ms + self.bounds.grace_ms
+
+
+def event_key(event: Prediction | Label | Signal) -> str:
+    """Give the key by which two records are seen to be one event.
+
+    >>> event_key(Signal(request_id="r", at_ms=1, signal="click", event_id="e1"))
+    'e1'
+    >>> event_key(Signal(request_id="r", at_ms=1, signal="click"))
+    '~...'
+    """
+    return event.event_id or "~" + xxh3_128_hexdigest(encode(event))
+
+
+def _content(event: Prediction | Label | Signal) -> tuple[int, bytes]:
+    return event.at_ms, encode(event)
+
+
+def _identity(case: Case) -> tuple[str, str]:
+    return case.identity
+
+
+def _raw(records: Records, index: int) -> tuple[bytes | None, bytes | None, Any]:
+    return records.keys[index], records.values[index], records.headers.get(index, ())
+
+
+@dataclass(slots=True)
+class JoinMeasureState(Generic[ChainedT]):
+    """The state of the join and of the stage chained behind it, which together are one stage to the runtime."""
+
+    join: JoinState
+    chained: ChainedT | None = None
+
+
+class JoinProcessor(Generic[ChainedT]):
+    """The stage `join` as the runtime runs it: a `streams.runtime.processor.Processor`, alone or with `measure` behind.
+
+    Delivery: exactly once, when the runtime commits a step's outputs and offsets together.
+    """
+
+    stage: str = "join"
+    inputs: tuple[str, ...] = ("control", *INPUTS)
+
+    def __init__(self, bounds: JoinBounds, chained: Chained[ChainedT] | None = None) -> None:
+        self.join = Join(bounds)
+        self.chained = chained
+        self.version = "join-1" if chained is None else f"join-1+{chained.version}"
+
+    def empty(self, partition: int) -> JoinMeasureState[ChainedT]:
+        """Give the state of a partition that has read nothing."""
+        return JoinMeasureState(JoinState(partition), self.chained.empty(partition) if self.chained else None)
+
+    def step(self, state: JoinMeasureState[ChainedT], batch: Batch, clock_ms: int) -> Stepped:
+        """Advance `state` in place; the join's outputs come first, then the chained stage's."""
+        stepped = self.join.step(state.join, batch, clock_ms)
+        outputs = stepped.outputs
+        if self.chained is not None and state.chained is not None:
+            more: Sequence[Output] = self.chained.step(
+                state.chained, stepped.changes, stepped.control, batch, state.join.clock_ms
+            )
+            outputs = [*outputs, *more]
+        return Stepped(outputs, stepped.counters, stepped.wake_at_ms)
+
+    def dump(self, state: JoinMeasureState[ChainedT]) -> bytes:
+        """Give the whole state as bytes that begin with a format version."""
+        chained = b""
+        if self.chained is not None and state.chained is not None:
+            chained = self.chained.dump(state.chained)
+        return dump_pair(dump_join(state.join), chained)
+
+    def load(self, partition: int, body: bytes) -> JoinMeasureState[ChainedT]:
+        """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
+        join, chained = load_pair(body)
+        state = load_join(partition, join, self.join.bounds)
+        if self.chained is None:
+            return JoinMeasureState(state)
+        return JoinMeasureState(
+            state, self.chained.load(partition, chained) if chained else self.chained.empty(partition)
+        )

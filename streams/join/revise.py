@@ -1,0 +1,83 @@
+"""Revisions: when one is due, and the `feedback` record that says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.event import encode
+from schemas.feedback import Feedback, Was
+from schemas.inputs import Prediction
+from schemas.policy import JoinPolicy
+from streams.join.outcome import Outcome
+from streams.join.resolve import same_label
+from streams.runtime.processor import Output
+
+
+def differs(said: Outcome, of: Prediction | None, now: Outcome, prediction: Prediction) -> bool:
+    """Say whether a revision is due: `said` was emitted last, of the prediction `of`.
+
+    Predictions are compared by identity: a standing one is replaced only by one with other canonical bytes.
+    """
+    if not same_label(said.label, now.label):
+        return True
+    return now.label is not None and (said.kind != now.kind or said.weight != now.weight or of is not prediction)
+
+
+def feedback(
+    prediction: Prediction,
+    policy: JoinPolicy,
+    outcome: Outcome,
+    revision: int,
+    was: Was | None,
+    *,
+    partition: int,
+    clock_ms: int,
+) -> Output:
+    """Make the `feedback` record of a revision, keyed and placed as the prediction is."""
+    event = Feedback(
+        request_id=prediction.request_id,
+        model=prediction.model,
+        deployment=prediction.deployment,
+        name=policy.label_name,
+        revision=revision,
+        status=outcome.status,
+        label=outcome.label,
+        label_kind=outcome.kind,
+        weight=outcome.weight,
+        p_fake_negative=outcome.p_fake_negative,
+        was=was,
+        policy=policy.label,
+        version=prediction.version,
+        role=prediction.role,
+        app_version=prediction.app_version,
+        score=prediction.score,
+        prediction=prediction.prediction,
+        threshold=prediction.threshold,
+        slices=prediction.slices,
+        subject=prediction.subject,
+        experiments=prediction.experiments,
+        action=prediction.action,
+        propensity=prediction.propensity,
+        features=prediction.features if policy.carry == "features" else {},
+        predicted_at_ms=prediction.at_ms,
+        labelled_at_ms=outcome.labelled_at_ms,
+        joined_at_ms=clock_ms,
+    )
+    return Output("feedback", prediction.request_id.encode(), encode(event), partition)
+
+
+def was(said: Outcome, of: Prediction, prediction: Prediction) -> Was:
+    """Repeat the revision before; with the fields of its prediction when that was another one than now stands."""
+    then: dict[str, Any] = {}
+    if of is not prediction:
+        then = {
+            "predicted_at_ms": of.at_ms,
+            "version": of.version,
+            "role": of.role,
+            "score": of.score,
+            "prediction": of.prediction,
+            "threshold": of.threshold,
+            "subject": of.subject,
+            "slices": of.slices,
+        }
+    return Was(status=said.status, label=said.label, label_kind=said.kind, weight=said.weight, **then)

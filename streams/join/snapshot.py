@@ -1,0 +1,215 @@
+"""The join's state as bytes: one version byte, then MessagePack.
+
+What follows from the rest (windows, the heap, the policy of each case) is worked out again on reading. Events are their
+canonical JSON, which reads back to equal events. The order of requests is kept, though no output depends on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from schemas.event import decode, encode
+from schemas.feedback import LabelKind, Status
+from schemas.inputs import Label, Prediction, Signal
+from schemas.policy import JoinPolicy
+from streams.join.outcome import NOTHING, Counted, Outcome
+from streams.join.resolve import Bounds, scope
+from streams.join.state import Case, JoinState, Predicted, Request, Waiting, zeros
+
+FORMAT = b"\x01"
+
+
+class _Outcome(Struct, array_like=True):
+    label: Any
+    kind: LabelKind | None
+    weight: float
+    status: Status
+    p_fake_negative: float
+    labelled_at_ms: int | None
+
+
+class _Predicted(Struct, array_like=True):
+    key: str
+    event: bytes
+    append_ms: int
+
+
+class _Case(Struct, array_like=True):
+    """`said` and `said_of` are null where they equal the counted outcome and the standing prediction."""
+
+    standing: _Predicted
+    conflicts: list[_Predicted]
+    outcome: _Outcome | None
+    revision: int
+    said: _Outcome | None
+    said_of: bytes | None
+    counter: str
+
+
+class _Waiting(Struct, array_like=True):
+    key: str
+    event: bytes
+    append_ms: int
+    offset: int
+    raw: tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]] | None
+    joined: bool
+    kept: bool
+    furthest: int
+
+
+class _Request(Struct, array_like=True):
+    request_id: str
+    due_ms: int
+    cases: list[_Case]
+    labels: list[_Waiting]
+    signals: list[_Waiting]
+
+
+class _State(Struct, array_like=True):
+    partition: int
+    clock_ms: int
+    counters: dict[str, int]
+    policies: list[bytes]
+    requests: list[_Request]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_State)
+_pair = msgspec.msgpack.Decoder(tuple[bytes, bytes])
+
+
+def dump_pair(join: bytes, chained: bytes) -> bytes:
+    """Put the join's bytes and those of the stage behind it into one body."""
+    return FORMAT + _encoder.encode((join, chained))
+
+
+def load_pair(body: bytes) -> tuple[bytes, bytes]:
+    """Read `dump_pair`'s bytes."""
+    return _pair.decode(_after_version(body))
+
+
+def dump_join(state: JoinState) -> bytes:
+    """Write a state."""
+    return FORMAT + _encoder.encode(
+        _State(
+            state.partition,
+            state.clock_ms,
+            state.counters,
+            [encode(policy) for policy in state.policies.all()],
+            [
+                _Request(
+                    request_id,
+                    request.due_ms,
+                    [_dump_case(case) for case in request.cases],
+                    [_dump_waiting(held) for held in request.labels.values()],
+                    [_dump_waiting(held) for held in request.signals.values()],
+                )
+                for request_id, request in state.requests.items()
+            ],
+        )
+    )
+
+
+def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
+    """Read a state. Raises `ValueError` when the format or the partition is another one."""
+    read = _decoder.decode(_after_version(body))
+    if read.partition != partition:
+        raise ValueError(f"the snapshot is of partition {read.partition}, not of partition {partition}")
+    state = JoinState(partition, read.clock_ms)
+    state.counters = zeros() | read.counters
+    for policy in read.policies:
+        state.policies.add(decode(policy, JoinPolicy))
+    for each in read.requests:
+        request = Request()
+        request.cases = [_load_case(case, state, bounds) for case in each.cases]
+        request.labels = {held.key: _load_waiting(held, Label) for held in each.labels}
+        request.signals = {held.key: _load_waiting(held, Signal) for held in each.signals}
+        state.requests[each.request_id] = request
+        state.arm(each.request_id, request, each.due_ms)
+    return state
+
+
+def _after_version(body: bytes) -> bytes:
+    if body[:1] != FORMAT:
+        raise ValueError(f"unknown snapshot format {body[:1]!r}: this version reads {FORMAT!r}")
+    return body[1:]
+
+
+def _dump_outcome(outcome: Outcome) -> _Outcome | None:
+    if outcome is NOTHING:
+        return None
+    return _Outcome(
+        outcome.label,
+        outcome.kind,
+        outcome.weight,
+        outcome.status,
+        outcome.p_fake_negative,
+        outcome.labelled_at_ms,
+    )
+
+
+def _load_outcome(read: _Outcome | None) -> Outcome:
+    if read is None:
+        return NOTHING
+    return Outcome(read.label, read.kind, read.weight, read.status, read.p_fake_negative, read.labelled_at_ms)
+
+
+def _dump_predicted(held: Predicted) -> _Predicted:
+    return _Predicted(held.key, encode(held.event), held.append_ms)
+
+
+def _load_predicted(read: _Predicted) -> Predicted:
+    return Predicted(read.key, decode(read.event, Prediction), read.append_ms)
+
+
+def _dump_case(case: Case) -> _Case:
+    counted = case.counted
+    assert counted is not None, "a case is settled as soon as it is made"
+    standing = case.standing.event
+    return _Case(
+        _dump_predicted(case.standing),
+        [_dump_predicted(held) for held in case.conflicts.values()],
+        _dump_outcome(counted.outcome),
+        counted.revision,
+        _dump_outcome(case.said),
+        None if case.said_of is None or case.said_of is standing else encode(case.said_of),
+        case.counter,
+    )
+
+
+def _load_case(read: _Case, state: JoinState, bounds: Bounds) -> Case:
+    standing = _load_predicted(read.standing)
+    event = standing.event
+    policy = state.policies.in_force(event.model, event.at_ms)
+    said_of = None
+    if read.revision:
+        said_of = event if read.said_of is None else decode(read.said_of, Prediction)
+    return Case(
+        (event.model, event.deployment),
+        standing,
+        scope(event, standing.append_ms, policy, bounds),
+        {held.key: _load_predicted(held) for held in read.conflicts},
+        Counted(event, _load_outcome(read.outcome), read.revision),
+        _load_outcome(read.said),
+        said_of,
+        read.counter,
+    )
+
+
+def _dump_waiting(held: Waiting[Any]) -> _Waiting:
+    raw = None
+    if held.raw is not None:
+        key, value, headers = held.raw
+        raw = key, value, [(name, said) for name, said in headers]
+    return _Waiting(
+        held.key, encode(held.event), held.append_ms, held.offset, raw, held.joined, held.kept, held.furthest
+    )
+
+
+def _load_waiting(read: _Waiting, kind: type[Any]) -> Waiting[Any]:
+    return Waiting(
+        read.key, decode(read.event, kind), read.append_ms, read.offset, read.raw, read.joined, read.kept, read.furthest
+    )
