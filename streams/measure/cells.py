@@ -1,0 +1,290 @@
+"""From changes of outcomes to signed cells: plus what counts now, minus what counted before.
+
+A prediction's own cells (score, features, latency) and its outcome's (confusion, losses, buckets) are apart, because
+most changes only bring a label: then nothing is binned again but the outcome. `cells` gives all of one outcome and is
+the definition; `Deltas` sums changes by pane with the same two functions.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+from schemas.control import Reference
+from schemas.inputs import Prediction, Role
+from schemas.measures import PaneDelta
+from streams.join.outcome import Change, Counted, Outcome
+from streams.measure.ledger import (
+    AGREEMENT,
+    AGREES,
+    BRIER,
+    BUCKET_AGREEMENT,
+    BUCKET_BRIER,
+    BUCKET_CONFUSION,
+    BUCKET_LOG_LOSS,
+    BUCKET_N,
+    BUCKET_SCORE_NEG,
+    BUCKET_SCORE_POS,
+    CONFUSION,
+    COUNT,
+    DIFFERS,
+    EXPLICIT,
+    FEATURE,
+    FN,
+    FP,
+    IMPLICIT,
+    KINDS,
+    LABEL_DELAY,
+    LABELLED,
+    LATENCY,
+    LOG_LOSS,
+    MEASURED,
+    MISSING,
+    NO_FEATURES,
+    NO_SCORE,
+    NO_SUBJECT,
+    RIGHT,
+    SCORE,
+    SCORE_BINS,
+    SCORE_NEG,
+    SCORE_POS,
+    SCORED,
+    SLICE_SCORE_BINS,
+    TIMEOUT,
+    TN,
+    TP,
+    UNMEASURABLE,
+    UNREADABLE,
+    WEIGHT,
+    WRONG,
+    N,
+)
+from streams.measure.reading import agrees, binary, bucket_of, text
+from streams.measure.reference import Cut, cuts
+from streams.measure.scale import brier, log_loss, milli, score_edges, span_edges
+
+Target = defaultdict[str, dict[int, int]]
+Key = tuple[str, str, str, Role, str, int]
+"""(model, version, deployment, role, slice, pane_ms)."""
+Cuts = Mapping[str, Cut]
+Referenced = Callable[[Prediction], Cuts | None]
+"""Gives the bins that a prediction's features are counted in, or None when they are not counted."""
+
+_KIND = {"explicit": EXPLICIT, "implicit": IMPLICIT, "timeout": TIMEOUT}
+_SLICE_FOLD = SCORE_BINS // SLICE_SCORE_BINS
+_FOLDS = {False: 1, True: _SLICE_FOLD}
+_BUCKET_FOLD = 32
+
+
+def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False) -> dict[str, dict[int, int]]:
+    """Give all cells of one outcome: those of the whole, or (`sliced`) those that a slice carries.
+
+    >>> prediction = Prediction(request_id="r", at_ms=0, model="m", score=0.75, subject="u")
+    >>> found = cells(Counted(prediction, Outcome(label=1, kind="explicit")), None)
+    >>> found["confusion"], found["measured"], found["score"]
+    ({0: 1000}, {0: 1, 1: 1}, {1094: 1})
+    """
+    target = _target()
+    add_prediction(target, counted.prediction, cuts(reference) if reference else None, 1, sliced)
+    add_outcome(target, counted.prediction, counted.outcome, 1, sliced)
+    full = {name: {index: delta for index, delta in vector.items() if delta} for name, vector in target.items()}
+    return {name: vector for name, vector in full.items() if vector}
+
+
+def add_prediction(target: Target, prediction: Prediction, known: Cuts | None, sign: int, sliced: bool) -> None:
+    """Add what a standing prediction counts, whatever becomes of it."""
+    _add(target[N], 0, sign)
+    _add(target[SCORE], score_cell(prediction.score, sliced), sign)
+    if sliced:
+        return
+    if prediction.latency_ms is not None:
+        _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
+    if prediction.score is None and prediction.prediction is None:
+        _add(target[MISSING], NO_SCORE, sign)
+    if not prediction.features:
+        _add(target[MISSING], NO_FEATURES, sign)
+    if not prediction.subject:
+        _add(target[MISSING], NO_SUBJECT, sign)
+    if known:
+        given = prediction.features
+        for name, cut in known.items():
+            _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
+
+
+def add_outcome(target: Target, prediction: Prediction, outcome: Outcome, sign: int, sliced: bool) -> None:
+    """Add what a labelled outcome counts; nothing without a label. `ledger` says what and why."""
+    label = outcome.label
+    if label is None:
+        return
+    weight = sign * milli(outcome.weight)
+    labelled = target[LABELLED]
+    _add(labelled, COUNT, sign)
+    _add(labelled, WEIGHT, weight)
+    _add(target[KINDS], _KIND[outcome.kind or "explicit"], sign)
+    if not sliced and outcome.labelled_at_ms is not None and outcome.kind != "timeout":
+        _add(target[LABEL_DELAY], bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms), sign)
+    measured = target[MEASURED]
+    score, y = prediction.score, binary(label)
+    bucket = bucket_of(prediction)
+    if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
+        bin_of_all = bisect_right(score_edges(), score)
+        losses, briers = weight * log_loss(score, y), weight * brier(score, y)
+        _add(measured, SCORED, sign)
+        _add(target[SCORE_POS if y else SCORE_NEG], bin_of_all // _FOLDS[sliced], weight)
+        _add(target[LOG_LOSS], 0, losses)
+        _add(target[BRIER], 0, briers)
+        _add(target[BUCKET_N], bucket, sign)
+        _add(target[BUCKET_LOG_LOSS], bucket, losses)
+        _add(target[BUCKET_BRIER], bucket, briers)
+        _add(target[BUCKET_SCORE_POS if y else BUCKET_SCORE_NEG], bucket * 64 + bin_of_all // _BUCKET_FOLD, weight)
+        decided = predicted_class(prediction, score)
+        if decided is None:
+            _add(measured, UNREADABLE, sign)
+            return
+        cell = (TP if decided else FN) if y else (FP if decided else TN)
+        _add(measured, RIGHT if decided == y else WRONG, sign)
+        _add(target[CONFUSION], cell, weight)
+        _add(target[BUCKET_CONFUSION], bucket * 4 + cell, weight)
+        return
+    right = agrees(label, prediction.prediction)
+    if right is None:
+        _add(measured, UNMEASURABLE, sign)
+        return
+    cell = AGREES if right else DIFFERS
+    _add(measured, RIGHT if right else WRONG, sign)
+    _add(target[AGREEMENT], cell, weight)
+    _add(target[BUCKET_N], bucket, sign)
+    _add(target[BUCKET_AGREEMENT], bucket * 2 + cell, weight)
+
+
+def score_cell(score: float | list[float] | None, sliced: bool) -> int:
+    """Give the cell of `score`: a logit bin, or one of the three behind the bins."""
+    size = SLICE_SCORE_BINS if sliced else SCORE_BINS
+    if not isinstance(score, float | int) or score != score:
+        return size
+    if score < 0.0:
+        return size + 1
+    if score > 1.0:
+        return size + 2
+    return bisect_right(score_edges(), score) // _FOLDS[sliced]
+
+
+def predicted_class(prediction: Prediction, score: float) -> int | None:
+    """Give the class that was predicted in the binary task; None when `prediction` is given and not binary."""
+    if prediction.prediction is not None:
+        return binary(prediction.prediction)
+    return 1 if score >= (0.5 if prediction.threshold is None else prediction.threshold) else 0
+
+
+def correct(counted: Counted) -> bool | None:
+    """Say whether the outcome was predicted rightly; None without a label or where no task applies."""
+    prediction, label = counted.prediction, counted.outcome.label
+    score, y = prediction.score, binary(label)
+    if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
+        decided = predicted_class(prediction, score)
+        return None if decided is None else decided == y
+    return agrees(label, prediction.prediction)
+
+
+class Deltas:
+    """The signed sums of one step's changes, by pane.
+
+    `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none.
+    """
+
+    def __init__(self, pane_ms: int, referenced: Referenced, slice_of: Callable[[Prediction], str]) -> None:
+        self.pane_ms = pane_ms
+        self.referenced = referenced
+        self.slice_of = slice_of
+        self.panes: dict[Key, Target] = {}
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Add changes in any order and any split."""
+        for change in changes:
+            before, after = change.before, change.after
+            if before is not None and after is not None and _same(before.prediction, after.prediction):
+                if _says(before.outcome) != _says(after.outcome):
+                    for target, sliced in self._targets(after.prediction):
+                        add_outcome(target, before.prediction, before.outcome, -1, sliced)
+                        add_outcome(target, after.prediction, after.outcome, 1, sliced)
+                continue
+            if before is not None:
+                self._add_all(before, -1)
+            if after is not None:
+                self._add_all(after, 1)
+
+    def _add_all(self, counted: Counted, sign: int) -> None:
+        known = self.referenced(counted.prediction)
+        for target, sliced in self._targets(counted.prediction):
+            add_prediction(target, counted.prediction, known, sign, sliced)
+            add_outcome(target, counted.prediction, counted.outcome, sign, sliced)
+
+    def _targets(self, of: Prediction) -> list[tuple[Target, bool]]:
+        pane_ms = of.at_ms // self.pane_ms * self.pane_ms
+        found = [(self._pane((of.model, of.version, of.deployment, of.role, "", pane_ms)), False)]
+        part = self.slice_of(of)
+        if part:
+            found.append((self._pane((of.model, of.version, of.deployment, of.role, part, pane_ms)), True))
+        return found
+
+    def _pane(self, key: Key) -> Target:
+        target = self.panes.get(key)
+        if target is None:
+            target = self.panes[key] = _target()
+        return target
+
+    def pane_deltas(self) -> list[PaneDelta]:
+        """Give what is not zero, keys, names and indices ascending."""
+        found = []
+        for key in sorted(self.panes):
+            model, version, deployment, role, part, pane_ms = key
+            target = self.panes[key]
+            flat = {name: flatten(target[name]) for name in sorted(target)}
+            filled = {name: pairs for name, pairs in flat.items() if pairs}
+            if filled:
+                found.append(
+                    PaneDelta(
+                        model=model,
+                        version=version,
+                        deployment=deployment,
+                        role=role,
+                        slice=part,
+                        pane_ms=pane_ms,
+                        pane_size_ms=self.pane_ms,
+                        cells=filled,
+                    )
+                )
+        return found
+
+
+def flatten(vector: Mapping[int, int]) -> list[int]:
+    """Give [index, delta, index, delta, …], indices ascending, without zeros.
+
+    >>> flatten({3: 1, 1: -2, 2: 0})
+    [1, -2, 3, 1]
+    """
+    return [n for index in sorted(vector) if vector[index] for n in (index, vector[index])]
+
+
+def slice_text(dimension: str, prediction: Prediction) -> str:
+    """Give `dimension=value`, or nothing when the prediction lacks the dimension or no dimension is measured."""
+    value = prediction.slices.get(dimension) if dimension else None
+    return "" if value is None else f"{dimension}={text(value)}"
+
+
+def _target() -> Target:
+    return defaultdict(dict)
+
+
+def _add(vector: dict[int, int], index: int, delta: int) -> None:
+    vector[index] = vector.get(index, 0) + delta
+
+
+def _same(a: Prediction, b: Prediction) -> bool:
+    return a is b or a == b
+
+
+def _says(outcome: Outcome) -> tuple[object, ...]:
+    label = outcome.label
+    return (type(label), label, outcome.kind, outcome.weight, outcome.labelled_at_ms)

@@ -1,0 +1,200 @@
+"""`measure`: the stage chained behind the join. It turns a step's changes into signed pane deltas and trials.
+
+Between steps it keeps only what control said (references) and which slice values it has let in: no counts, so nothing
+to lose. Every step writes at least one `Measures` to every partition of `measures`, if need be without panes, because
+the judge closes panes by the least clock that it has heard of all sources.
+
+**References and exactness.** A prediction's features are counted in its version's reference if `at_ms` ≥ the
+`ReferenceSet`'s `at_ms` (0: always). That depends on the prediction and the reference alone, so what was added can be
+taken away with the same bins, provided the reference reached every partition before such predictions: send it before
+the version's first traffic, or with an `at_ms` a minute ahead. The first reference of a version stands; a later one is
+ignored, because edges that change would leave counts that nothing can take away.
+
+**Slices.** The value of the one measured dimension makes the slice `dimension=value`. A model has at most `MOST_SLICES`
+values in a source partition; those that come later share `dimension=~other`, for ever, so that retractions find them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from schemas.control import Control, Reference, ReferenceSet
+from schemas.event import encode
+from schemas.inputs import Prediction
+from schemas.measures import Measures, PaneDelta
+from streams.join.outcome import Change
+from streams.join.partition import partition_of
+from streams.measure.cells import Cuts, Deltas, slice_text
+from streams.measure.reference import cuts
+from streams.measure.trials import trials
+from streams.runtime.processor import Batch, Output
+
+MOST_SLICES: Final = 256
+MAX_BYTES: Final = 800_000
+OTHER: Final = "~other"
+_FORMAT: Final = b"measure/1\n"
+
+
+class Frozen(msgspec.Struct, frozen=True):
+    """A reference and from when on it counts."""
+
+    since_ms: int
+    reference: Reference
+
+
+class Kept(msgspec.Struct):
+    """What a snapshot holds: references in the order heard, and slices let in, by model in the order met."""
+
+    references: list[Frozen]
+    slices: dict[str, list[str]]
+
+
+@dataclass(slots=True)
+class MeasureState:
+    """What one partition keeps between steps."""
+
+    partition: int
+    references: dict[tuple[str, str], Frozen] = field(default_factory=dict)
+    bins: dict[tuple[str, str], Cuts] = field(default_factory=dict)
+    slices: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    def hear(self, frozen: Frozen) -> None:
+        """Take a reference unless its version has one. One whose bins cannot be read is not taken."""
+        key = (frozen.reference.model, frozen.reference.version)
+        if key not in self.references:
+            try:
+                self.bins[key] = cuts(frozen.reference)
+            except ValueError:
+                return
+            self.references[key] = frozen
+
+    def cuts_of(self, prediction: Prediction) -> Cuts | None:
+        """Give the bins that count this prediction's features."""
+        key = (prediction.model, prediction.version)
+        frozen = self.references.get(key)
+        return None if frozen is None or prediction.at_ms < frozen.since_ms else self.bins[key]
+
+    def slice_of(self, dimension: str) -> Callable[[Prediction], str]:
+        """Give the function from a prediction to its slice; it lets new values in while there is room."""
+
+        def of(prediction: Prediction) -> str:
+            part = slice_text(dimension, prediction)
+            if not part:
+                return part
+            known = self.slices.setdefault(prediction.model, {})
+            if part not in known:
+                if len(known) >= MOST_SLICES:
+                    return f"{dimension}={OTHER}"
+                known[part] = None
+            return part
+
+        return of
+
+
+class Measure:
+    """The chained stage: one per worker, with one state per source partition.
+
+    `partitions` is the number of source partitions, `measures_partitions` that of the topic `measures`.
+    """
+
+    version = "measure-1"
+
+    def __init__(
+        self,
+        *,
+        partitions: int,
+        measures_partitions: int = 1,
+        pane_ms: int = 60_000,
+        slice_dimension: str = "",
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.partitions = partitions
+        self.measures_partitions = measures_partitions
+        self.pane_ms = pane_ms
+        self.slice_dimension = slice_dimension
+        self.max_bytes = max_bytes
+
+    def empty(self, partition: int) -> MeasureState:
+        """Give the state of a partition that has read nothing."""
+        return MeasureState(partition)
+
+    def step(
+        self, state: MeasureState, changes: Sequence[Change], control: Sequence[Control], batch: Batch, clock_ms: int
+    ) -> list[Output]:
+        """Count a step: one or more `Measures` for each partition of `measures`, then trials."""
+        for event in control:
+            if isinstance(event, ReferenceSet):
+                state.hear(Frozen(event.at_ms, event.reference))
+        deltas = Deltas(self.pane_ms, state.cuts_of, state.slice_of(self.slice_dimension))
+        deltas.add(changes)
+        by_target: list[list[PaneDelta]] = [[] for _ in range(self.measures_partitions)]
+        for pane in deltas.pane_deltas():
+            by_target[partition_of(pane.model.encode(), self.measures_partitions)].append(pane)
+        key = str(state.partition).encode()
+        outputs = []
+        for target, panes in enumerate(by_target):
+            whole = Measures(
+                source=state.partition, sources=self.partitions, step=batch.step, clock_ms=clock_ms, panes=panes
+            )
+            outputs += [Output("measures", key, value, partition=target) for value in split(whole, self.max_bytes)]
+        for trial in trials(changes, source=state.partition, step=batch.step):
+            outputs.append(Output("trials", trial.model.encode(), encode(trial)))
+        return outputs
+
+    def dump(self, state: MeasureState) -> bytes:
+        """Give the state as bytes that begin with a format version."""
+        slices = {model: list(known) for model, known in state.slices.items()}
+        return _FORMAT + encode(Kept(list(state.references.values()), slices))
+
+    def load(self, partition: int, body: bytes) -> MeasureState:
+        """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
+        if not body.startswith(_FORMAT):
+            raise ValueError(f"expected a snapshot of format {_FORMAT.decode().strip()!r}, got {body[:16]!r}")
+        kept = msgspec.json.decode(body[len(_FORMAT) :], type=Kept)
+        state = MeasureState(partition)
+        for frozen in kept.references:
+            state.hear(frozen)
+        state.slices = {model: dict.fromkeys(known) for model, known in kept.slices.items()}
+        return state
+
+
+def split(whole: Measures, max_bytes: int) -> list[bytes]:
+    """Encode a `Measures`, as several of at most about `max_bytes` when it is too large; only the last has the clock.
+
+    Panes are cut between vectors, never inside one: a single vector larger than the bound is sent alone, whole.
+    """
+    body = encode(whole)
+    if len(body) <= max_bytes:
+        return [body]
+    groups: list[list[PaneDelta]] = [[]]
+    used = 0
+    for piece in _pieces(whole.panes):
+        size = len(encode(piece))
+        if used + size > max_bytes - 300 and groups[-1]:
+            groups.append([])
+            used = 0
+        groups[-1].append(piece)
+        used += size + 1
+    last = len(groups) - 1
+    return [
+        encode(msgspec.structs.replace(whole, panes=group, clock_ms=whole.clock_ms if i == last else 0))
+        for i, group in enumerate(groups)
+    ]
+
+
+def _pieces(panes: Sequence[PaneDelta]) -> Iterator[PaneDelta]:
+    """Give each pane in pieces of about 8,192 numbers (some 60 kB), so that they pack well."""
+    for pane in panes:
+        piece: dict[str, list[int]] = {}
+        numbers = 0
+        for name, flat in pane.cells.items():
+            if piece and numbers + len(flat) > 8_192:
+                yield msgspec.structs.replace(pane, cells=piece)
+                piece, numbers = {}, 0
+            piece[name] = flat
+            numbers += len(flat)
+        yield msgspec.structs.replace(pane, cells=piece)

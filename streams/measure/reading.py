@@ -1,0 +1,76 @@
+"""How raw values are read before they are counted: a label as binary, a value as text, a subject as a bucket.
+
+Each rule has one line in SQL over the JSON; values are JSON values, so `true` is no number and `"1"` is a string.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from schemas.event import LabelValue, Scalar
+from schemas.inputs import Prediction
+from streams.measure.ledger import BUCKETS
+
+_EXACT: Final = 2**53
+
+
+def binary(value: LabelValue | None) -> int | None:
+    """Read a label or a prediction as 0 or 1; None when it is neither.
+
+    >>> [binary(v) for v in (1, 1.0, True, "1", 0, False, "0", "yes", 2, None)]
+    [1, 1, 1, 1, 0, 0, 0, None, None, None]
+    """
+    if isinstance(value, str):
+        return 1 if value == "1" else 0 if value == "0" else None
+    if value is None or isinstance(value, list):
+        return None
+    return 1 if value == 1 else 0 if value == 0 else None
+
+
+def agrees(label: LabelValue | None, prediction: LabelValue | None) -> bool | None:
+    """Compare a label with a prediction; None when they are not comparable (a fraction, a list, different types).
+
+    >>> agrees("cat", "dog"), agrees(3, 3.0), agrees(True, True), agrees(2.5, 2.5), agrees("1", 1)
+    (False, True, True, None, None)
+    """
+    if isinstance(label, str) and isinstance(prediction, str):
+        return label == prediction
+    if isinstance(label, bool) or isinstance(prediction, bool):
+        return label == prediction if isinstance(label, bool) and isinstance(prediction, bool) else None
+    if isinstance(label, int | float) and isinstance(prediction, int | float) and whole(label) and whole(prediction):
+        return label == prediction
+    return None
+
+
+def whole(number: float) -> bool:
+    """Say whether a number is an integer of at most 2⁵³ in size, where doubles are exact."""
+    return -_EXACT <= number <= _EXACT and number == int(number)
+
+
+def text(value: Scalar) -> str:
+    """Give the text of a category or slice value: strings as they are, `true`, `false`, whole numbers without a point.
+
+    Other numbers give their shortest decimal; null gives the empty text. Send strings where you can.
+
+    >>> text("a"), text(True), text(3.0), text(0.5)
+    ('a', 'true', '3', '0.5')
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if whole(value) else repr(value)
+
+
+def bucket(subject: str, request_id: str) -> int:
+    """Give the bucket (0…63) of a subject, or of the request when it has none."""
+    return xxh3_64_intdigest((subject or request_id).encode()) % BUCKETS
+
+
+def bucket_of(prediction: Prediction) -> int:
+    """Give the bucket of a prediction."""
+    return bucket(prediction.subject, prediction.request_id)

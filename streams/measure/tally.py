@@ -1,0 +1,135 @@
+"""The same cells from columns: what a trainer or a report counts over arrays, as fast as NumPy goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.event import LabelValue
+from streams.measure import ledger as names
+from streams.measure.ledger import BUCKET_SCORE_BINS, BUCKETS, SCORE_BINS, Ledger
+from streams.measure.reading import agrees, binary, bucket
+from streams.measure.scale import Floats, Ints, bins, briers, log_losses, score_edges
+
+Column = Sequence[Any] | NDArray[Any]
+
+NEITHER = -1
+
+
+def ledger_of(
+    scores: Column,
+    labels: Column,
+    subjects: Sequence[str],
+    weights: Column | None = None,
+    predictions: Column | None = None,
+    *,
+    threshold: float = 0.5,
+) -> Ledger:
+    """Count columns of equal length into one ledger, as explicit labels.
+
+    Equal, integer for integer, to the sum of `cells.cells` over the rows, in all vectors that a slice carries
+    (features, latency, delay and `missing` are of live traffic). None or NaN is no score, no label, no prediction.
+    Raises `ValueError` when the columns differ in length.
+
+    >>> ledger_of([0.9, 0.2, 0.7], [1, 0, 0], ["a", "b", "a"]).cells["confusion"]
+    {0: 1000, 1: 1000, 3: 1000}
+    """
+    n = len(scores)
+    given = {"scores": scores, "labels": labels, "subjects": subjects, "weights": weights, "predictions": predictions}
+    lengths = {name: len(column) for name, column in given.items() if column is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns must have one length, got {lengths}")
+    p = np.array([np.nan if s is None or isinstance(s, list) else s for s in scores], dtype=np.float64)
+    milli = np.full(n, 1000) if weights is None else _milli(np.asarray(weights, dtype=np.float64))
+    said = np.array([value is not None and value == value for value in labels], dtype=bool)
+    y = _binary(labels)
+    decided = (p >= threshold).astype(np.int64)
+    if predictions is not None:
+        told = np.array([value is not None and value == value for value in predictions], dtype=bool)
+        decided = np.where(told, _binary(predictions), decided)
+    of = {subject: bucket(subject, "") for subject in set(subjects)}
+    home = np.array([of[subject] for subject in subjects], dtype=np.int64)
+
+    ledger = Ledger()
+    _put(ledger, names.N, np.zeros(n, np.int64), np.ones(n, np.int64), 1)
+    inside = (p >= 0.0) & (p <= 1.0)
+    bin_of = bins(score_edges(), p)
+    cell = np.where(inside, bin_of, np.where(p < 0, SCORE_BINS + 1, np.where(p > 1, SCORE_BINS + 2, SCORE_BINS)))
+    _put(ledger, names.SCORE, cell, np.ones(n, np.int64), SCORE_BINS + 3)
+    heard = int(said.sum())
+    ledger.add({names.LABELLED: {names.COUNT: heard, names.WEIGHT: int(milli[said].sum())}})
+    ledger.add({names.KINDS: {names.EXPLICIT: heard}})
+
+    task = inside & (y != NEITHER)
+    _binary_task(ledger, p[task], y[task], decided[task], milli[task], home[task], bin_of[task])
+    rest = [] if predictions is None else np.flatnonzero(said & ~task).tolist()
+    alike = {i: agrees(_plain(labels[i]), _plain(predictions[i])) for i in rest} if predictions is not None else {}
+    for i, right in alike.items():
+        if right is not None:
+            which, weight, where = (names.AGREES if right else names.DIFFERS), int(milli[i]), int(home[i])
+            ledger.add(
+                {
+                    names.MEASURED: {names.RIGHT if right else names.WRONG: 1},
+                    names.AGREEMENT: {which: weight},
+                    names.BUCKET_N: {where: 1},
+                    names.BUCKET_AGREEMENT: {where * 2 + which: weight},
+                }
+            )
+    compared = sum(right is not None for right in alike.values())
+    ledger.add({names.MEASURED: {names.UNMEASURABLE: int((said & ~task).sum()) - compared}})
+    return ledger
+
+
+def _binary_task(ledger: Ledger, p: Floats, y: Ints, decided: Ints, milli: Ints, home: Ints, bin_of: Ints) -> None:
+    one = np.ones(len(p), np.int64)
+    zero = np.zeros(len(p), np.int64)
+    losses, squares = milli * log_losses(p, y), milli * briers(p, y)
+    _put(ledger, names.MEASURED, zero + names.SCORED, one, 5)
+    _put(ledger, names.LOG_LOSS, zero, losses, 1)
+    _put(ledger, names.BRIER, zero, squares, 1)
+    _put(ledger, names.BUCKET_N, home, one, BUCKETS)
+    _put(ledger, names.BUCKET_LOG_LOSS, home, losses, BUCKETS)
+    _put(ledger, names.BUCKET_BRIER, home, squares, BUCKETS)
+    coarse = home * BUCKET_SCORE_BINS + bin_of // (SCORE_BINS // BUCKET_SCORE_BINS)
+    for value, whole, bucketed in (
+        (1, names.SCORE_POS, names.BUCKET_SCORE_POS),
+        (0, names.SCORE_NEG, names.BUCKET_SCORE_NEG),
+    ):
+        mine = y == value
+        _put(ledger, whole, bin_of[mine], milli[mine], SCORE_BINS)
+        _put(ledger, bucketed, coarse[mine], milli[mine], BUCKETS * BUCKET_SCORE_BINS)
+    read = decided != NEITHER
+    hit = decided == y
+    cell = np.where(y == 1, np.where(decided == 1, names.TP, names.FN), np.where(decided == 1, names.FP, names.TN))
+    right = np.where(read, np.where(hit, names.RIGHT, names.WRONG), names.UNREADABLE)
+    _put(ledger, names.MEASURED, right, one, 5)
+    _put(ledger, names.CONFUSION, cell[read], milli[read], 4)
+    _put(ledger, names.BUCKET_CONFUSION, (home * 4 + cell)[read], milli[read], BUCKETS * 4)
+
+
+def _put(ledger: Ledger, name: str, index: Ints, values: Ints, size: int) -> None:
+    full = np.zeros(size, dtype=np.int64)
+    np.add.at(full, index, values)
+    filled = np.flatnonzero(full)
+    ledger.add_pairs(name, zip(filled.tolist(), full[filled].tolist(), strict=True))
+
+
+def _milli(weights: Floats) -> Ints:
+    whole: Ints = np.floor(weights * 1000.0 + 0.5).astype(np.int64)
+    return whole
+
+
+def _binary(column: Column) -> Ints:
+    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+        return np.where(column == 1, 1, np.where(column == 0, 0, NEITHER)).astype(np.int64)
+    read = (binary(_plain(value)) for value in column)
+    return np.array([NEITHER if value is None else value for value in read], dtype=np.int64)
+
+
+def _plain(value: Any) -> LabelValue | None:
+    """Give a NumPy scalar as Python's, and NaN as None."""
+    plain: LabelValue | None = value.item() if isinstance(value, np.generic) else value
+    return None if plain != plain else plain
