@@ -4,8 +4,8 @@ A **case** is one identity (request_id, model, deployment): the standing predict
 request holds its cases and every label and signal that was admitted for it, parked or joined, until both have ended.
 
 Timers. `Request.due_ms` is the next moment at which anything of a request may be due, never later than the true one;
-the heap holds (due_ms, request_id), and an entry that does not equal its request's `due_ms` is stale and skipped. A request
-whose moment moves later stays where it is and is looked at again then: a label that comes costs no heap operation.
+the heap holds (due_ms, request_id), and an entry that does not equal its request's `due_ms` is stale and skipped. A
+request whose moment moves later stays and is looked at again then: a label that comes costs no heap operation.
 
 Memory. All is proportional to the admitted events of requests in state. A request leaves when its predictions have been
 evicted (`at_ms` + reach + grace) and its labels and signals have ended (`append_ms` + early label + grace).
