@@ -48,7 +48,8 @@ class LocalClickHouse:
     Inserts are as durable as a ClickHouse server's: an acknowledged one survives the death of every process; it is not
     forced to the disk. A client that loses its connection cannot know whether its insert was done, and
     `clickhouse-connect` then sends it again by itself: give inserts an `insert_deduplication_token`, and the table
-    `non_replicated_deduplication_window`.
+    `non_replicated_deduplication_window`. A token recognises the same insert *in the same blocks*: a retry that sends
+    its rows as another number of Arrow batches, or in another format, can land a second time.
     """
 
     host = HOST

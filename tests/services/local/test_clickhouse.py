@@ -384,6 +384,9 @@ def test_insert_tokens_make_inserts_idempotent(client: HttpClient) -> None:
     for token in ("p/0/0", "p/0/0", "p/0/1000"):
         client.insert("d", rows, column_names=["a"], settings={"insert_deduplication_token": token})
     assert client.command("SELECT count() FROM d") == 2000
+    for _ in range(2):
+        client.insert_arrow("d", pa.table({"a": range(300_000)}), settings={"insert_deduplication_token": "p/1/0"})
+    assert client.command("SELECT count() FROM d") == 302_000
 
 
 def test_the_mergetree_family_and_views(client: HttpClient) -> None:
