@@ -1,0 +1,84 @@
+"""What every registered metric owes, the ones of plug-ins included."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+import numpy as np
+import pytest
+
+from streams.measure.ledger import Ledger
+from streams.measure.metrics import Metric, metrics
+from streams.measure.tally import ledger_of
+
+ALL = [pytest.param(metric, id=metric.kind) for metric in metrics()]
+
+
+def sample(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(2 * base, 2 * (1 - base), n)
+    return ledger_of(scores, rng.random(n) < scores, [f"u{i}" for i in rng.integers(0, 90, n)])
+
+
+def test_the_metrics_of_the_first_release_are_there() -> None:
+    assert {metric.kind for metric in metrics()} >= {
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "log_loss",
+        "brier",
+        "auc",
+    }
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_it_is_documented_and_prints_itself(metric: Metric) -> None:
+    assert metric.__doc__
+    assert metric.better in ("higher", "lower")
+    assert Metric.parse(metric.model_dump()) == metric
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_it_cannot_tell_from_nothing(metric: Metric) -> None:
+    measured = metric.measured(Ledger())
+    assert (metric.value(Ledger()), measured.value, measured.low, measured.high) == (None, None, None, None)
+    assert (measured.n, measured.subjects) == (0, 0)
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_it_is_pure(metric: Metric) -> None:
+    ledger = sample(1)
+    kept = Ledger(ledger.cells)
+    assert metric.measured(ledger) == metric.measured(ledger)
+    assert ledger == kept
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_merging_equals_one_pass(metric: Metric) -> None:
+    parts = [sample(seed) for seed in range(4)]
+    forwards, backwards = Ledger(), Ledger()
+    for part in parts:
+        forwards.add(part.cells)
+    for part in reversed(parts):
+        backwards.add(part.cells)
+    assert metric.measured(forwards) == metric.measured(backwards)
+    assert metric.measured(forwards - parts[0]) == metric.measured(parts[3] + parts[1] + parts[2])
+
+
+@pytest.mark.parametrize("metric", ALL)
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 400])
+def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int) -> None:
+    for seed in range(5):
+        for base in (0.02, 0.5, 0.98):
+            measured = metric.measured(sample(seed, n, base))
+            if measured.value is None:
+                continue
+            assert isfinite(measured.value)
+            assert measured.value >= 0
+            assert metric.most is None or measured.value <= metric.most
+            assert (measured.low is None) == (measured.high is None)
+            if measured.low is not None and measured.high is not None:
+                assert 0 <= measured.low <= measured.value <= measured.high
+                assert metric.most is None or measured.high <= metric.most
+            assert 0 < measured.n <= n

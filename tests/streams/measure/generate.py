@@ -1,0 +1,110 @@
+"""Predictions and outcomes of every odd shape, for the tests of `streams.measure`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from schemas.control import Reference
+from schemas.event import LabelValue
+from schemas.inputs import Prediction
+from streams.join.outcome import NOTHING, Change, Counted, Outcome
+
+REFERENCE = Reference(
+    id="ref-test",
+    model="a",
+    version="1",
+    n=100,
+    edges={"price": [0.0, 1.5, 2.0], "constant": []},
+    ranges={"price": [-1.0, 4.0], "constant": [3.0, 3.0]},
+    categories={"plan": ["free", "pro", "true", "7"]},
+)
+
+labels: st.SearchStrategy[LabelValue] = st.sampled_from(
+    [0, 1, 0.0, 1.0, True, False, "0", "1", "yes", "no", 2, 7, 7.0, 2.5, -1, 2**60, ["a"]]
+)
+features = st.fixed_dictionaries(
+    {},
+    optional={
+        "price": st.sampled_from([-2.0, -1.0, -0.5, 0.0, 1.5, 1.99, 2, 4, 4.5, None, "much", True]),
+        "constant": st.sampled_from([3, 2.9, 3.1, None]),
+        "plan": st.sampled_from(["free", "pro", "gone", True, 7, 7.0, 0.5, None]),
+        "unknown": st.just(1.0),
+    },
+)
+
+
+@st.composite
+def predictions(draw: st.DrawFn, request_id: str = "r") -> Prediction:
+    """A prediction of one of two models."""
+    return Prediction(
+        request_id=request_id,
+        at_ms=draw(st.integers(0, 300)),
+        model=draw(st.sampled_from(["a", "b"])),
+        version=draw(st.sampled_from(["1", "2"])),
+        role=draw(st.sampled_from(["primary", "shadow"])),
+        score=draw(
+            st.one_of(
+                st.none(),
+                st.floats(0, 1),
+                st.sampled_from([0.0, 1.0, 0.5, 1e-9, 1.0 - 1e-12, -0.1, 1.1]),
+                st.just([0.2, 0.8]),
+            )
+        ),
+        prediction=draw(st.one_of(st.none(), labels)),
+        features=draw(features),
+        slices=draw(st.sampled_from([{}, {"country": "DE"}, {"country": 3.0}, {"country": None}, {"plan": "x"}])),
+        subject=draw(st.sampled_from(["", "u1", "u2", "ü3"])),
+        threshold=draw(st.sampled_from([None, 0.1, 0.9])),
+        latency_ms=draw(st.sampled_from([None, 0.0, 0.01, 12.5, 1e12])),
+    )
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> Outcome:
+    """Nothing, or a label of some kind."""
+    if draw(st.booleans()):
+        return NOTHING
+    return Outcome(
+        label=draw(labels),
+        kind=draw(st.sampled_from(["explicit", "implicit", "timeout"])),
+        weight=draw(st.sampled_from([1.0, 0.5, 0.0004, 0.0, 0.3335])),
+        status=draw(st.sampled_from(["provisional", "final"])),
+        labelled_at_ms=draw(st.sampled_from([None, 0, 50, 10_000])),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[Counted | None]]:
+    """For each of a few identities, what counted of it one after the other; None means nothing stood."""
+    found: list[list[Counted | None]] = []
+    for i in range(draw(st.integers(1, 5))):
+        steps: list[Counted | None] = []
+        prediction = draw(predictions(f"r{i}"))
+        for revision in range(draw(st.integers(1, 4))):
+            what = draw(st.sampled_from(["label", "label", "label", "other", "gone"]))
+            if what == "gone":
+                steps.append(None)
+                continue
+            if what == "other":
+                prediction = draw(predictions(f"r{i}"))
+            steps.append(Counted(prediction, draw(outcomes()), revision))
+        found.append(steps)
+    return found
+
+
+def changes_of(history: list[Counted | None]) -> list[Change]:
+    """Give the changes that lead through a history."""
+    found, before = [], None
+    for after in history:
+        if before is not None or after is not None:
+            found.append(Change(before, after))
+        before = after
+    return found
+
+
+def standing(histories_: list[list[Counted | None]]) -> list[tuple[Prediction, Outcome]]:
+    """Give what counts at the end."""
+    last: list[Any] = [history[-1] for history in histories_]
+    return [(counted.prediction, counted.outcome) for counted in last if counted is not None]

@@ -1,0 +1,176 @@
+"""The naive twin of `streams.measure`: ledgers from scratch, from the list of what counts now. It shares no code."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from decimal import Decimal, getcontext, localcontext
+from functools import cache
+from typing import Any
+
+import xxhash
+
+from schemas.control import Reference
+from schemas.inputs import Prediction
+from streams.join.outcome import Outcome
+
+Counts = dict[tuple[Any, ...], dict[str, dict[int, int]]]
+
+
+@cache
+def _logit_edges() -> list[float]:
+    with localcontext() as context:
+        context.prec = 60
+        return [float(1 / (1 + (-(Decimal(i) / 64 - 16)).exp())) for i in range(1, 2048)]
+
+
+@cache
+def _spans() -> list[float]:
+    with localcontext() as context:
+        context.prec = 60
+        return [float(Decimal("0.01") * (Decimal(101) / 99) ** i) for i in range(1498)]
+
+
+@cache
+def _nano(j: int) -> int:
+    with localcontext() as context:
+        context.prec = 60
+        return int((Decimal(10) ** 9 * (2 / (1 + Decimal(j) / 1024)).ln()).to_integral_value())
+
+
+def _at_most(edges: list[float], x: float) -> int:
+    return sum(edge <= x for edge in edges)
+
+
+def _micro_nats(p: float, y: bool) -> int:
+    x = p if y else 1.0 - p
+    x = 2**-23 if x < 2**-23 else 1 - 2**-23 if x > 1 - 2**-23 else x
+    u = int.from_bytes(struct.pack(">d", x), "big")
+    halvings, j, rest = 1022 - (u >> 52), (u >> 42) % 1024, (u >> 22) % 2**20
+    return (halvings * _nano(0) + _nano(j) - ((_nano(j) - _nano(j + 1)) * rest) // 2**20 + 500) // 1000
+
+
+def _millionths(p: float, y: bool) -> int:
+    d = abs(int((Decimal(p) * 2**21 + Decimal("0.5")).to_integral_value(rounding="ROUND_FLOOR")) - (2**21 if y else 0))
+    return (d * d * 10**6 + 2**41) // 2**42
+
+
+def _class(value: Any) -> bool | None:
+    if type(value) is str:
+        return {"1": True, "0": False}.get(value)
+    if type(value) in (bool, int, float):
+        return {1.0: True, 0.0: False}.get(float(value)) if abs(value) < 2 else None
+    return None
+
+
+def _same(a: Any, b: Any) -> bool | None:
+    kinds = {type(a), type(b)}
+    if kinds in ({str}, {bool}):
+        return bool(a == b)
+    if kinds <= {int, float} and all(abs(v) <= 2**53 and v % 1 == 0 for v in (a, b)):
+        return bool(a == b)
+    return None
+
+
+def _words(value: Any) -> str:
+    if type(value) is bool:
+        return str(value).lower()
+    if type(value) in (int, float):
+        return str(int(value)) if abs(value) <= 2**53 and value % 1 == 0 else repr(value)
+    return str(value)
+
+
+def _feature(reference: Reference, name: str, value: Any) -> int:
+    if name in reference.edges:
+        edges, (least, greatest) = reference.edges[name], reference.ranges[name]
+        if value is None or type(value) is str:
+            return len(edges) + 1
+        return len(edges) + 2 if value < least else len(edges) + 3 if value > greatest else _at_most(edges, value)
+    known = reference.categories[name]
+    return len(known) if value is None else known.index(_words(value)) if _words(value) in known else len(known) + 1
+
+
+def count(
+    standing: list[tuple[Prediction, Outcome]],
+    *,
+    pane_ms: int,
+    dimension: str = "",
+    references: dict[tuple[str, str], Reference] | None = None,
+) -> Counts:
+    """Count everything again."""
+    getcontext().prec = 60
+    counters: dict[tuple[Any, ...], Counter[tuple[str, int]]] = {}
+    for p, outcome in standing:
+        pane = p.at_ms - p.at_ms % pane_ms
+        key = (p.model, p.version, p.deployment, p.role)
+        part = p.slices.get(dimension)
+        spots = [("", pane)] + ([] if part is None or not dimension else [(f"{dimension}={_words(part)}", pane)])
+        for spot in spots:
+            reference = (references or {}).get((p.model, p.version))
+            _one(counters.setdefault(key + spot, Counter()), p, outcome, 4 if spot[0] else 1, reference)
+    found: Counts = {}
+    for key, counter in counters.items():
+        for (name, index), total in counter.items():
+            if total:
+                found.setdefault(key, {}).setdefault(name, {})[index] = total
+    return found
+
+
+def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int, reference: Reference | None) -> None:
+    bins = 2048 // fold
+    number = type(p.score) in (int, float)
+    unit = number and 0 <= p.score <= 1  # type: ignore[operator]
+    index = _at_most(_logit_edges(), p.score) if unit else -1  # type: ignore[arg-type]
+    c["n", 0] += 1
+    if unit:
+        c["score", index // fold] += 1
+    elif number:
+        c["score", bins + (1 if p.score < 0 else 2)] += 1  # type: ignore[operator]
+    else:
+        c["score", bins] += 1
+    if fold == 1:
+        if p.latency_ms is not None:
+            c["latency", _at_most(_spans(), p.latency_ms)] += 1
+        c["missing", 0] += p.score is None and p.prediction is None
+        c["missing", 1] += not p.features
+        c["missing", 2] += p.subject == ""
+        for name in [*reference.edges, *reference.categories] if reference else []:
+            c[f"feature:{name}", _feature(reference, name, p.features.get(name))] += 1  # type: ignore[arg-type]
+    if outcome.label is None:
+        return
+    w = int(outcome.weight * 1000 + 0.5)
+    home = xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
+    c["labelled", 0] += 1
+    c["labelled", 1] += w
+    c["kinds", ["explicit", "implicit", "timeout"].index(str(outcome.kind))] += 1
+    if fold == 1 and outcome.kind != "timeout" and outcome.labelled_at_ms is not None:
+        c["label_delay", _at_most(_spans(), outcome.labelled_at_ms - p.at_ms)] += 1
+    y = _class(outcome.label)
+    if y is not None and unit:
+        score = float(p.score)  # type: ignore[arg-type]
+        c["measured", 0] += 1
+        c["bucket.n", home] += 1
+        sign = "pos" if y else "neg"
+        c[f"score.{sign}", index // fold] += w
+        c[f"bucket.score.{sign}", home * 64 + index // 32] += w
+        for name, loss in (("log_loss", _micro_nats(score, y)), ("brier", _millionths(score, y))):
+            c[name, 0] += loss * w
+            c[f"bucket.{name}", home] += loss * w
+        limit = 0.5 if p.threshold is None else p.threshold
+        guess = _class(p.prediction) if p.prediction is not None else score >= limit
+        if guess is None:
+            c["measured", 4] += 1
+            return
+        cell = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[guess, y]
+        c["confusion", cell] += w
+        c["bucket.confusion", home * 4 + cell] += w
+        c["measured", 1 if guess == y else 2] += 1
+        return
+    same = _same(outcome.label, p.prediction)
+    if same is None:
+        c["measured", 3] += 1
+        return
+    c["measured", 1 if same else 2] += 1
+    c["agreement", 0 if same else 1] += w
+    c["bucket.agreement", home * 2 + (0 if same else 1)] += w
+    c["bucket.n", home] += 1
