@@ -114,7 +114,7 @@ class Train(Section):
 
 
 class Settings(BaseSettings):
-    """Everything a Weir process may be told. See each section."""
+    """Everything a Weir process may be told. See each section; `judge` holds `streams.judge.bounds.JudgeBounds`."""
 
     model_config = SettingsConfigDict(
         env_prefix="WEIR_",
@@ -133,6 +133,7 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     clickhouse: ClickHouse = ClickHouse()
     join: Join = Join()
+    judge: dict[str, Any] = Field(default_factory=dict)
     runtime: Runtime = Runtime()
     serve: Serve = Serve()
     api: Api = Api()

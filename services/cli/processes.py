@@ -23,8 +23,8 @@ Run = Callable[["Settings", threading.Event], None]
 
 PROCESSES: dict[str, tuple[str, str]] = {
     "record": ("services.record.run", "every event into ClickHouse, each position once"),
-    "join": ("streams.runtime.stages:join", "predictions meet labels and signals; deltas of what is measured"),
-    "judge": ("streams.runtime.stages:judge", "panes, metrics, drift, gates"),
+    "join": ("streams.stages:join", "predictions meet labels and signals; deltas of what is measured"),
+    "judge": ("streams.stages:judge", "panes, metrics, drift, gates"),
     "decide": ("", "retrain, promote, alert (Faust)"),
     "train": ("services.train.run", "retrain events become candidates (torch)"),
     "serve": ("services.serve.run", "POST /v1/predict; follows promote (torch)"),
