@@ -1,0 +1,312 @@
+"""How every process speaks to Kafka: client properties, names of groups, topics as planned, how far a group is behind.
+
+Defaults that only tune come first, then `settings.kafka.properties`, then what correctness rests on: the hash that
+pairs a prediction with its labels, isolation, explicit offsets, the transactional id. Nobody can set those aside by
+accident.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+
+from schemas import topics
+from schemas.errors import ENVIRONMENT, WeirError
+from schemas.settings import Settings
+from schemas.topics import Plan, topic_name
+
+MESSAGE_BYTES = 1_000_000
+"""Largest record that our producers send; a little under what brokers accept by default."""
+
+_log = structlog.get_logger()
+_rdkafka = logging.getLogger("librdkafka")
+_NO_ENTRY = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+
+Place = tuple[str, int]
+"""Kafka's name of a topic, and a partition."""
+
+
+def group_id(namespace: str, stage: str) -> str:
+    """Give the consumer group of a stage.
+
+    >>> group_id("team.prod", "join")
+    'team.prod.join'
+    """
+    return f"{namespace}.{stage}"
+
+
+def transactional_id(settings: Settings, stage: str) -> str:
+    """Give the id of one worker slot: of two processes that use it, the later one fences the earlier."""
+    return f"{settings.namespace}.{stage}.{settings.runtime.worker}"
+
+
+def client_properties(settings: Settings, client: str) -> dict[str, Any]:
+    """Give what every client needs. `client` names it in the broker's logs and metrics."""
+    return {"client.id": f"weir-{client}", **settings.kafka.properties, "bootstrap.servers": settings.kafka.bootstrap}
+
+
+def producer_properties(settings: Settings, client: str, transactional: str | None = None) -> dict[str, Any]:
+    """Give a producer's properties: idempotent, Java's hash, and with `transactional` that transactional id."""
+    tuning: dict[str, Any] = {
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "queue.buffering.max.messages": 1_000_000,
+        "message.max.bytes": MESSAGE_BYTES,
+    }
+    binding: dict[str, Any] = {"partitioner": "murmur2_random", "enable.idempotence": True, "acks": "all"}
+    if transactional is not None:
+        binding["transactional.id"] = transactional
+        binding["transaction.timeout.ms"] = settings.runtime.transaction_timeout_ms
+    return {**tuning, **client_properties(settings, client), **binding}
+
+
+def consumer_properties(settings: Settings, client: str, group: str, instance: str | None = None) -> dict[str, Any]:
+    """Give a consumer's properties: committed records only, nothing committed or reset behind our back.
+
+    With `instance` the member is static: a restart within the session keeps its partitions. `range` gives a worker
+    the same partitions of every topic, which `cooperative-sticky` does not.
+    """
+    tuning: dict[str, Any] = {
+        "session.timeout.ms": 10_000,
+        "fetch.wait.max.ms": 100,
+        "fetch.queue.backoff.ms": 5,
+    }
+    binding: dict[str, Any] = {
+        "group.id": group,
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "partition.assignment.strategy": "range",
+        "enable.partition.eof": True,
+    }
+    if instance is not None:
+        binding["group.instance.id"] = instance
+    return {**tuning, **client_properties(settings, client), **binding}
+
+
+def make_admin(settings: Settings, client: str = "admin") -> AdminClient:
+    """Open an admin client."""
+    return AdminClient(client_properties(settings, client), logger=_rdkafka)
+
+
+def make_producer(settings: Settings, client: str, transactional: str | None = None) -> Producer:
+    """Open a producer; see `producer_properties`."""
+    return Producer(producer_properties(settings, client, transactional), logger=_rdkafka)
+
+
+def make_consumer(settings: Settings, client: str, group: str, instance: str | None = None) -> Consumer:
+    """Open a member of a group; see `consumer_properties`."""
+    return Consumer(consumer_properties(settings, client, group, instance), logger=_rdkafka)
+
+
+def make_reader(settings: Settings, client: str) -> Consumer:
+    """Open a consumer that joins no group: for `assign` with explicit offsets."""
+    return make_consumer(settings, client, group_id(settings.namespace, f"{client}.reader"))
+
+
+def wait_for_kafka(settings: Settings, stop: threading.Event | None = None, *, timeout_s: float | None = None) -> bool:
+    """Wait until Kafka answers. False: `stop` was set. Says every few seconds what it waits for.
+
+    Raises `WeirError` when `timeout_s` passed.
+    """
+    admin = make_admin(settings, "wait")
+    began = time.monotonic()
+    while stop is None or not stop.is_set():
+        try:
+            admin.list_topics(timeout=5)
+        except KafkaException as error:
+            waited_s = time.monotonic() - began
+            if timeout_s is not None and waited_s >= timeout_s:
+                raise WeirError(
+                    f"Kafka at {settings.kafka.bootstrap} did not answer within {timeout_s:g} s: {reason(error)}",
+                    fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
+                    code=ENVIRONMENT,
+                ) from None
+            _log.warning("kafka_silent", bootstrap=settings.kafka.bootstrap, waited_s=round(waited_s))
+        else:
+            return True
+    return False
+
+
+def planned(settings: Settings) -> list[Plan]:
+    """Give what `schemas.topics.plan` says for these settings."""
+    return topics.plan(
+        settings.namespace,
+        partitions=settings.partitions,
+        measures_partitions=settings.measures_partitions,
+        virtual=settings.clock == "virtual",
+    )
+
+
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing, check those that exist, and give the names of the created ones.
+
+    Raises `WeirError` for a topic that exists with another partition count or timestamp type, or that cannot be made.
+    """
+    admin = make_admin(settings)
+    plans = planned(settings)
+    existing = _partition_counts(admin, settings)
+    missing = [plan for plan in plans if plan.topic not in existing]
+    created = []
+    if missing:
+        wanted = [NewTopic(plan.topic, plan.partitions, replication_factor=-1, config=plan.config) for plan in missing]
+        for name, future in admin.create_topics(wanted, request_timeout=30).items():
+            try:
+                future.result()
+                created.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was quicker
+                    raise WeirError(
+                        f"topic {name} cannot be created: {reason(error)}",
+                        fix="let an administrator create the topics: weir topics plan",
+                        code=ENVIRONMENT,
+                    ) from None
+        _wait_visible(admin, settings, [plan.topic for plan in missing])
+    check_topics(settings)
+    return created
+
+
+def check_topics(settings: Settings, logical: Collection[str] | None = None) -> None:
+    """Check that topics (all, or those with these logical names) exist as planned.
+
+    Raises `WeirError` that names every difference.
+    """
+    admin = make_admin(settings)
+    names = None if logical is None else {topic_name(settings.namespace, name) for name in logical}
+    plans = [plan for plan in planned(settings) if names is None or plan.topic in names]
+    counts = _partition_counts(admin, settings)
+    wrong = [f"{plan.topic}: missing" for plan in plans if plan.topic not in counts]
+    present = [plan for plan in plans if plan.topic in counts]
+    wrong += [
+        f"{plan.topic}: {counts[plan.topic]} partitions, expected {plan.partitions}"
+        for plan in present
+        if counts[plan.topic] != plan.partitions
+    ]
+    stamped = "message.timestamp.type"
+    for plan, found in zip(present, _timestamp_types(admin, present), strict=True):
+        if found is not None and found != plan.config[stamped]:
+            wrong.append(f"{plan.topic}: {stamped}={found}, expected {plan.config[stamped]}")
+    if wrong:
+        raise WeirError(
+            f"namespace {settings.namespace!r} (clock {settings.clock!r}) has topics that are not as planned:\n    "
+            + "\n    ".join(wrong),
+            fix="create what is missing with `weir topics apply`; a wrong partition count or timestamp type needs "
+            "another namespace, or settings.partitions, measures_partitions and clock as they were",
+            code=ENVIRONMENT,
+        )
+
+
+def topic_identity(admin: AdminClient, topic: str) -> str:
+    """Give the id that Kafka gave a topic at its creation: a topic made anew under the same name has another."""
+    description = admin.describe_topics(TopicCollection([topic]), request_timeout=30)[topic].result()
+    return str(description.topic_id)
+
+
+def earliest(admin: AdminClient, places: Sequence[Place]) -> dict[Place, int]:
+    """Give the first offset that is still there, of each place."""
+    return _offsets(admin, places, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+
+
+def ends(admin: AdminClient, places: Sequence[Place], timeout_s: float = 5.0) -> dict[Place, tuple[int, int]]:
+    """Give (last stable offset, high watermark) of each place, asked at once.
+
+    They differ while somebody's transaction is open. Raises `KafkaException` when a broker does not answer.
+    """
+    if not places:
+        return {}
+    asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
+    stable = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_s)
+    high = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout_s)
+    highs = {(tp.topic, tp.partition): future.result().offset for tp, future in high.items()}
+    return {
+        (tp.topic, tp.partition): (future.result().offset, highs[tp.topic, tp.partition])
+        for tp, future in stable.items()
+    }
+
+
+def lags(settings: Settings, stage: str, inputs: Sequence[str], admin: AdminClient | None = None) -> dict[Place, int]:
+    """Give how many offsets each input of a stage has not committed yet (transaction markers included).
+
+    A stage is drained when all are 0: its loop commits past markers too. Open transactions count as unread.
+    """
+    admin = admin or make_admin(settings)
+    counts = _partition_counts(admin, settings)
+    names = [topic_name(settings.namespace, name) for name in inputs]
+    stage_width = min(counts.get(name, 0) for name in names)  # control may have more partitions than the stage
+    places = [(name, partition) for name in names for partition in range(stage_width)]
+    group = group_id(settings.namespace, stage)
+    request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])]
+    answer = admin.list_consumer_group_offsets(request, require_stable=True)[group].result()
+    committed = {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions}
+    first = earliest(admin, places)
+    high = {place: high for place, (_, high) in ends(admin, places).items()}
+    return {place: high[place] - max(committed.get(place, -1), first[place]) for place in places}
+
+
+def reason(error: BaseException) -> str:
+    """Give librdkafka's words for an exception, with the code's name."""
+    inner = error.args[0] if error.args else None
+    return f"{inner.str()} ({inner.name()})" if isinstance(inner, KafkaError) else str(error)
+
+
+def _offsets(admin: AdminClient, places: Sequence[Place], spec: OffsetSpec, level: IsolationLevel) -> dict[Place, int]:
+    if not places:
+        return {}
+    asked = {TopicPartition(*place): spec for place in places}
+    answered = admin.list_offsets(asked, isolation_level=level, request_timeout=30)
+    return {(tp.topic, tp.partition): future.result().offset for tp, future in answered.items()}
+
+
+def _partition_counts(admin: AdminClient, settings: Settings) -> dict[str, int]:
+    try:
+        found: Mapping[str, Any] = admin.list_topics(timeout=30).topics
+    except KafkaException as error:
+        raise WeirError(
+            f"Kafka at {settings.kafka.bootstrap} does not answer: {reason(error)}",
+            fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
+            code=ENVIRONMENT,
+        ) from None
+    return {name: len(metadata.partitions) for name, metadata in found.items() if metadata.error is None}
+
+
+def _timestamp_types(admin: AdminClient, plans: Sequence[Plan]) -> list[str | None]:
+    """None where we may not ask."""
+    if not plans:
+        return []
+    resources = [ConfigResource(ResourceType.TOPIC, plan.topic) for plan in plans]
+    futures = admin.describe_configs(resources, request_timeout=30)
+    found: list[str | None] = []
+    for resource in resources:
+        try:
+            found.append(futures[resource].result()["message.timestamp.type"].value)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_ENTRY:
+                raise
+            _log.warning("topic_settings_unknown", topic=resource.name, reason=reason(error))
+            found.append(None)
+    return found
+
+
+def _wait_visible(admin: AdminClient, settings: Settings, created: Sequence[str]) -> None:
+    deadline = time.monotonic() + 30
+    while not set(created) <= set(_partition_counts(admin, settings)):
+        if time.monotonic() > deadline:
+            raise WeirError("created topics do not show up within 30 s", fix="try again", code=ENVIRONMENT)
+        time.sleep(0.02)

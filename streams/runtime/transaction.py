@@ -1,0 +1,171 @@
+"""The transactional producer of one worker slot: outputs, step records and offsets become visible together, or never.
+
+Nothing is ever aborted here. Whatever fails or takes too long ends the process, because its outcome is unknown: the
+successor's `init_transactions` settles it. A transaction begins with the first record sent, so thinking about the first
+step of a cycle does not count against `transaction.timeout.ms`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.event import encode
+from schemas.records import Step
+from schemas.settings import Settings
+from schemas.topics import topic_name, width
+from streams.runtime import kafka
+from streams.runtime.failures import Fenced, ProcessorFailed, UnknownOutcome
+from streams.runtime.processor import Output
+
+RECORD_OVERHEAD_BYTES = 512
+"""What a record costs beyond key, value and headers, generously."""
+
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError.INVALID_PRODUCER_EPOCH, 90})
+
+
+class Transactions:
+    """Sends and commits for one slot. `moment_ms` is the append time of the last step record, by the broker's clock."""
+
+    def __init__(self, settings: Settings, stage: str) -> None:
+        self._slot = kafka.transactional_id(settings, stage)
+        self._timeout_s = settings.runtime.transaction_timeout_ms / 1000
+        properties = kafka.producer_properties(settings, f"{stage}-{settings.runtime.worker}", self._slot)
+        self._limit = int(properties["message.max.bytes"]) - RECORD_OVERHEAD_BYTES
+        self._producer = kafka.make_producer(settings, f"{stage}-{settings.runtime.worker}", self._slot)
+        self._virtual = settings.clock == "virtual"
+        self._names = {name: topic_name(settings.namespace, name) for name in _every_topic()}
+        counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
+        self._widths = {name: width(name, **counts) for name in self._names}
+        self._open = False
+        self.moment_ms: int | None = None
+        self._moment_at = 0.0
+
+    def take_slot(self) -> None:
+        """Fence whoever had the slot and settle the transaction it left. Raises `UnknownOutcome`."""
+        try:
+            self._producer.init_transactions(max(30.0, 3 * self._timeout_s))
+        except KafkaException as error:
+            raise self._failed("taking the worker slot", error) from error
+
+    def send(self, outputs: Sequence[Output], clock_ms: int) -> None:
+        """Queue a step's outputs. Raises `ProcessorFailed` for one that no broker takes, `UnknownOutcome`, `Fenced`."""
+        for output in outputs:
+            name = self._names.get(output.topic)
+            if name is None:
+                raise ProcessorFailed(f"an output names the topic {output.topic!r}, which does not exist")
+            size = len(output.key or b"") + len(output.value)
+            for header, value in output.headers:
+                size += len(header) + len(value)
+            if size > self._limit:
+                raise ProcessorFailed(
+                    f"an output to {output.topic!r} with key {output.key!r} has {size} bytes; at most {self._limit} fit"
+                )
+            if output.partition is None and output.key is None and self._widths[output.topic] > 1:
+                raise ProcessorFailed(f"an output to {output.topic!r} has neither key nor partition")
+            self._produce(
+                name,
+                output.value,
+                output.key,
+                -1 if output.partition is None else output.partition,
+                list(output.headers),
+                self._stamp(clock_ms if output.append_ms is None else output.append_ms),
+            )
+
+    def send_step(self, step: Step, written: Callable[[int], None]) -> None:
+        """Queue a step's record. `written` is told its offset in `steps` at the latest when the commit returns."""
+        self._produce(
+            self._names["steps"],
+            encode(step),
+            step.stage.encode(),
+            step.partition,
+            [],
+            self._stamp(step.clock_ms),
+            partial(self._acknowledged, written),
+        )
+
+    def commit(self, consumer: Consumer, offsets: Mapping[kafka.Place, int], steps: Mapping[int, int]) -> None:
+        """Commit what was sent with the inputs' offsets; `steps` gives each partition's step number (the metadata).
+
+        Raises `UnknownOutcome` or `Fenced`.
+        """
+        positions = [
+            TopicPartition(topic, partition, offset, metadata=str(steps[partition]))
+            for (topic, partition), offset in offsets.items()
+        ]
+        try:
+            self._begin()
+            metadata = consumer.consumer_group_metadata()
+            self._producer.send_offsets_to_transaction(positions, metadata, self._timeout_s)
+            self._producer.commit_transaction(self._timeout_s)
+        except KafkaException as error:
+            raise self._failed("a commit", error) from error
+        self._open = False
+        self._producer.poll(0)
+
+    def estimate_ms(self, now: float) -> int | None:
+        """Guess the broker's time at `now` (`time.monotonic`), never ahead of it: good for scheduling only."""
+        return None if self.moment_ms is None else self.moment_ms + int((now - self._moment_at) * 1000)
+
+    def close(self) -> None:
+        """Let go. Nothing may be open."""
+        self._producer.flush(self._timeout_s)
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._producer.begin_transaction()
+            self._open = True
+
+    def _stamp(self, at_ms: int) -> int:
+        # librdkafka takes 0 for "now"; with a broker clock the broker stamps.
+        return max(1, at_ms) if self._virtual else 0
+
+    def _produce(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None,
+        partition: int,
+        headers: list[tuple[str, str | bytes | None]],
+        at_ms: int,
+        on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+    ) -> None:
+        deadline = None
+        while True:
+            try:
+                self._begin()
+                self._producer.produce(
+                    topic, value, key, partition, on_delivery=on_delivery, timestamp=at_ms, headers=headers
+                )
+            except BufferError:  # the queue is full: let it drain
+                self._producer.poll(0.05)
+                deadline = deadline or time.monotonic() + self._timeout_s
+                if time.monotonic() > deadline:
+                    raise UnknownOutcome("a produce", f"the queue stayed full for {self._timeout_s:g} s") from None
+            except KafkaException as error:
+                raise self._failed(f"a produce to {topic}", error) from error
+            else:
+                return
+
+    def _acknowledged(self, written: Callable[[int], None], error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            return  # the commit fails and says why
+        written(message.offset() or 0)
+        kind, append_ms = message.timestamp()
+        if kind == TIMESTAMP_LOG_APPEND_TIME and append_ms > (self.moment_ms or 0):
+            self.moment_ms, self._moment_at = append_ms, time.monotonic()
+
+    def _failed(self, what: str, error: KafkaException) -> UnknownOutcome | Fenced:
+        code = error.args[0].code() if error.args and isinstance(error.args[0], KafkaError) else None
+        if code in _FENCED:
+            return Fenced(self._slot, kafka.reason(error))
+        return UnknownOutcome(what, kafka.reason(error))
+
+
+def _every_topic() -> Sequence[str]:
+    from schemas.topics import TOPICS
+
+    return tuple(TOPICS)
