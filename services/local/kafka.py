@@ -182,19 +182,28 @@ class LocalKafka:
         settings = self.data_dir / "format.properties"
         settings.write_text(broker_properties(unfinished, *self._ports))
         tool = [*self._java(jars), "kafka.tools.StorageTool", "format", "--config", str(settings)]
-        done = subprocess.run(
-            [*tool, "--cluster-id", self._cluster_id],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=max(1.0, deadline - time.monotonic()),
-            check=False,
-        )
+        assert self._owner is not None
+        try:
+            done = subprocess.run(
+                [*tool, f"--cluster-id={self._cluster_id}"],  # one argument: every 64th begins with a dash
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=max(1.0, deadline - time.monotonic()),
+                check=False,
+                pass_fds=[self._owner.fileno()],
+            )
+        except subprocess.TimeoutExpired:
+            raise KafkaFailed(
+                "the embedded Kafka did not format its storage in time. Is the machine overloaded? "
+                "Start it again with a longer timeout."
+            ) from None
         if done.returncode:
-            raise KafkaFailed(f"the embedded Kafka could not format {topics}:\n{done.stdout[-2000:]}")
+            remedy = _remedy(done.stdout, self.data_dir)
+            raise KafkaFailed(f"the embedded Kafka could not format {topics}. {remedy} It said:\n{done.stdout[-2000:]}")
         unfinished.rename(topics)
         settings.unlink()
 
