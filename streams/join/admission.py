@@ -218,7 +218,8 @@ def _wrong(value: bytes, error: ValueError) -> _Unreadable:
     except RecursionError:
         return _Unreadable("not_json", "the value is nested too deeply")
     except ValueError as malformed:
-        if isinstance(malformed, msgspec.DecodeError):
+        # The untyped decoder's one ValidationError is a number beyond a double, which JSON allows.
+        if isinstance(malformed, msgspec.DecodeError) and not isinstance(malformed, msgspec.ValidationError):
             return _Unreadable("not_json", f"the value is not JSON: {malformed}")
         tree = None
     request_id = tree.get("request_id") if isinstance(tree, dict) else None
@@ -253,7 +254,7 @@ def _unreadable(error: _Unreadable, origin: Origin, clock_ms: int) -> Refused:
 
 def _hop(headers: Headers, append_ms: int) -> tuple[bool, int]:
     """Say whether a record has been forwarded, and its original append time."""
-    named = dict(reversed(headers))  # the first of a name counts
+    named = dict(headers)  # the last of a name counts: forwarding adds ours after the app's own
     if HOP_HEADER not in named:
         return False, append_ms
     said = named.get(APPEND_HEADER) or b""

@@ -119,30 +119,37 @@ def read_body(topic: str, value: bytes | None, max_event_bytes: int) -> Predicti
     try:
         value.decode("utf-8")
         body = msgspec.json.decode(value, type=KINDS[topic])
-    except msgspec.ValidationError:
+    except (ValueError, RecursionError):
         return Refused("dead", "bad_event" if is_json(value) else "not_json")
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return Refused("dead", "not_json")
-    return Refused("dead", "bad_event") if has_big_integer(body) else body
+    return Refused("dead", "bad_event") if any(map(is_big_integer, values_of(body))) else body
 
 
-def has_big_integer(body: Prediction | Label | Signal) -> bool:
-    """Say whether an integer is beyond 64 bits where integers are kept as they are."""
-    if isinstance(body, Prediction):
-        values = [body.prediction, *body.features.values(), *body.slices.values()]
-    else:
-        values = [body.label] if isinstance(body, Label) else []
-    return any(isinstance(value, int) and not -(2**63) <= value < 2**64 for value in values)
+def values_of(body: Prediction | Label | Signal | JoinPolicy) -> list[object]:
+    """Give the values of an event that may be integers of any size."""
+    match body:
+        case Prediction():
+            return [body.prediction, *body.features.values(), *body.slices.values()]
+        case JoinPolicy():
+            return [body.negative_label, *(rule.label for rule in body.attribution)]
+        case Label():
+            return [body.label]
+    return []
+
+
+def is_big_integer(value: object) -> bool:
+    """Say whether a value is an integer beyond 64 bits."""
+    return isinstance(value, int) and not -(2**63) <= value < 2**64
 
 
 def is_json(value: bytes) -> bool:
     """Say whether bytes are JSON of any shape; numbers too large to hold are."""
     try:
-        msgspec.json.decode(value)
-    except msgspec.ValidationError:
-        return True
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        msgspec.json.decode(value.decode("utf-8"))
+    except (UnicodeDecodeError, RecursionError):
         return False
+    except ValueError as error:
+        malformed = isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
+        return not malformed  # else a number: beyond a double, or of thousands of digits
     return True
 
 
@@ -156,7 +163,7 @@ def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bo
     append_ms = record.append_ms
     if hopped:
         claimed = headers.get("weir-append-ms") or b""
-        if claimed.isdigit() and int(claimed) <= record.append_ms:
+        if claimed.isdigit() and len(claimed) <= 15 and int(claimed) <= record.append_ms:
             append_ms = int(claimed)
     if partition_of(body.request_id, bounds.partitions) != record.partition:
         return Refused("dead", "misrouted_twice") if hopped else Refused("forwarded")
@@ -451,12 +458,12 @@ def read_policy(record: Record, bounds: Bounds) -> JoinPolicy | Refused | None:
     try:
         record.value.decode("utf-8")
         command = msgspec.json.decode(record.value, type=Control)
-    except msgspec.ValidationError:
+    except (ValueError, RecursionError):
         return Refused("dead", "bad_event" if is_json(record.value) else "not_json")
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return Refused("dead", "not_json")
     if not isinstance(command, PolicySet):
         return None
+    if any(map(is_big_integer, values_of(command.policy))):
+        return Refused("dead", "bad_event")
     if not bounds.virtual and record.append_ms > command.policy.effective_from_ms - POLICY_NOTICE_MS:
         return Refused("dead", "policy_too_late")
     return command.policy

@@ -1,0 +1,169 @@
+"""The fast join equals its naive twin: on any history, in any order of reading, through any snapshot.
+
+`WEIR_JOIN_SEEDS=3000 pytest tests/streams/join/test_equality.py -k seeds` looks much further.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.event import decode
+from schemas.feedback import Feedback
+from schemas.topics import INPUTS
+from streams.join.admission import JoinBounds
+from streams.join.naive import Identity, expect
+from streams.join.processor import JoinProcessor
+from streams.join.verify import CLASSES, Report, verify
+from streams.runtime.processor import Batch, Records
+from tests.streams.join.driver import END_MS, Driver
+from tests.streams.join.histories import BOUNDS, History, histories, history
+
+SEEDS = int(os.environ.get("WEIR_JOIN_SEEDS", "150"))
+
+
+def processor_of(one: History) -> JoinProcessor:
+    return JoinProcessor(JoinBounds(**asdict(one.bounds)))
+
+
+def driver_of(one: History, seed: int, *, reload: bool = False) -> Driver:  # type: ignore[type-arg]
+    return Driver(processor_of(one), one, Random(seed), reload=Random(seed) if reload else None)
+
+
+def report_of(driver: Driver, *, in_flight: bool) -> Report:  # type: ignore[type-arg]
+    return verify(
+        driver.logs,
+        driver.outputs["feedback"],
+        driver.history.bounds,
+        driver.clocks,
+        dead_letters=driver.outputs["dead-letters"],
+        counters=driver.counters,
+        exact=True,
+        in_flight=in_flight,
+    )
+
+
+def assert_equal(driver: Driver, *, in_flight: bool = False) -> None:  # type: ignore[type-arg]
+    report = report_of(driver, in_flight=in_flight)
+    assert report.ok, "\n".join([report.summary, *(mismatch.sentence for mismatch in report.mismatches)])
+
+
+def assert_conserved(driver: Driver) -> None:  # type: ignore[type-arg]
+    for part in driver.parts:
+        for topic in INPUTS:
+            classes = {name: count for name, count in part.counters.items() if name in CLASSES}
+            counted = sum(count for name, count in classes.items() if name.startswith(f"{topic}."))
+            assert counted == part.read[topic], (topic, classes)
+            assert all(count >= 0 for count in classes.values()), classes
+
+
+def comparable(one: History, seed: int) -> History:
+    """Leave out the requests of which the log alone does not say what state still knew."""
+    while True:
+        driver = driver_of(one, seed)
+        driver.run()
+        beyond = expect(driver.logs, one.bounds, driver.clocks).beyond
+        if not beyond:
+            return one
+        one = one.without(beyond)
+
+
+def last_revisions(driver: Driver) -> Mapping[Identity, tuple[object, ...]]:  # type: ignore[type-arg]
+    last: dict[Identity, tuple[object, ...]] = {}
+    for record in driver.outputs["feedback"]:
+        one = decode(record.value or b"", Feedback)
+        shown = (one.predicted_at_ms, one.version, one.score, one.subject) if one.label is not None else ()
+        last[one.request_id, one.model, one.deployment] = (repr(one.label), one.label_kind, one.weight, *shown)
+    return last
+
+
+def run_compared(one: History, seed: int, *, every: int = 7) -> Driver:  # type: ignore[type-arg]
+    """Run to the end; compare with the twin now and then on the way, conservation always."""
+    driver = driver_of(one, seed)
+    ticks = 0
+    while driver.tick():
+        ticks += 1
+        assert_conserved(driver)
+        if ticks % every == 0:
+            assert_equal(driver, in_flight=True)
+    assert_equal(driver)
+    assert all(part.wake_at_ms is None for part in driver.parts), "something is due after the end of everything"
+    return driver
+
+
+@settings(max_examples=60)
+@given(one=histories(), seed=st.integers(0, 2**16))
+def test_fast_path_equals_its_twin(one: History, seed: int) -> None:
+    run_compared(comparable(one, seed), seed)
+
+
+@settings(max_examples=30)
+@given(one=histories(requests=1, events=8), seeds=st.tuples(st.integers(0, 99), st.integers(100, 199)))
+def test_any_batching_gives_the_same_last_revisions(one: History, seeds: tuple[int, int]) -> None:
+    for seed in seeds:
+        one = comparable(one, seed)
+    first, second = (run_compared(one, seed) for seed in seeds)
+    assert last_revisions(first) == last_revisions(second)
+
+
+@settings(max_examples=30)
+@given(one=histories(), seed=st.integers(0, 2**16))
+def test_a_snapshot_in_between_changes_nothing(one: History, seed: int) -> None:
+    plain, reloaded = driver_of(one, seed), driver_of(one, seed, reload=True)
+    plain.run()
+    reloaded.run()
+    for part, other in zip(plain.parts, reloaded.parts, strict=True):
+        assert [step.stepped for step in part.steps] == [step.stepped for step in other.steps]
+
+
+@settings(max_examples=20)
+@given(one=histories(), seed=st.integers(0, 2**16))
+def test_recorded_steps_taken_again_give_the_same_bytes(one: History, seed: int) -> None:
+    driver = driver_of(one, seed)
+    driver.run()
+    again = processor_of(one)
+    for partition, part in enumerate(driver.parts):
+        state = again.empty(partition)
+        for step in part.steps:
+            assert again.step(state, step.batch, step.clock_ms) == step.stepped
+        assert again.dump(state) == driver.processor.dump(part.state)
+
+
+@pytest.mark.parametrize("block", range(SEEDS // 50))
+def test_fast_path_equals_its_twin_on_larger_histories(block: int) -> None:
+    for seed in range(50 * block, 50 * block + 50):
+        random = Random(seed)
+        one = history(random, requests=random.choice((1, 3, 8)), events=random.choice((5, 20, 60)))
+        try:
+            run_compared(comparable(one, seed), seed, every=25)
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+def test_virtual_namespace_takes_policies_from_the_past() -> None:
+    bounds = BOUNDS.__class__(**(asdict(BOUNDS) | {"virtual": True}))
+    for seed in range(20):
+        run_compared(comparable(history(Random(seed), requests=3, events=20, bounds=bounds), seed), seed, every=25)
+
+
+def test_nothing_happens_before_the_wake_up_time() -> None:
+    idle = {topic: Records() for topic in ("control", *INPUTS)}
+    for seed in range(20):
+        driver = driver_of(history(Random(seed), requests=3, events=20), seed)
+        while driver.tick():
+            for partition, part in enumerate(driver.parts):
+                wake_ms = part.wake_at_ms
+                assert wake_ms is None or wake_ms > part.clock_ms
+                state = driver.processor.load(partition, driver.processor.dump(part.state))
+                clock_ms = max(part.clock_ms, (wake_ms or END_MS) - 1)
+                if part.steps:
+                    stepped = driver.processor.step(state, Batch(partition, len(part.steps), idle), clock_ms)
+                    assert not stepped.outputs
+                    assert dict(stepped.counters) == dict(part.counters)
