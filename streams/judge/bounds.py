@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
-from streams.judge.detectors import ESR, Detector, Unit
+from streams.judge.detectors import ESR, Detector
 
 DAY_MS = 86_400_000
 
@@ -21,10 +21,10 @@ class JudgeBounds(BaseModel):
       may be before it counts.
     - `quality_share`, `score_share`: how the budget is divided; the features share the rest equally.
     - `cells`: into how many cells of about equal reference weight a histogram is grouped before it is judged.
-    - `unit`: what is independent within a pane (see `detectors.Unit`).
     - `grace_ms`: how long after its end a feature or score pane waits for predictions still on their way.
     - `live_ms`: how often figures of open panes, and corrections, leave at most (clock).
     - `keep_panes`: how many closed panes a model keeps at most for corrections.
+    - `distances`: whether `drift` events carry PSI, KS and the others of the rolling window.
     - `trial_window_ms`: how long after its first appearance a subject's trials count.
     - `settle_ms`: how much longer than the labels' deadline a subject stays open, for trials still on their way.
     """
@@ -39,16 +39,14 @@ class JudgeBounds(BaseModel):
     epsilon_share: float = Field(default=0.05, ge=0, lt=1)
     quality_share: float = Field(default=0.5, ge=0, le=1)
     score_share: float = Field(default=0.25, ge=0, le=1)
-    unit: Unit = "subject"
+    distances: bool = True
     detectors: tuple[SerializeAsAny[Detector], ...] = (ESR(),)
     cells: int = Field(default=16, ge=2)
     grace_ms: int = Field(default=10_000, ge=0)
-    live_ms: int = Field(default=1_000, gt=0)
+    live_ms: int = Field(default=5_000, gt=0)
     keep_panes: int = Field(default=4_000, ge=1)
     trial_window_ms: int = Field(default=DAY_MS, gt=0)
     settle_ms: int = Field(default=60_000, ge=0)
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    alpha_rollback: float = Field(default=0.05, gt=0, lt=0.5)
 
     @field_validator("detectors", mode="before")
     @classmethod

@@ -120,12 +120,12 @@ class Detector(Spec):
 
 
 class ESR(Detector):
-    """The e-SR with a mixture of bets; `bets` are the shares of wealth risked on a miss."""
+    """The e-SR with a mixture of bets; `bets` are the shares of wealth that a unit without a hit loses."""
 
     kind: Literal["e_sr"] = "e_sr"
     budgeted: ClassVar[bool] = True
     bets: tuple[float, ...] = Field(default=(0.01, 0.025, 0.06, 0.15, 0.35, 0.8), min_length=1)
-    unit: Unit | None = None
+    unit: Unit = "subject"
 
     def load(self, null: Null, alarm_days: float, state: Plain) -> Tracker:
         """See `Detector.load`. Raises `ValueError` when the state belongs to another null or other bets."""
@@ -162,7 +162,7 @@ class _ESRTracker(Tracker):
     def __init__(self, spec: ESR, null: Null, alarm_days: float, state: Plain) -> None:
         self.null, self.alarm_days = null, alarm_days
         self.bets = np.minimum(np.asarray(spec.bets), CAP)
-        self.unit: Unit = spec.unit or "subject"
+        self.unit: Unit = spec.unit
         shape = (null.limits.size, self.bets.size)
         self.log_m = np.full(shape, -np.inf)
         self.rows = 0.0
@@ -191,7 +191,6 @@ class _ESRTracker(Tracker):
             statistic=math.exp(min(level, 700.0)),
             threshold=self.alarm_days,
             value=share,
-            high=limit,
             n=int(n),
             sentence=_sentence(self.null.names[witness], level, self.alarm_days, limit, alarmed),
         )

@@ -43,7 +43,7 @@ def psi(reference: ArrayLike, current: ArrayLike) -> Floats:
     """Give the population stability index (natural log, Jeffreys smoothing).
 
     >>> round(float(psi([50, 50, 0], [60, 40, 0])), 4)
-    0.0398
+    0.0397
     """
     a, c = np.broadcast_arrays(np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64))
     _shares(a, c)

@@ -26,7 +26,7 @@ def upper_share(hits: ArrayLike, n: int, delta: float) -> Floats:
     """Give the Clopper–Pearson upper bound of a share at confidence 1 − `delta`; 1 when all were hits or n is 0.
 
     >>> upper_share([0, 50], 100, 0.05).round(4).tolist()
-    [0.0295, 0.5867]
+    [0.0295, 0.5864]
     """
     from scipy.special import betaincinv
 

@@ -1,0 +1,68 @@
+"""From ledgers to `Metric` events: every registered metric of `measure`, with interval, n and maturity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from xxhash import xxh3_128_hexdigest
+
+from schemas import measures
+from streams.judge.panes import Key
+from streams.measure import metrics
+from streams.measure.ledger import COUNT, LABELLED, Ledger, N
+
+
+@lru_cache(maxsize=1)
+def _metrics() -> tuple[metrics.Metric, ...]:
+    return tuple(metrics.metrics())
+
+
+def maturity(ledger: Ledger) -> float:
+    """Give the share of the predictions whose label has come."""
+    due = ledger.get(N)
+    return min(max(ledger.get(LABELLED, COUNT) / due, 0.0), 1.0) if due > 0 else 0.0
+
+
+def figures(
+    model: str,
+    key: Key,
+    ledger: Ledger,
+    from_ms: int,
+    to_ms: int,
+    at_ms: int,
+    *,
+    closed: bool,
+    correction: bool = False,
+) -> Iterator[measures.Metric]:
+    """Give every metric of one window that has an outcome to speak of, kinds ascending."""
+    share = maturity(ledger)
+    for metric in _metrics():
+        measured = metric.measured(ledger)
+        if measured.n <= 0 and not correction:
+            continue
+        yield measures.Metric(
+            id=event_id("metric", model, *key, metric.kind, from_ms, to_ms, closed, at_ms),
+            model=model,
+            version=key.version,
+            deployment=key.deployment,
+            role=key.role,
+            slice=key.slice,
+            metric=metric.kind,
+            from_ms=from_ms,
+            to_ms=to_ms,
+            value=measured.value,
+            low=measured.low,
+            high=measured.high,
+            n=measured.n,
+            subjects=measured.subjects,
+            maturity=share,
+            closed=closed,
+            correction=correction,
+            at_ms=at_ms,
+        )
+
+
+def event_id(kind: str, *content: object) -> str:
+    """Give an id made from what the event is about, so that an event sent twice is seen to be one."""
+    return f"{kind}-{xxh3_128_hexdigest(repr(content).encode())}"

@@ -1,0 +1,260 @@
+"""Is the challenger better, or worse? Valid at every look, from subjects, not requests.
+
+**Unit.** A subject, when it is new to the layer: its arm is that of its first trial and its value the mean of that
+arm's trials within a fixed window from there, taken when every label due in the window has had its time. A sticky
+subject's later requests are no fresh randomisation: they are left out. A subject that first appeared before the shares
+held, or between two stages, is burned.
+
+**Canary.** A subject gets the challenger with the known probability π, whatever else happens. With A = 1 for the
+challenger, v its value and c a number fixed before (the mean value of the units so far),
+
+    D = (v − c)·(A/π − (1 − A)/(1 − π))
+
+has exactly the mean value under the challenger minus that under the champion, for any season, any stage, any c, because
+the second factor has mean 0 and A tells nothing else. Its ends follow from π and c, so `betting` bounds the effect at
+every look. The shares of stages enter unit by unit: nothing is pooled over stages, so there is no Simpson's paradox.
+(A difference of two arms' own intervals would lean on both arms seeing the same hours; asymptotic sequences decide up
+to 57 % of A/A canaries of 1 to 5 % wrongly; conditioning on conversions is as exact but cannot state an absolute
+margin.)
+
+**Shadow.** Both models answer the same request: D is the subject's mean of challenger minus champion over its requests
+that both answered, in [−1, 1]. No randomisation is needed, only that subjects follow one law given the past.
+
+**What is assumed.** Subjects do not influence each other; a subject's arm does not decide whether its labels come; the
+assignment is the hash that `control` told. Late trials of a closed subject are counted and ignored.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct, field
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+
+from schemas.control import AllocationSet
+from schemas.lifecycle import DecidePolicy
+from schemas.measures import Gate, Trial
+from streams.judge.betting import Wealth
+
+SHADOW = "shadow:"
+WaitMs = Callable[[int], int]
+"""From a prediction's time to how long after it the last label due may come."""
+
+
+class _Seen(Struct, array_like=True):
+    """One trial as it stands; a void one keeps its revision."""
+
+    at_ms: int
+    value: float | None
+    revision: int
+
+
+class _Subject(Struct, array_like=True):
+    """A subject whose window or labels are still open: request → arm → trial."""
+
+    trials: dict[str, dict[str, _Seen]] = field(default_factory=dict)
+    due_ms: int = -1
+
+    def first(self) -> tuple[int, str, str] | None:
+        """Give (time, request, arm) of the earliest trial that stands."""
+        standing = (
+            (trial.at_ms, request, arm)
+            for request, arms in self.trials.items()
+            for arm, trial in arms.items()
+            if trial.value is not None
+        )
+        return min(standing, default=None)
+
+
+class _Counts(Struct):
+    """What a layer has counted: units by arm, burned ones, late trials; sums for the baseline and the effect."""
+
+    champions: int = 0
+    challengers: int = 0
+    pairs: int = 0
+    burned: int = 0
+    late: int = 0
+    value_sum: float = 0.0
+    difference_sum: float = 0.0
+    changed: bool = False
+
+
+class Layer:
+    """One rollout's or experiment's gate."""
+
+    def __init__(self, model: str, name: str, window_ms: int) -> None:
+        self.model, self.name, self.default_window_ms = model, name, window_ms
+        self.paired = name.startswith(SHADOW)
+        self.allocations: list[AllocationSet] = []
+        self.open: dict[str, _Subject] = {}
+        self.closed: set[int] = set()
+        self.counts = _Counts()
+        self.wealth = Wealth()
+        self._due: list[tuple[int, str]] = []
+
+    def allocate(self, told: AllocationSet) -> None:
+        """Take the shares that hold from `told.from_ms` on; a later record of the same time replaces."""
+        kept = [old for old in self.allocations if old.from_ms != told.from_ms]
+        self.allocations = sorted([*kept, told], key=lambda one: one.from_ms)
+
+    def take(self, trial: Trial, wait: WaitMs) -> None:
+        """Take a trial, or a later revision of one. Applying one twice changes nothing."""
+        subject = trial.subject or trial.request_id
+        if xxh3_64_intdigest(subject.encode()) in self.closed:
+            self.counts.late += 1
+            return
+        unit = self.open.setdefault(subject, _Subject())
+        arms = unit.trials.setdefault(trial.request_id, {})
+        known = arms.get(trial.arm)
+        if known is None or known.revision < trial.revision:
+            arms[trial.arm] = _Seen(trial.at_ms, None if trial.void else trial.value, trial.revision)
+            self._schedule(subject, unit, wait)
+
+    def _schedule(self, subject: str, unit: _Subject, wait: WaitMs) -> None:
+        first = unit.first()
+        due_ms = -1
+        if first is not None:
+            end_ms = first[0] + self.window_ms
+            due_ms = end_ms + wait(end_ms)
+        if due_ms != unit.due_ms:
+            unit.due_ms = due_ms
+            if due_ms >= 0:
+                heapq.heappush(self._due, (due_ms, subject))
+
+    @property
+    def window_ms(self) -> int:
+        """How long after its first appearance a subject's trials count."""
+        return next((told.window_ms for told in self.allocations if told.window_ms), self.default_window_ms)
+
+    def close(self, clock_ms: int, settle_ms: int, wait: WaitMs) -> None:
+        """Count the subjects whose time has come, in order of it."""
+        while self._due and self._due[0][0] + settle_ms <= clock_ms:
+            due_ms, subject = heapq.heappop(self._due)
+            unit = self.open.get(subject)
+            if unit is None or unit.due_ms != due_ms:
+                continue  # an older plan of the same subject
+            unit.due_ms = -1
+            self._schedule(subject, unit, wait)  # a policy may have changed since
+            if unit.due_ms != due_ms:
+                continue
+            self._count(unit)
+            self.counts.changed = True
+            del self.open[subject]
+            self.closed.add(xxh3_64_intdigest(subject.encode()))
+
+    def _count(self, unit: _Subject) -> None:
+        first = unit.first()
+        assert first is not None
+        from_ms, to_ms = first[0], first[0] + self.window_ms
+        told = next((one for one in reversed(self.allocations) if one.from_ms <= from_ms), None)
+        champion, challenger = (told.champion, told.challenger) if told else ("champion", "challenger")
+        if self.paired:
+            self._count_pairs(unit, from_ms, to_ms, champion, challenger)
+            return
+        arm = first[2]
+        values = [
+            seen.value
+            for _, arms in sorted(unit.trials.items())
+            if (seen := arms.get(arm)) is not None and seen.value is not None and from_ms <= seen.at_ms < to_ms
+        ]
+        if told is None or not 0.0 < told.share < 1.0 or arm not in (champion, challenger):
+            self.counts.burned += 1
+            return
+        value = sum(values) / len(values)
+        pi, new = told.share, arm == challenger
+        n = self.counts.champions + self.counts.challengers
+        c = (self.counts.value_sum + 0.5) / (n + 1)
+        low, high = min(-c / pi, -(1 - c) / (1 - pi)), max((1 - c) / pi, c / (1 - pi))
+        difference = (value - c) / pi if new else -(value - c) / (1 - pi)
+        self.wealth.update(min(max(difference, low), high), low, high)
+        self.counts.value_sum += value
+        self.counts.difference_sum += difference
+        self.counts.challengers += new
+        self.counts.champions += not new
+
+    def _count_pairs(self, unit: _Subject, from_ms: int, to_ms: int, champion: str, challenger: str) -> None:
+        differences = []
+        for _, arms in sorted(unit.trials.items()):
+            old, new = arms.get(champion), arms.get(challenger)
+            if old is None or new is None or old.value is None or new.value is None:
+                continue
+            if from_ms <= old.at_ms < to_ms:
+                differences.append(new.value - old.value)
+        if not differences:
+            self.counts.burned += 1
+            return
+        difference = sum(differences) / len(differences)
+        self.wealth.update(min(max(difference, -1.0), 1.0), -1.0, 1.0)
+        self.counts.difference_sum += difference
+        self.counts.pairs += 1
+
+    def look(self, policy: DecidePolicy, clock_ms: int) -> Gate | None:
+        """Give the gate if a subject was counted since the last look."""
+        if not self.counts.changed:
+            return None
+        self.counts.changed = False
+        counts = self.counts
+        n = counts.pairs if self.paired else counts.champions + counts.challengers
+        bar = policy.shadow_margin if self.paired else -policy.margin
+        low, high = self.wealth.limits(policy.alpha, policy.alpha_rollback) if n else (None, None)
+        seen = n + counts.burned + len(self.open)
+        key = f"{self.model}\n{self.name}\n{n}\n{counts.burned}\n{clock_ms}"
+        effect = counts.difference_sum / n if n else None
+        return Gate(
+            id=f"gate-{xxh3_64_hexdigest(key.encode())}",
+            model=self.model,
+            layer=self.name,
+            paired=self.paired,
+            effect=effect,
+            low=low,
+            high=high,
+            alpha=policy.alpha,
+            alpha_rollback=policy.alpha_rollback,
+            bar=bar,
+            e_above=self.wealth.e_above(bar),
+            e_below=self.wealth.e_below(bar),
+            n=n,
+            champions=counts.champions,
+            challengers=counts.challengers,
+            burned=counts.burned,
+            maturity=(n + counts.burned) / seen if seen else 0.0,
+            sentence=self._sentence(effect, low, high, n, bar),
+            at_ms=clock_ms,
+        )
+
+    def _sentence(self, effect: float | None, low: float | None, high: float | None, n: int, bar: float) -> str:
+        if effect is None:
+            why = "no request was answered by both" if self.paired else "the shares of the arms were never told"
+            return f"nothing can be said about {self.name}: {why} ({self.counts.burned} subjects left out)"
+        kind = "pairs of subjects' means" if self.paired else "subjects"
+        interval = f"{effect:+.4f} [{low:+.4f}, {high:+.4f}]"
+        return f"challenger minus champion is {interval} over {n} {kind}; the bar is {bar:+g}"
+
+    @classmethod
+    def load(cls, state: dict[str, Any]) -> Layer:
+        """Read `dump`'s plain data."""
+        layer = cls(state["model"], state["layer"], state["window_ms"])
+        layer.allocations = msgspec.convert(state["allocations"], list[AllocationSet])
+        layer.open = msgspec.convert(state["open"], dict[str, _Subject])
+        layer.closed = {int(one) for one in np.frombuffer(state["closed"], dtype=np.uint64)}
+        layer.counts = msgspec.convert(state["counts"], _Counts)
+        layer.wealth = Wealth(state["wealth"])
+        layer._due = sorted((unit.due_ms, subject) for subject, unit in layer.open.items() if unit.due_ms >= 0)
+        return layer
+
+    def dump(self) -> dict[str, Any]:
+        """Give the state as plain data."""
+        return {
+            "model": self.model,
+            "layer": self.name,
+            "window_ms": self.default_window_ms,
+            "allocations": self.allocations,
+            "open": self.open,
+            "closed": np.array(sorted(self.closed), dtype=np.uint64).tobytes(),
+            "counts": self.counts,
+            "wealth": self.wealth.dump(),
+        }

@@ -1,0 +1,346 @@
+"""The judge as a processor: a pure function of the records it is given, in their order.
+
+Of a step it reads control first, then trials, then measures, one record after the other; only a `Measures` moves a
+clock, and each is taken up whole before anything closes. So closed figures, drift and alarms depend on the sequence of
+measures alone, not on how it was cut into steps. Figures of open panes and corrections leave when the least clock
+passes a multiple of `live_ms`, which is a place in the sequence too. A gate depends besides on which trials had been
+read when its subjects closed; `settle_ms` keeps that from mattering.
+
+What leaves: `metrics` (each closed pane; the rolling window of closed panes; the live window up to now, not closed;
+corrections), `drift` (each closed pane and stream), `gates` (each look with a new subject), dead letters.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from schemas.control import AllocationSet, Control, DecidePolicySet, PolicySet, Reference, ReferenceSet
+from schemas.event import decode, encode
+from schemas.lifecycle import DecidePolicy
+from schemas.measures import Drift, Measures, Trial
+from schemas.policy import JoinPolicy
+from schemas.records import DeadLetter
+from streams.join.policies import PolicyBook, too_late
+from streams.judge.bounds import DAY_MS, JudgeBounds
+from streams.judge.figures import event_id, figures
+from streams.judge.gates import Layer
+from streams.judge.panes import Closing, Key, Pane, Panes, Window
+from streams.judge.watch import Stream, Watch, distances
+from streams.runtime.processor import Batch, Output, Records, Stepped
+
+_FORMAT = b"judge/1\n"
+
+
+@dataclass(slots=True)
+class JudgeState:
+    """What one partition knows."""
+
+    partition: int
+    panes: Panes
+    sources: dict[int, int] = field(default_factory=dict)
+    source_count: int = 0
+    told_ms: int = -1
+    policies: PolicyBook = field(default_factory=PolicyBook)
+    decide: dict[str, DecidePolicy] = field(default_factory=dict)
+    references: dict[tuple[str, str], Reference] = field(default_factory=dict)
+    watches: dict[tuple[str, str, str], Watch] = field(default_factory=dict)
+    layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def least_ms(self) -> int:
+        """Give the least clock of all sources; −1 until every one was heard."""
+        if not self.source_count or len(self.sources) < self.source_count:
+            return -1
+        return min(self.sources.values())
+
+    def wait(self, model: str) -> Any:
+        """Give the function from a time to the wait of the policy in force then."""
+        return lambda at_ms: self.policies.in_force(model, at_ms).wait_ms
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Count something."""
+        self.counters[name] = self.counters.get(name, 0) + by
+
+
+class _Kept(Struct):
+    """What a snapshot holds."""
+
+    sources: dict[int, int]
+    source_count: int
+    told_ms: int
+    policies: list[JoinPolicy]
+    decide: dict[str, DecidePolicy]
+    references: list[Reference]
+    watches: list[tuple[str, str, str, dict[str, Any]]]
+    layers: list[dict[str, Any]]
+    counters: dict[str, int]
+    panes: dict[str, Any]
+
+
+class Judge:
+    """See `streams.runtime.processor.Processor`. Delivery: as the loop's, exactly once."""
+
+    stage = "judge"
+    version = "judge-1"
+    inputs = ("control", "measures", "trials")
+
+    def __init__(self, bounds: JudgeBounds | None = None) -> None:
+        self.bounds = bounds or JudgeBounds()
+
+    def empty(self, partition: int) -> JudgeState:
+        """Give the state of a partition that has read nothing."""
+        policies = PolicyBook()
+        bounds = self.bounds
+        panes = Panes(policies, bounds.window_panes, bounds.grace_ms, max(bounds.keep_panes, 2 * bounds.window_panes))
+        return JudgeState(partition, panes, policies=policies)
+
+    def step(self, state: JudgeState, batch: Batch, clock_ms: int) -> Stepped:
+        """Advance `state`. Needs no timer: the sources' clocks come with their measures."""
+        outputs: list[Output] = []
+        for reason, topic in (("control", "control"), ("trial", "trials"), ("measures", "measures")):
+            records = batch.inputs.get(topic, Records())
+            for index, value in enumerate(records.values):
+                try:
+                    if topic == "control":
+                        self._control(state, msgspec.json.decode(value or b"", type=Control), records.append_ms[index])
+                    elif topic == "trials":
+                        self._trial(state, decode(value or b"", Trial))
+                    else:
+                        outputs += self.measures(state, decode(value or b"", Measures))
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    state.count(f"unreadable_{topic}")
+                    # The join makes the dead letter of a control record: it reads the same ones.
+                    if topic != "control":
+                        detail = f"expected a {reason}: {error}"
+                        outputs.append(_dead_letter(topic, batch.partition, records, index, detail, clock_ms))
+        state.counters["late_deltas"] = state.panes.late_deltas
+        state.counters["lost_deltas"] = state.panes.lost_deltas
+        state.counters["late_trials"] = sum(layer.counts.late for layer in state.layers.values())
+        return Stepped(outputs, dict(state.counters), None)
+
+    def _control(self, state: JudgeState, event: Control, append_ms: int) -> None:
+        if isinstance(event, PolicySet):
+            # The same rule as the join's: what comes too late to be heard everywhere in time is not taken.
+            if not too_late(event.policy, append_ms) and state.policies.add(event.policy):
+                state.panes.replan()
+        elif isinstance(event, DecidePolicySet):
+            state.decide[event.policy.model] = event.policy
+        elif isinstance(event, ReferenceSet):
+            state.references.setdefault((event.reference.model, event.reference.version), event.reference)
+        elif isinstance(event, AllocationSet):
+            self._layer(state, event.model, event.layer).allocate(event)
+
+    def _layer(self, state: JudgeState, model: str, name: str) -> Layer:
+        layer = state.layers.get((model, name))
+        if layer is None:
+            layer = state.layers[model, name] = Layer(model, name, self.bounds.trial_window_ms)
+        return layer
+
+    def _trial(self, state: JudgeState, trial: Trial) -> None:
+        self._layer(state, trial.model, trial.layer).take(trial, state.wait(trial.model))
+
+    def measures(self, state: JudgeState, event: Measures) -> list[Output]:
+        """Take up one record of measures and give what follows from it."""
+        before_ms = state.least_ms()
+        state.source_count = max(state.source_count, event.sources)
+        for delta in event.panes:
+            state.panes.add(delta, before_ms)
+        state.sources[event.source] = max(state.sources.get(event.source, -1), event.clock_ms)
+        least_ms = state.least_ms()
+        if least_ms <= before_ms:
+            return []
+        outputs: list[Output] = []
+
+        def closed(closing: Closing, at_start: dict[Key, Pane]) -> None:
+            state.count(f"closed_{closing.kind}")
+            if closing.kind == "labels":
+                outputs.extend(self._closed_figures(state, closing, at_start, least_ms))
+            outputs.extend(self._drift(state, closing, at_start, least_ms))
+
+        state.panes.close(least_ms, closed)
+        if least_ms // self.bounds.live_ms > state.told_ms // self.bounds.live_ms:
+            state.told_ms = least_ms
+            outputs += self._tell(state, least_ms)
+            state.panes.forget(least_ms)
+        return outputs
+
+    def _closed_figures(
+        self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int
+    ) -> list[Output]:
+        found = []
+        for key, pane in sorted(at_start.items()):
+            end = closing.pane_ms + pane.size_ms
+            found += list(figures(closing.model, key, pane.open(), closing.pane_ms, end, at_ms, closed=True))
+            window = state.panes.models[closing.model].windows["labels"][key]
+            found += self._window_figures(closing.model, key, window, at_ms, correction=False)
+        state.count("metrics", len(found))
+        return [Output("metrics", closing.model.encode(), encode(metric)) for metric in found]
+
+    def _window_figures(self, model: str, key: Key, window: Window, at_ms: int, *, correction: bool) -> list[Any]:
+        span = (window.ledger, window.from_ms if window.from_ms > 0 else 0, window.to_ms)
+        return list(figures(model, key, *span, at_ms, closed=True, correction=correction))
+
+    def _tell(self, state: JudgeState, at_ms: int) -> list[Output]:
+        """Give live figures of what changed, corrections, and the gates' looks."""
+        outputs = []
+        for name, model in sorted(state.panes.models.items()):
+            found: list[Any] = []
+            for key in sorted(model.fresh):
+                live = model.live.get(key)
+                if live is not None and live.starts:
+                    span = (live.ledger, max(live.from_ms, 0), live.to_ms)
+                    found += list(figures(name, key, *span, at_ms, closed=False))
+            model.fresh.clear()
+            windows: set[Key] = set()
+            for start, key in sorted(model.corrected):
+                pane = model.panes[start][key]
+                packed = pane.ledger is None
+                end = start + pane.size_ms
+                found += list(figures(name, key, pane.open(), start, end, at_ms, closed=True, correction=True))
+                window = model.windows["labels"].get(key)
+                if window is not None and start in window.starts:
+                    windows.add(key)
+                elif not packed:
+                    pane.pack()
+                state.count("corrections")
+            for key in sorted(windows):
+                found += self._window_figures(name, key, model.windows["labels"][key], at_ms, correction=True)
+            model.corrected.clear()
+            outputs += [Output("metrics", name.encode(), encode(metric)) for metric in found]
+            state.count("metrics", len(found))
+        for (name, _), layer in sorted(state.layers.items()):
+            layer.close(at_ms, self.bounds.settle_ms, state.wait(name))
+            gate = layer.look(state.decide.get(name, DecidePolicy(model=name)), at_ms)
+            if gate is not None:
+                outputs.append(Output("gates", name.encode(), encode(gate)))
+                state.count("gates")
+        return outputs
+
+    def _drift(self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int) -> list[Output]:
+        watched = []
+        for key, pane in sorted(at_start.items()):
+            watch = self._watch(state, closing.model, key) if key.role == "primary" and not key.slice else None
+            if watch is not None and pane.size_ms > 0:
+                watched.append((key, pane, watch))
+        outputs = []
+        for key, pane, watch in watched:
+            end = closing.pane_ms + pane.size_ms
+            # The pane's budget is split over the deployments that have rows in it, which is known before their
+            # outcomes.
+            days = pane.size_ms / DAY_MS / len(watched)
+            for stream in (one for one in watch.streams if one.kind == closing.kind):
+                window = state.panes.models[closing.model].windows[closing.kind][key]
+                for index in range(len(self.bounds.detectors)):
+                    verdict = watch.judge(stream, index, pane.open(), closing.pane_ms, end, days)
+                    if verdict is None:
+                        continue
+                    far = distances(stream, window.ledger) if index == 0 and self.bounds.distances else {}
+                    drift = self._event(closing, key, watch, stream, index, verdict, far, window, at_ms)
+                    state.count("drift")
+                    state.count("alarms", drift.alarmed)
+                    outputs.append(Output("drift", closing.model.encode(), encode(drift)))
+        return outputs
+
+    def _event(
+        self,
+        closing: Closing,
+        key: Key,
+        watch: Watch,
+        stream: Stream,
+        index: int,
+        verdict: Any,
+        far: dict[str, float],
+        window: Window,
+        at_ms: int,
+    ) -> Drift:
+        kind = self.bounds.detectors[index].kind
+        about = (closing.model, key.version, key.deployment, stream.name, index, kind, closing.pane_ms)
+        return Drift(
+            id=event_id("drift", *about),
+            model=closing.model,
+            version=key.version,
+            deployment=key.deployment,
+            stream=stream.name,
+            detector=kind,
+            from_ms=max(window.from_ms, 0),
+            to_ms=window.to_ms,
+            reference=watch.reference.id,
+            distances=far,
+            evidence=verdict,
+            alarmed=verdict.outcome == "fail",
+            at_ms=at_ms,
+        )
+
+    def _watch(self, state: JudgeState, model: str, key: Key) -> Watch | None:
+        at = (model, key.version, key.deployment)
+        if at not in state.watches:
+            reference = state.references.get((model, key.version))
+            if reference is None:
+                return None
+            state.watches[at] = Watch(reference, self.bounds)
+        return state.watches[at]
+
+    def dump(self, state: JudgeState) -> bytes:
+        """Give the whole state as bytes that begin with a format version."""
+        kept = _Kept(
+            sources=dict(sorted(state.sources.items())),
+            source_count=state.source_count,
+            told_ms=state.told_ms,
+            policies=state.policies.all(),
+            decide=dict(sorted(state.decide.items())),
+            references=[reference for _, reference in sorted(state.references.items())],
+            watches=[(*at, watch.dump()) for at, watch in sorted(state.watches.items())],
+            layers=[layer.dump() for _, layer in sorted(state.layers.items())],
+            counters=state.counters,
+            panes=state.panes.dump(),
+        )
+        return _FORMAT + msgspec.msgpack.encode(kept)
+
+    def load(self, partition: int, body: bytes) -> JudgeState:
+        """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
+        if not body.startswith(_FORMAT):
+            raise ValueError(f"expected a snapshot of format {_FORMAT.decode().strip()!r}, got {body[:16]!r}")
+        kept = msgspec.msgpack.decode(body[len(_FORMAT) :], type=_Kept)
+        state = self.empty(partition)
+        state.sources, state.source_count, state.told_ms = kept.sources, kept.source_count, kept.told_ms
+        for policy in kept.policies:
+            state.policies.add(policy)
+        state.decide = kept.decide
+        state.references = {(one.model, one.version): one for one in kept.references}
+        for model, version, deployment, trackers in kept.watches:
+            watch = state.watches[model, version, deployment] = Watch(state.references[model, version], self.bounds)
+            watch.load(trackers)
+        for plain in kept.layers:
+            state.layers[plain["model"], plain["layer"]] = Layer.load(plain)
+        state.counters = kept.counters
+        state.panes.load(kept.panes)
+        return state
+
+
+def _dead_letter(topic: str, partition: int, records: Records, index: int, detail: str, clock_ms: int) -> Output:
+    key, value, offset = records.keys[index], records.values[index], records.offsets[index]
+    headers: Sequence[tuple[str, bytes | None]] = records.headers.get(index, ())
+    letter = DeadLetter(
+        reason="unreadable",
+        detail=detail,
+        stage="judge",
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        append_ms=records.append_ms[index],
+        key=_base64(key),
+        value=_base64(value),
+        headers=[(name, _base64(body)) for name, body in headers],
+        at_ms=clock_ms,
+    )
+    return Output("dead-letters", f"{topic}/{partition}/{offset}".encode(), encode(letter))
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode("ascii")
