@@ -65,6 +65,8 @@ from streams.measure.reference import Cut, cuts
 from streams.measure.scale import brier, log_loss, milli, score_edges, span_edges
 
 Target = defaultdict[str, dict[int, int]]
+Targets = list[tuple[Target, bool]]
+"""Where to add, and whether it is a slice."""
 Key = tuple[str, str, str, Role, str, int]
 """(model, version, deployment, role, slice, pane_ms)."""
 Cuts = Mapping[str, Cut]
@@ -73,7 +75,6 @@ Referenced = Callable[[Prediction], Cuts | None]
 
 _KIND = {"explicit": EXPLICIT, "implicit": IMPLICIT, "timeout": TIMEOUT}
 _SLICE_FOLD = SCORE_BINS // SLICE_SCORE_BINS
-_FOLDS = {False: 1, True: _SLICE_FOLD}
 _BUCKET_FOLD = 32
 
 
@@ -86,88 +87,107 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
     ({0: 1000}, {0: 1, 1: 1}, {1094: 1})
     """
     target = _target()
-    add_prediction(target, counted.prediction, cuts(reference) if reference else None, 1, sliced)
-    add_outcome(target, counted.prediction, counted.outcome, 1, sliced)
+    add_prediction([(target, sliced)], counted.prediction, cuts(reference) if reference else None, 1)
+    add_outcome([(target, sliced)], counted.prediction, counted.outcome, 1)
     full = {name: {index: delta for index, delta in vector.items() if delta} for name, vector in target.items()}
     return {name: vector for name, vector in full.items() if vector}
 
 
-def add_prediction(target: Target, prediction: Prediction, known: Cuts | None, sign: int, sliced: bool) -> None:
+def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None, sign: int) -> None:
     """Add what a standing prediction counts, whatever becomes of it."""
-    _add(target[N], 0, sign)
-    _add(target[SCORE], score_cell(prediction.score, sliced), sign)
-    if sliced:
-        return
-    if prediction.latency_ms is not None:
-        _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
-    if prediction.score is None and prediction.prediction is None:
-        _add(target[MISSING], NO_SCORE, sign)
-    if not prediction.features:
-        _add(target[MISSING], NO_FEATURES, sign)
-    if not prediction.subject:
-        _add(target[MISSING], NO_SUBJECT, sign)
-    if known:
-        given = prediction.features
-        for name, cut in known.items():
-            _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
+    score = score_cell(prediction.score)
+    for target, sliced in targets:
+        _add(target[N], 0, sign)
+        _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
+        if sliced:
+            continue
+        if prediction.latency_ms is not None:
+            _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
+        if prediction.score is None and prediction.prediction is None:
+            _add(target[MISSING], NO_SCORE, sign)
+        if not prediction.features:
+            _add(target[MISSING], NO_FEATURES, sign)
+        if not prediction.subject:
+            _add(target[MISSING], NO_SUBJECT, sign)
+        if known:
+            given = prediction.features
+            for name, cut in known.items():
+                _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
 
 
-def add_outcome(target: Target, prediction: Prediction, outcome: Outcome, sign: int, sliced: bool) -> None:
+def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign: int) -> None:
     """Add what a labelled outcome counts; nothing without a label. `ledger` says what and why."""
     label = outcome.label
     if label is None:
         return
     weight = sign * milli(outcome.weight)
-    labelled = target[LABELLED]
-    _add(labelled, COUNT, sign)
-    _add(labelled, WEIGHT, weight)
-    _add(target[KINDS], _KIND[outcome.kind or "explicit"], sign)
-    if not sliced and outcome.labelled_at_ms is not None and outcome.kind != "timeout":
-        _add(target[LABEL_DELAY], bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms), sign)
-    measured = target[MEASURED]
+    found = [(LABELLED, COUNT, sign), (LABELLED, WEIGHT, weight), (KINDS, _KIND[outcome.kind or "explicit"], sign)]
     score, y = prediction.score, binary(label)
     bucket = bucket_of(prediction)
+    by_class, bin_of_all = "", 0
     if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
         bin_of_all = bisect_right(score_edges(), score)
         losses, briers = weight * log_loss(score, y), weight * brier(score, y)
-        _add(measured, SCORED, sign)
-        _add(target[SCORE_POS if y else SCORE_NEG], bin_of_all // _FOLDS[sliced], weight)
-        _add(target[LOG_LOSS], 0, losses)
-        _add(target[BRIER], 0, briers)
-        _add(target[BUCKET_N], bucket, sign)
-        _add(target[BUCKET_LOG_LOSS], bucket, losses)
-        _add(target[BUCKET_BRIER], bucket, briers)
-        _add(target[BUCKET_SCORE_POS if y else BUCKET_SCORE_NEG], bucket * 64 + bin_of_all // _BUCKET_FOLD, weight)
+        by_class = SCORE_POS if y else SCORE_NEG
+        found += [
+            (MEASURED, SCORED, sign),
+            (LOG_LOSS, 0, losses),
+            (BRIER, 0, briers),
+            (BUCKET_N, bucket, sign),
+            (BUCKET_LOG_LOSS, bucket, losses),
+            (BUCKET_BRIER, bucket, briers),
+            (BUCKET_SCORE_POS if y else BUCKET_SCORE_NEG, bucket * 64 + bin_of_all // _BUCKET_FOLD, weight),
+        ]
         decided = predicted_class(prediction, score)
         if decided is None:
-            _add(measured, UNREADABLE, sign)
-            return
-        cell = (TP if decided else FN) if y else (FP if decided else TN)
-        _add(measured, RIGHT if decided == y else WRONG, sign)
-        _add(target[CONFUSION], cell, weight)
-        _add(target[BUCKET_CONFUSION], bucket * 4 + cell, weight)
-        return
-    right = agrees(label, prediction.prediction)
-    if right is None:
-        _add(measured, UNMEASURABLE, sign)
-        return
-    cell = AGREES if right else DIFFERS
-    _add(measured, RIGHT if right else WRONG, sign)
-    _add(target[AGREEMENT], cell, weight)
-    _add(target[BUCKET_N], bucket, sign)
-    _add(target[BUCKET_AGREEMENT], bucket * 2 + cell, weight)
+            found.append((MEASURED, UNREADABLE, sign))
+        else:
+            cell = (TP if decided else FN) if y else (FP if decided else TN)
+            found += [
+                (MEASURED, RIGHT if decided == y else WRONG, sign),
+                (CONFUSION, cell, weight),
+                (BUCKET_CONFUSION, bucket * 4 + cell, weight),
+            ]
+    else:
+        right = agrees(label, prediction.prediction)
+        if right is None:
+            found.append((MEASURED, UNMEASURABLE, sign))
+        else:
+            cell = AGREES if right else DIFFERS
+            found += [
+                (MEASURED, RIGHT if right else WRONG, sign),
+                (AGREEMENT, cell, weight),
+                (BUCKET_N, bucket, sign),
+                (BUCKET_AGREEMENT, bucket * 2 + cell, weight),
+            ]
+    for target, sliced in targets:
+        for name, index, delta in found:
+            vector = target[name]
+            vector[index] = vector.get(index, 0) + delta
+        if by_class:
+            _add(target[by_class], bin_of_all // _SLICE_FOLD if sliced else bin_of_all, weight)
+        if not sliced and outcome.labelled_at_ms is not None and outcome.kind != "timeout":
+            _add(target[LABEL_DELAY], bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms), sign)
 
 
-def score_cell(score: float | list[float] | None, sliced: bool) -> int:
-    """Give the cell of `score`: a logit bin, or one of the three behind the bins."""
-    size = SLICE_SCORE_BINS if sliced else SCORE_BINS
+def score_cell(score: float | list[float] | None) -> int:
+    """Give the cell of `score` in the whole: a logit bin, or one of the three behind the bins."""
     if not isinstance(score, float | int) or score != score:
-        return size
+        return SCORE_BINS
     if score < 0.0:
-        return size + 1
+        return SCORE_BINS + 1
     if score > 1.0:
-        return size + 2
-    return bisect_right(score_edges(), score) // _FOLDS[sliced]
+        return SCORE_BINS + 2
+    return bisect_right(score_edges(), score)
+
+
+def slice_score_cell(cell: int) -> int:
+    """Give the cell of `score` in a slice from that of the whole.
+
+    >>> slice_score_cell(7), slice_score_cell(2047), slice_score_cell(2048), slice_score_cell(2050)
+    (1, 511, 512, 514)
+    """
+    return cell // _SLICE_FOLD if cell < SCORE_BINS else cell - SCORE_BINS + SLICE_SCORE_BINS
 
 
 def predicted_class(prediction: Prediction, score: float) -> int | None:
@@ -205,9 +225,9 @@ class Deltas:
             before, after = change.before, change.after
             if before is not None and after is not None and _same(before.prediction, after.prediction):
                 if _says(before.outcome) != _says(after.outcome):
-                    for target, sliced in self._targets(after.prediction):
-                        add_outcome(target, before.prediction, before.outcome, -1, sliced)
-                        add_outcome(target, after.prediction, after.outcome, 1, sliced)
+                    targets = self._targets(after.prediction)
+                    add_outcome(targets, before.prediction, before.outcome, -1)
+                    add_outcome(targets, after.prediction, after.outcome, 1)
                 continue
             if before is not None:
                 self._add_all(before, -1)
@@ -215,12 +235,11 @@ class Deltas:
                 self._add_all(after, 1)
 
     def _add_all(self, counted: Counted, sign: int) -> None:
-        known = self.referenced(counted.prediction)
-        for target, sliced in self._targets(counted.prediction):
-            add_prediction(target, counted.prediction, known, sign, sliced)
-            add_outcome(target, counted.prediction, counted.outcome, sign, sliced)
+        targets = self._targets(counted.prediction)
+        add_prediction(targets, counted.prediction, self.referenced(counted.prediction), sign)
+        add_outcome(targets, counted.prediction, counted.outcome, sign)
 
-    def _targets(self, of: Prediction) -> list[tuple[Target, bool]]:
+    def _targets(self, of: Prediction) -> Targets:
         pane_ms = of.at_ms // self.pane_ms * self.pane_ms
         found = [(self._pane((of.model, of.version, of.deployment, of.role, "", pane_ms)), False)]
         part = self.slice_of(of)

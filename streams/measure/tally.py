@@ -42,14 +42,13 @@ def ledger_of(
     lengths = {name: len(column) for name, column in given.items() if column is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns must have one length, got {lengths}")
-    p = np.array([np.nan if s is None or isinstance(s, list) else s for s in scores], dtype=np.float64)
+    p = _numbers(scores)
     milli = np.full(n, 1000) if weights is None else _milli(np.asarray(weights, dtype=np.float64))
-    said = np.array([value is not None and value == value for value in labels], dtype=bool)
+    said = _given(labels)
     y = _binary(labels)
     decided = (p >= threshold).astype(np.int64)
     if predictions is not None:
-        told = np.array([value is not None and value == value for value in predictions], dtype=bool)
-        decided = np.where(told, _binary(predictions), decided)
+        decided = np.where(_given(predictions), _binary(predictions), decided)
     of = {subject: bucket(subject, "") for subject in set(subjects)}
     home = np.array([of[subject] for subject in subjects], dtype=np.int64)
 
@@ -120,6 +119,18 @@ def _put(ledger: Ledger, name: str, index: Ints, values: Ints, size: int) -> Non
 def _milli(weights: Floats) -> Ints:
     whole: Ints = np.floor(weights * 1000.0 + 0.5).astype(np.int64)
     return whole
+
+
+def _numbers(column: Column) -> Floats:
+    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+        return column.astype(np.float64)
+    return np.array([np.nan if value is None or isinstance(value, list) else value for value in column], np.float64)
+
+
+def _given(column: Column) -> NDArray[np.bool_]:
+    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+        return ~np.isnan(column.astype(np.float64))
+    return np.array([value is not None and value == value for value in column], dtype=bool)
 
 
 def _binary(column: Column) -> Ints:

@@ -116,6 +116,7 @@ def clustered(rng: np.random.Generator, subjects: int, each: int) -> Ledger:
     return ledger_of(scores, labels, [str(i) for i in np.repeat(np.arange(subjects), each)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [Accuracy(), F1(), Brier(), Auc()])
 def test_intervals_cover_when_users_send_many_events(metric: Metric) -> None:
     """95 % intervals over 200 seeded samples cover at least 90 %: the truth is the mean of 40,000 users."""
