@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from schemas.control import Reference
+from schemas.event import encode
 from schemas.inputs import Prediction, Role
 from schemas.measures import PaneDelta
 from streams.join.outcome import Change, Counted, Outcome
@@ -301,7 +302,7 @@ def _add(vector: dict[int, int], index: int, delta: int) -> None:
 
 
 def _same(a: Prediction, b: Prediction) -> bool:
-    return a is b or a == b
+    return a is b or encode(a) == encode(b)  # bytes, because `true` == 1 in Python
 
 
 def _says(outcome: Outcome) -> tuple[object, ...]:

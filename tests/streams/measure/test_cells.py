@@ -85,6 +85,13 @@ def test_a_label_alone_bins_no_feature_again() -> None:
     assert pane.cells[LABELLED] == [0, 1, 1, 1000]
 
 
+def test_true_is_not_one_when_another_prediction_takes_over() -> None:
+    said = Outcome(label=True, kind="explicit")
+    old, new = (Prediction(request_id="r", at_ms=5, model="a", prediction=value) for value in (1, True))
+    (pane,) = counted_deltas([Change(Counted(old, said), Counted(new, said))]).pane_deltas()
+    assert pane.cells["measured"] == [1, 1, 3, -1]
+
+
 def test_a_change_of_status_counts_nothing() -> None:
     prediction = Prediction(request_id="r", at_ms=5, model="a", score=0.7)
     early = Outcome(label=0, kind="timeout", status="provisional", p_fake_negative=0.2)
