@@ -118,10 +118,10 @@ def read_to_end(settings: Settings, topic: str, *, client: str = "reader") -> It
         while open_places:
             for message in reader.consume(10_000, timeout=0.2):
                 place = (str(message.topic()), int(message.partition() or 0))
-                error = message.error()
-                at_end = error is not None and error.code() == KafkaError._PARTITION_EOF
-                if error is not None and not at_end:
-                    raise WeirError(f"reading {place[0]}[{place[1]}] failed: {error.str()}", code=ENVIRONMENT)
+                event = message.error()
+                at_end = event is not None and event.code() == KafkaError._PARTITION_EOF
+                if event is not None and not at_end:
+                    raise WeirError(f"reading {place[0]}[{place[1]}] failed: {event.str()}", code=ENVIRONMENT)
                 if place not in open_places:
                     continue
                 # An end-of-partition event carries the position: markers of transactions fill the last offsets.

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 FEATURES = ("period", "nsw_price", "nsw_demand", "vic_price", "vic_demand", "transfer")
 MIRRORED = ("nsw_price", "vic_price")
-TRAINED = 8_000
-DRIFT_AT = 12_000
+TRAINED = 6_000
+DRIFT_AT = 10_000
 DRIFT_SIZE = 1.0
 DAY_ROWS = 48
 ROW_MS = 1_000
