@@ -276,13 +276,14 @@ class LocalKafka:
             self._owner = None
 
     def tail(self, lines: int = _TAIL_LINES) -> str:
-        """The last lines since this start of what the JVM printed and of the broker's log."""
+        """The last lines since this start of what the JVM printed and of the broker's log, without stack frames."""
         console = self.console_path.read_text(errors="replace") if self.console_path.exists() else ""
         logged = b""
         if self.log_path.exists():
             logged = self.log_path.read_bytes()
             logged = logged[self._log_start if self._log_start <= len(logged) else 0 :]
-        kept = [line for line in (console + logged.decode(errors="replace")).splitlines() if line.strip()]
+        said = (console + logged.decode(errors="replace")).splitlines()
+        kept = [line for line in said if line.strip() and not line.startswith("\tat ")]
         return "\n".join(kept[-lines:]) or "(nothing)"
 
     def failure(self) -> str:
