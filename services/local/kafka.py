@@ -52,8 +52,8 @@ class LocalKafka:
 
     `directory` holds everything and is created when missing. `port` is the client port; 0 takes the one of the last
     start when it is free, else any free one. `cache` is where the jars lie (default: the user's cache). `heap_mb` is
-    the JVM's largest heap (the whole process is at 175 MB when idle). `say` hears about downloads (default: standard error). `jars` and
-    `more_flags` (of the JVM) are for those who prepare the start.
+    the JVM's largest heap (the whole process is at 175 MB when idle). `say` hears about downloads (default: standard
+    error). `jars` and `more_flags` (of the JVM) are for those who prepare the start.
     """
 
     def __init__(
