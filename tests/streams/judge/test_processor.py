@@ -1,0 +1,272 @@
+"""The judge as a processor: closing, corrections, cuts into steps, snapshots, budget."""
+
+import functools
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.control import AllocationSet, PolicySet, Reference, ReferenceSet
+from schemas.event import decode, encode
+from schemas.measures import Drift, Gate, Measures, Metric, PaneDelta, Trial
+from schemas.policy import JoinPolicy
+from schemas.records import DeadLetter
+from streams.judge.bounds import JudgeBounds
+from streams.judge.processor import Judge, JudgeState
+from streams.judge.replay import replay
+from streams.measure.ledger import Ledger
+from streams.measure.reading import bucket
+from streams.measure.reference import learn
+from streams.measure.tally import ledger_of
+from streams.runtime.processor import Batch, Output, Records
+
+MINUTE = 60_000
+POLICY = JoinPolicy(model="m", effective_from_ms=MINUTE, horizon_ms=2 * MINUTE, lateness_ms=MINUTE, retain_ms=MINUTE)
+BOUNDS = JudgeBounds(window_panes=3, grace_ms=0, live_ms=30_000)
+
+
+def columns(seed: int, rows: int, rate: float) -> tuple[list[float], list[int], list[str]]:
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(2, 2, rows)
+    wrong = rng.random(rows) < rate
+    labels = np.where(wrong, scores < 0.5, scores >= 0.5).astype(int)
+    return scores.tolist(), labels.tolist(), [f"u{seed}-{i}" for i in range(rows)]
+
+
+@functools.cache
+def reference(rate: float = 0.1) -> Reference:
+    scores, labels, _ = columns(0, 4_000, rate)
+    return learn("m", "1", {}, scores, labels, at_ms=0)
+
+
+def delta(pane_ms: int, ledger: Ledger, version: str = "1") -> PaneDelta:
+    return PaneDelta(
+        model="m", version=version, deployment="d", pane_ms=pane_ms, pane_size_ms=MINUTE, cells=ledger.flat()
+    )
+
+
+def measures(source: int, step: int, clock_ms: int, *panes: PaneDelta, sources: int = 1) -> Measures:
+    return Measures(source=source, sources=sources, step=step, clock_ms=clock_ms, panes=list(panes))
+
+
+def batch(step: int, **events: Sequence[object]) -> Batch:
+    inputs = {}
+    for topic, values in events.items():
+        records = inputs[topic] = Records()
+        for value in values:
+            body = value if isinstance(value, bytes) else encode(value)  # type: ignore[arg-type]
+            records.append(len(records), 0, None, body)
+    return Batch(0, step, inputs)
+
+
+def control() -> list[object]:
+    return [PolicySet(policy=POLICY), ReferenceSet(reference=reference())]
+
+
+def started(judge: Judge, *more: object) -> JudgeState:
+    state = judge.empty(0)
+    judge.step(state, batch(0, control=[*control(), *more]), 0)
+    return state
+
+
+def read(outputs: Sequence[Output], topic: str, kind: type) -> list:  # type: ignore[type-arg]
+    return [decode(output.value, kind) for output in outputs if output.topic == topic]
+
+
+@functools.cache
+def stream(panes: int = 12, changed_at: int = 99) -> list[Measures]:
+    """Minute panes from minute 10 on, with a correction of each in the second minute after."""
+    found = []
+    for t in range(10, 10 + panes):
+        scores, labels, subjects = columns(t, 60, 0.1 if t < changed_at else 0.8)
+        at_once = ledger_of(scores, [None] * 60, subjects)
+        later = ledger_of(scores, labels, subjects) - at_once
+        found.append(measures(0, 2 * t, (t + 1) * MINUTE - 1, delta(t * MINUTE, at_once)))
+        found.append(measures(0, 2 * t + 1, (t + 1) * MINUTE + 500, delta(t * MINUTE, later)))
+    found.append(measures(0, 10_000, (10 + panes + 4) * MINUTE))
+    return found
+
+
+def run(judge: Judge, state: JudgeState, events: Sequence[Measures], cuts: Sequence[int] = ()) -> list[Output]:
+    outputs: list[Output] = []
+    edges = [0, *sorted(cuts), len(events)]
+    for step, (low, high) in enumerate(pairwise(edges), 1):
+        outputs += judge.step(state, batch(step, measures=events[low:high]), 0).outputs
+    return outputs
+
+
+def test_traffic_closes_at_its_end_and_labels_after_their_wait() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    scores, labels, subjects = columns(1, 60, 0.1)
+    pane = delta(10 * MINUTE, ledger_of(scores, labels, subjects))
+    run(judge, state, [measures(0, 1, 10 * MINUTE, pane)])
+    outputs = run(judge, state, [measures(0, 2, 11 * MINUTE)])
+    assert {d.stream for d in read(outputs, "drift", Drift)} == {"score"}
+    assert not [m for m in read(outputs, "metrics", Metric) if m.closed]
+    assert not run(judge, state, [measures(0, 3, 14 * MINUTE - 1)])
+    outputs = run(judge, state, [measures(0, 4, 14 * MINUTE)])
+    assert {d.stream for d in read(outputs, "drift", Drift)} == {"quality:error"}
+    accuracy = [m for m in read(outputs, "metrics", Metric) if m.metric == "accuracy"]
+    assert [(m.from_ms, m.to_ms) for m in accuracy] == [(10 * MINUTE, 11 * MINUTE), (8 * MINUTE, 11 * MINUTE)]
+    assert all(m.closed and not m.correction and m.n == 60 and m.maturity == 1.0 for m in accuracy)
+
+
+def test_a_source_that_was_never_heard_or_lags_holds_everything() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    scores, labels, subjects = columns(1, 60, 0.1)
+    pane = delta(10 * MINUTE, ledger_of(scores, labels, subjects))
+    assert not run(judge, state, [measures(0, 1, 99 * MINUTE, pane, sources=2)])
+    assert not [
+        m for m in read(run(judge, state, [measures(1, 1, 10 * MINUTE, sources=2)]), "metrics", Metric) if m.closed
+    ]
+    late = read(run(judge, state, [measures(1, 2, 99 * MINUTE, sources=2)]), "metrics", Metric)
+    assert any(m.closed for m in late)
+
+
+def test_what_comes_after_closing_corrects_figures_and_no_detector_sees_it() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    run(judge, state, stream())
+    trackers = state.watches["m", "1", "d"].dump()
+    scores, labels, subjects = columns(21, 60, 0.1)
+    flipped = ledger_of(scores, [1 - y for y in labels], subjects) - ledger_of(scores, labels, subjects)
+    outputs = run(judge, state, [measures(0, 20_000, 27 * MINUTE, delta(21 * MINUTE, flipped))])
+    found = [m for m in read(outputs, "metrics", Metric) if m.metric == "accuracy" and m.closed]
+    assert [(m.from_ms, m.to_ms, m.correction) for m in found] == [
+        (21 * MINUTE, 22 * MINUTE, True),
+        (19 * MINUTE, 22 * MINUTE, True),
+    ]
+    right = sum((s >= 0.5) == (y == 1) for s, y in zip(scores, labels, strict=True))
+    assert found[0].value == pytest.approx(1 - right / 60)
+    assert not read(outputs, "drift", Drift)
+    assert state.watches["m", "1", "d"].dump() == trackers
+
+
+def test_a_change_raises_an_alarm_once_the_labels_have_matured() -> None:
+    judge = Judge(BOUNDS)
+    alarms = [d for d in read(run(judge, started(judge), stream(20, 15)), "drift", Drift) if d.alarmed]
+    assert alarms
+    assert {d.stream for d in alarms} == {"quality:error"}
+    assert 16 * MINUTE <= alarms[0].to_ms <= 18 * MINUTE
+    assert alarms[0].at_ms >= alarms[0].to_ms + POLICY.wait_ms
+
+
+def test_without_a_reference_there_are_figures_and_no_alarm() -> None:
+    judge = Judge(BOUNDS)
+    outputs = run(judge, judge.empty(0), stream())
+    assert read(outputs, "metrics", Metric)
+    assert not read(outputs, "drift", Drift)
+
+
+@settings(max_examples=8)
+@given(st.sets(st.integers(1, 24)), st.sets(st.integers(1, 24), max_size=4))
+def test_cuts_into_steps_and_restarts_change_nothing(cuts: set[int], restarts: set[int]) -> None:
+    judge = Judge(BOUNDS)
+    events = stream(12, 16)
+    whole = [output.value for output in run(judge, started(judge), events)]
+    state, outputs = started(judge), []
+    edges = [0, *sorted(cuts | restarts), len(events)]
+    for low, high in pairwise(edges):
+        if low in restarts:
+            state = judge.load(0, judge.dump(state))
+        outputs += run(judge, state, events[low:high])
+    assert [output.value for output in outputs] == whole
+
+
+def test_dump_of_a_loaded_state_is_the_same_bytes() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge, AllocationSet(model="m", layer="canary", share=0.5, from_ms=0))
+    run(judge, state, stream())
+    body = judge.dump(state)
+    assert judge.dump(judge.load(0, body)) == body
+    with pytest.raises(ValueError, match="expected a snapshot"):
+        judge.load(0, b"something else")
+
+
+def test_panes_that_nothing_can_revise_are_forgotten_and_later_deltas_counted() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    run(judge, state, stream(30))
+    run(judge, state, [measures(0, 20_000, 500 * MINUTE), measures(0, 20_001, 502 * MINUTE)])
+    assert len(state.panes.models["m"].panes) <= 2 * BOUNDS.window_panes
+    scores, labels, subjects = columns(1, 5, 0.1)
+    lost = measures(0, 20_002, 503 * MINUTE, delta(10 * MINUTE, ledger_of(scores, labels, subjects)))
+    stepped = judge.step(state, batch(9, measures=[lost]), 0)
+    assert stepped.counters["lost_deltas"] == 1
+    assert not stepped.outputs
+
+
+def test_windows_are_the_sums_of_their_panes() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    for event in stream():
+        run(judge, state, [event])
+        for windows in (*state.panes.models["m"].windows.values(), state.panes.models["m"].live):
+            for key, window in windows.items():
+                total = Ledger()
+                for start in window.starts:
+                    total.add(state.panes.models["m"].panes[start][key].open().cells)
+                assert window.ledger.cells.items() <= total.cells.items()
+                assert window.ledger.get("n") == total.get("n")
+
+
+def test_unreadable_records_become_dead_letters() -> None:
+    judge = Judge(BOUNDS)
+    stepped = judge.step(judge.empty(0), batch(1, measures=[b"{"], trials=[b"\xff"], control=[b"?"]), 5)
+    letters = read(stepped.outputs, "dead-letters", DeadLetter)
+    assert [(letter.topic, letter.stage) for letter in letters] == [("trials", "judge"), ("measures", "judge")]
+    assert stepped.counters["unreadable_control"] == 1
+
+
+def test_trials_become_a_gate() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge, AllocationSet(model="m", layer="canary", share=0.5, from_ms=0, window_ms=1_000))
+    trials = [
+        Trial(
+            request_id=f"r{i}",
+            model="m",
+            layer="canary",
+            arm="challenger" if i % 2 else "champion",
+            subject=f"u{i}",
+            at_ms=10 * MINUTE + i,
+            value=1.0,
+            source=0,
+            step=1,
+        )
+        for i in range(10)
+    ]
+    outputs = judge.step(state, batch(1, trials=trials, measures=[measures(0, 1, 30 * MINUTE)]), 0).outputs
+    (gate,) = read(outputs, "gates", Gate)
+    assert (gate.n, gate.champions, gate.challengers) == (10, 5, 5)
+
+
+def test_replay_says_what_the_processor_says() -> None:
+    judge = Judge(BOUNDS)
+    outputs = run(judge, started(judge), stream(20, 15))
+    said = list(read(outputs, "drift", Drift))
+    at, scores, labels, homes = [], [], [], []
+    for t in range(10, 30):
+        s, y, subjects = columns(t, 60, 0.1 if t < 15 else 0.8)
+        at += [t * MINUTE + i for i in range(60)]
+        scores += s
+        labels += y
+        homes += [bucket(subject, "") for subject in subjects]
+    done = replay(reference(), BOUNDS, at_ms=at, scores=scores, labels=labels, buckets=homes)
+    assert [(a.stream, a.pane_ms) for a in done.alarms] == [
+        (d.stream, d.to_ms - MINUTE) for d in sorted(said, key=lambda d: (d.to_ms, d.stream)) if d.alarmed
+    ]
+    for name, verdict in done.last.items():
+        assert verdict == [d for d in said if d.stream == name][-1].evidence
+
+
+def test_bounds_read_detectors_from_plain_data_and_print_them() -> None:
+    bounds = JudgeBounds.model_validate({"detectors": [{"kind": "e_sr", "unit": "event"}, {"kind": "adwin"}]})
+    assert [detector.kind for detector in bounds.detectors] == ["e_sr", "adwin"]
+    assert JudgeBounds.model_validate_json(bounds.model_dump_json()) == bounds
+    assert msgspec.json.decode(bounds.model_dump_json())["detectors"][0]["unit"] == "event"
