@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -28,15 +29,15 @@ from tests.streams.join.histories import BOUNDS, History, histories, history
 SEEDS = int(os.environ.get("WEIR_JOIN_SEEDS", "150"))
 
 
-def processor_of(one: History) -> JoinProcessor:
-    return JoinProcessor(JoinBounds(**asdict(one.bounds)))
+def processor_of(one: History) -> JoinProcessor[None]:
+    return JoinProcessor(JoinBounds(**asdict(one.bounds)), None)
 
 
-def driver_of(one: History, seed: int, *, reload: bool = False) -> Driver:  # type: ignore[type-arg]
+def driver_of(one: History, seed: int, *, reload: bool = False) -> Driver[Any]:
     return Driver(processor_of(one), one, Random(seed), reload=Random(seed) if reload else None)
 
 
-def report_of(driver: Driver, *, in_flight: bool) -> Report:  # type: ignore[type-arg]
+def report_of(driver: Driver[Any], *, in_flight: bool) -> Report:
     return verify(
         driver.logs,
         driver.outputs["feedback"],
@@ -49,12 +50,12 @@ def report_of(driver: Driver, *, in_flight: bool) -> Report:  # type: ignore[typ
     )
 
 
-def assert_equal(driver: Driver, *, in_flight: bool = False) -> None:  # type: ignore[type-arg]
+def assert_equal(driver: Driver[Any], *, in_flight: bool = False) -> None:
     report = report_of(driver, in_flight=in_flight)
     assert report.ok, "\n".join([report.summary, *(mismatch.sentence for mismatch in report.mismatches)])
 
 
-def assert_conserved(driver: Driver) -> None:  # type: ignore[type-arg]
+def assert_conserved(driver: Driver[Any]) -> None:
     for part in driver.parts:
         for topic in INPUTS:
             classes = {name: count for name, count in part.counters.items() if name in CLASSES}
@@ -74,7 +75,7 @@ def comparable(one: History, seed: int) -> History:
         one = one.without(beyond)
 
 
-def last_revisions(driver: Driver) -> Mapping[Identity, tuple[object, ...]]:  # type: ignore[type-arg]
+def last_revisions(driver: Driver[Any]) -> Mapping[Identity, tuple[object, ...]]:
     last: dict[Identity, tuple[object, ...]] = {}
     for record in driver.outputs["feedback"]:
         one = decode(record.value or b"", Feedback)
@@ -83,7 +84,7 @@ def last_revisions(driver: Driver) -> Mapping[Identity, tuple[object, ...]]:  # 
     return last
 
 
-def run_compared(one: History, seed: int, *, every: int = 7) -> Driver:  # type: ignore[type-arg]
+def run_compared(one: History, seed: int, *, every: int = 7) -> Driver[Any]:
     """Run to the end; compare with the twin now and then on the way, conservation always."""
     driver = driver_of(one, seed)
     ticks = 0
