@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from schemas.control import Control, PolicySet
 from schemas.event import Input
@@ -62,8 +63,7 @@ class JoinBounds(Bounds):
         )
 
 
-@dataclass(slots=True)
-class Admitted:
+class Admitted(Struct, gc=False):
     """An event that belongs to E(r), the place of its record in the batch, and its (original) append time."""
 
     index: int

@@ -7,15 +7,14 @@ one whose identity has been taken over by another standing prediction appears as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from schemas.event import LabelValue
 from schemas.feedback import LabelKind, Status
 from schemas.inputs import Prediction
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """What is known of one standing prediction. `label` None and `kind` None mean that nothing has been said."""
 
     label: LabelValue | None = None
@@ -29,8 +28,7 @@ class Outcome:
 NOTHING = Outcome()
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(Struct, frozen=True, gc=False):
     """A standing prediction with its outcome and the last emitted revision's number (0: none was emitted)."""
 
     prediction: Prediction
@@ -38,8 +36,7 @@ class Counted:
     revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """One replacement. At least one side is given."""
 
     before: Counted | None

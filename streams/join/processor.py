@@ -8,7 +8,6 @@ order, duplication and batching of the records decide only about the revisions i
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -165,7 +164,7 @@ class _Step:
             policy = self.state.policies.in_force(event.model, event.at_ms)
             standing = Predicted(key, event, record.append_ms)
             case = Case(identity, standing, scope(event, record.append_ms, policy, self.bounds))
-            insort(request.cases, case, key=_identity)
+            request.cases = tuple(sorted((*request.cases, case), key=_identity)) if request.cases else (case,)
         if request.labels or request.signals:
             self.reclass(request)
         self.settle(request, case, self.seen_ms)
@@ -174,6 +173,8 @@ class _Step:
     def take_again(self, case: Case, key: str, event: Prediction, append_ms: int) -> bool:
         """Take another prediction of an identity, duplicate or conflict. True when another content or time stands."""
         standing = case.standing
+        if case.conflicts is None:
+            case.conflicts = {}
         held = standing if key == standing.key else case.conflicts.get(key)
         if held is None:
             self.counters["predictions.conflict"] += 1
@@ -204,7 +205,13 @@ class _Step:
         request = self.state.requests.get(event.request_id)
         if request is None:
             request = self.state.requests[event.request_id] = Request()
-        waiting: dict[str, Any] = request.labels if topic == "labels" else request.signals
+        waiting: dict[str, Any] | None = request.labels if topic == "labels" else request.signals
+        if waiting is None:
+            waiting = {}
+            if topic == "labels":
+                request.labels = waiting
+            else:
+                request.signals = waiting
         held: Waiting[Any] | None = waiting.get(key)
         if held is not None:
             self.counters[f"{topic}.duplicate"] += 1
@@ -243,7 +250,7 @@ class _Step:
 
     def reclass(self, request: Request) -> None:
         """Say anew of every label and signal of a request whether it counts."""
-        for topic, waiting in (("labels", request.labels), ("signals", request.signals)):
+        for topic, waiting in _heard(request):
             for held in waiting.values():
                 joined = held.kept or any(
                     stage(case.scope, held.event, held.append_ms) == COUNTS for case in request.cases
@@ -316,8 +323,9 @@ class _Step:
                 state.rearm(request_id, request, due_ms)
 
     def evict(self, request: Request) -> None:
-        for case in [case for case in request.cases if case.scope.evict_ms <= self.clock_ms]:
-            request.cases.remove(case)
+        gone = [case for case in request.cases if case.scope.evict_ms <= self.clock_ms]
+        request.cases = tuple(case for case in request.cases if case.scope.evict_ms > self.clock_ms)
+        for case in gone:
             for held in request.heard():
                 reached = stage(case.scope, held.event, held.append_ms)
                 if reached == COUNTS:
@@ -326,7 +334,7 @@ class _Step:
                     held.furthest = max(held.furthest, reached)
 
     def end(self, request_id: str, request: Request) -> None:
-        for topic, waiting in (("labels", request.labels), ("signals", request.signals)):
+        for topic, waiting in _heard(request):
             for key in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.clock_ms):
                 held = waiting.pop(key)
                 if held.joined:
@@ -362,6 +370,11 @@ def _content(event: Prediction | Label | Signal) -> tuple[int, bytes]:
 
 def _identity(case: Case) -> tuple[str, str]:
     return case.identity
+
+
+def _heard(request: Request) -> list[tuple[str, dict[str, Any]]]:
+    named = (("labels", request.labels), ("signals", request.signals))
+    return [(topic, waiting) for topic, waiting in named if waiting]
 
 
 def _raw(records: Records, index: int) -> tuple[bytes | None, bytes | None, Any]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
+
 from schemas.event import LabelValue
 from schemas.feedback import Status
 from schemas.inputs import Label, Prediction, Signal
@@ -25,8 +27,7 @@ ORPHAN, UNKNOWN_NAME, OUTSIDE_HORIZON, TOO_LATE, COUNTS = range(5)
 REASONS = ("orphan", "unknown_name", "outside_horizon", "too_late")
 
 
-@dataclass(slots=True)
-class Heard(Generic[HeardT]):
+class Heard(Struct, Generic[HeardT], gc=False):
     """An event of E(r): its event key, the content that stands, the least append time."""
 
     key: str
@@ -43,8 +44,7 @@ class Bounds:
     grace_ms: int
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(Struct, frozen=True, gc=False):
     """A standing prediction through its policy. All times are absolute and inclusive, except that a deadline has passed
     when clock ≥ it, and that the prediction leaves state when clock ≥ `evict_ms`.
     """
@@ -106,9 +106,12 @@ def known(scope: Scope, append_ms: int, bounds: Bounds) -> bool:
 
 
 def resolve(
-    scope: Scope, labels: Mapping[str, Heard[Label]], signals: Mapping[str, Heard[Signal]], clock_ms: int
+    scope: Scope,
+    labels: Mapping[str, Heard[Label]] | None,
+    signals: Mapping[str, Heard[Signal]] | None,
+    clock_ms: int,
 ) -> Outcome:
-    """Say what is known of a standing prediction at `clock_ms`."""
+    """Say what is known of a standing prediction at `clock_ms`, from what has been heard (by event key)."""
     if labels:
         explicit = _explicit(scope, labels)
         if explicit is not None:
@@ -120,7 +123,7 @@ def resolve(
             return implicit
     if policy.on_timeout == "unlabelled" or clock_ms < scope.provisional_ms:
         return NOTHING
-    if policy.exposure is not None and not _exposed(scope, signals, policy.exposure):
+    if policy.exposure is not None and not (signals and _exposed(scope, signals, policy.exposure)):
         return NOTHING
     if clock_ms >= scope.deadline_ms:
         return Outcome(policy.negative_label, "timeout", 1.0, "final")

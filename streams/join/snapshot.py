@@ -104,8 +104,8 @@ def dump_join(state: JoinState) -> bytes:
                     request_id,
                     request.due_ms,
                     [_dump_case(case) for case in request.cases],
-                    [_dump_waiting(held) for held in request.labels.values()],
-                    [_dump_waiting(held) for held in request.signals.values()],
+                    [_dump_waiting(held) for held in (request.labels or {}).values()],
+                    [_dump_waiting(held) for held in (request.signals or {}).values()],
                 )
                 for request_id, request in state.requests.items()
             ],
@@ -124,9 +124,9 @@ def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
         state.policies.add(decode(policy, JoinPolicy))
     for each in read.requests:
         request = Request()
-        request.cases = [_load_case(case, state, bounds) for case in each.cases]
-        request.labels = {held.key: _load_waiting(held, Label) for held in each.labels}
-        request.signals = {held.key: _load_waiting(held, Signal) for held in each.signals}
+        request.cases = tuple(_load_case(case, state, bounds) for case in each.cases)
+        request.labels = {held.key: _load_waiting(held, Label) for held in each.labels} or None
+        request.signals = {held.key: _load_waiting(held, Signal) for held in each.signals} or None
         state.requests[each.request_id] = request
         state.arm(each.request_id, request, each.due_ms)
     return state
@@ -171,7 +171,7 @@ def _dump_case(case: Case) -> _Case:
     standing = case.standing.event
     return _Case(
         _dump_predicted(case.standing),
-        [_dump_predicted(held) for held in case.conflicts.values()],
+        [_dump_predicted(held) for held in (case.conflicts or {}).values()],
         _dump_outcome(counted.outcome),
         counted.revision,
         _dump_outcome(case.said),
@@ -191,7 +191,7 @@ def _load_case(read: _Case, state: JoinState, bounds: Bounds) -> Case:
         (event.model, event.deployment),
         standing,
         scope(event, standing.append_ms, policy, bounds),
-        {held.key: _load_predicted(held) for held in read.conflicts},
+        {held.key: _load_predicted(held) for held in read.conflicts} or None,
         Counted(event, _load_outcome(read.outcome), read.revision),
         _load_outcome(read.said),
         said_of,

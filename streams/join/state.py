@@ -8,7 +8,8 @@ the heap holds (due_ms, request_id), and an entry that does not equal its reques
 request whose moment moves later stays and is looked at again then: a label that comes costs no heap operation.
 
 Memory. All is proportional to the admitted events of requests in state. A request leaves when its predictions have been
-evicted (`at_ms` + reach + grace) and its labels and signals have ended (`append_ms` + early label + grace).
+evicted (`at_ms` + reach + grace) and its labels and signals have ended (`append_ms` + early label + grace). The objects
+have no cycles and are hidden from Python's cycle collector (`gc=False`): walking them took half of the time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic
+
+from msgspec import Struct
 
 from schemas.inputs import Label, Prediction, Signal
 from streams.join.outcome import NOTHING, Counted, Outcome
@@ -46,8 +49,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
 """Kind of record → its classes. Of the first four each record read is in exactly one; `keys` counts beside them."""
 
 
-@dataclass(slots=True)
-class Predicted:
+class Predicted(Struct, gc=False):
     """A prediction of E(r): its event key, the content that stands, the least append time."""
 
     key: str
@@ -55,8 +57,7 @@ class Predicted:
     append_ms: int
 
 
-@dataclass(slots=True)
-class Waiting(Heard[HeardT], Generic[HeardT]):
+class Waiting(Heard[HeardT], Generic[HeardT], gc=False):
     """A label or signal in state.
 
     `raw` is the record as it came, while it is parked: its dead letter gives it back. `joined` is its class, `kept`
@@ -70,14 +71,13 @@ class Waiting(Heard[HeardT], Generic[HeardT]):
     furthest: int = 0
 
 
-@dataclass(slots=True)
-class Case:
+class Case(Struct, gc=False):
     """One identity. `said` was emitted last (revision `counted.revision`), of the prediction `said_of`."""
 
     identity: tuple[str, str]
     standing: Predicted
     scope: Scope
-    conflicts: dict[str, Predicted] = field(default_factory=dict)
+    conflicts: dict[str, Predicted] | None = None
     counted: Counted | None = None
     said: Outcome = NOTHING
     said_of: Prediction | None = None
@@ -91,19 +91,20 @@ class Case:
         return scope.deadline_ms if clock_ms < scope.deadline_ms else scope.evict_ms
 
 
-@dataclass(slots=True)
-class Request:
-    """E(r) and what follows from it. `cases` is ascending by identity."""
+class Request(Struct, gc=False):
+    """E(r) and what follows from it. `cases` is ascending by identity. None is an empty mapping, to save the room."""
 
     due_ms: int = -1
-    cases: list[Case] = field(default_factory=list)
-    labels: dict[str, Waiting[Label]] = field(default_factory=dict)
-    signals: dict[str, Waiting[Signal]] = field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+    labels: dict[str, Waiting[Label]] | None = None
+    signals: dict[str, Waiting[Signal]] | None = None
 
     def heard(self) -> Iterator[Waiting[Label] | Waiting[Signal]]:
         """Give every label and signal."""
-        yield from self.labels.values()
-        yield from self.signals.values()
+        if self.labels:
+            yield from self.labels.values()
+        if self.signals:
+            yield from self.signals.values()
 
     def next_due_ms(self, clock_ms: int, bounds: Bounds) -> int | None:
         """Give the true next moment; None when nothing is left."""
