@@ -23,12 +23,13 @@ class UnknownOutcome(WeirError):
 
 
 class Fenced(WeirError):
-    """Another process took this worker slot. Starting this one again would only take it back."""
+    """Another process took this worker slot, or the broker gave up this one's transaction: the two look alike."""
 
     def __init__(self, slot: str, detail: str) -> None:
         super().__init__(
-            f"another process now runs the worker slot {slot!r}: {detail}",
-            fix="run each slot once; give a second worker its own runtime.worker (WEIR_RUNTIME__WORKER)",
+            f"the worker slot {slot!r} is no longer this process's: {detail}",
+            fix="run each slot once, a second worker with its own runtime.worker (WEIR_RUNTIME__WORKER); "
+            "if this one was only slow or asleep (runtime.transaction_timeout_ms), start it again",
             code=FENCED,
         )
 

@@ -37,6 +37,14 @@ MESSAGE_BYTES = 1_000_000
 _log = structlog.get_logger()
 _rdkafka = logging.getLogger("librdkafka")
 _NO_ENTRY = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+_PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+)
+STABLE, HIGH = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
 
 Place = tuple[str, int]
 """Kafka's name of a topic, and a partition."""
@@ -130,7 +138,7 @@ def wait_for_kafka(settings: Settings, stop: threading.Event | None = None, *, t
     began = time.monotonic()
     while stop is None or not stop.is_set():
         try:
-            admin.list_topics(timeout=5)
+            admin.list_topics(timeout=2)
         except KafkaException as error:
             waited_s = time.monotonic() - began
             if timeout_s is not None and waited_s >= timeout_s:
@@ -221,24 +229,17 @@ def topic_identity(admin: AdminClient, topic: str) -> str:
 
 def earliest(admin: AdminClient, places: Sequence[Place]) -> dict[Place, int]:
     """Give the first offset that is still there, of each place."""
-    return _offsets(admin, places, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+    return _offsets(admin, places, OffsetSpec.earliest(), (HIGH,), 30.0)[0]
 
 
-def ends(admin: AdminClient, places: Sequence[Place], timeout_s: float = 5.0) -> dict[Place, tuple[int, int]]:
+def ends(admin: AdminClient, places: Sequence[Place], patience_s: float = 30.0) -> dict[Place, tuple[int, int]]:
     """Give (last stable offset, high watermark) of each place, asked at once.
 
-    They differ while somebody's transaction is open. Raises `KafkaException` when a broker does not answer.
+    They differ while somebody's transaction is open. Raises `KafkaException` when a broker does not answer, or still
+    has no leader for a partition after `patience_s`.
     """
-    if not places:
-        return {}
-    asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
-    stable = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_s)
-    high = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout_s)
-    highs = {(tp.topic, tp.partition): future.result().offset for tp, future in high.items()}
-    return {
-        (tp.topic, tp.partition): (future.result().offset, highs[tp.topic, tp.partition])
-        for tp, future in stable.items()
-    }
+    stable = _offsets(admin, places, OffsetSpec.latest(), (STABLE, HIGH), patience_s)
+    return {place: (stable[0][place], stable[1][place]) for place in places}
 
 
 def lags(settings: Settings, stage: str, inputs: Sequence[str], admin: AdminClient | None = None) -> dict[Place, int]:
@@ -266,12 +267,29 @@ def reason(error: BaseException) -> str:
     return f"{inner.str()} ({inner.name()})" if isinstance(inner, KafkaError) else str(error)
 
 
-def _offsets(admin: AdminClient, places: Sequence[Place], spec: OffsetSpec, level: IsolationLevel) -> dict[Place, int]:
+def _offsets(
+    admin: AdminClient,
+    places: Sequence[Place],
+    spec: OffsetSpec,
+    levels: Sequence[IsolationLevel],
+    patience_s: float,
+) -> list[dict[Place, int]]:
+    """Ask for all places at every isolation level at once; again while the answer is one that passes."""
     if not places:
-        return {}
+        return [{} for _ in levels]
+    deadline = time.monotonic() + patience_s
     asked = {TopicPartition(*place): spec for place in places}
-    answered = admin.list_offsets(asked, isolation_level=level, request_timeout=30)
-    return {(tp.topic, tp.partition): future.result().offset for tp, future in answered.items()}
+    while True:
+        answers = [admin.list_offsets(asked, isolation_level=level, request_timeout=5) for level in levels]
+        try:
+            return [
+                {(tp.topic, tp.partition): future.result().offset for tp, future in answer.items()}
+                for answer in answers
+            ]
+        except KafkaException as error:  # a partition that was just created may have no leader yet
+            if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _partition_counts(admin: AdminClient, settings: Settings) -> dict[str, int]:

@@ -219,7 +219,7 @@ class Restorer(Generic[StateT]):
     def _last_recorded(self, partition: int) -> Committed:
         """Nothing is committed: `steps` says whether that is because nothing ever was."""
         topic = topic_name(self._settings.namespace, "steps")
-        stable, high = kafka.ends(self._admin, [(topic, partition)], timeout_s=30)[topic, partition]
+        stable, high = kafka.ends(self._admin, [(topic, partition)])[topic, partition]
         last = Committed(0, {})
         if min(stable, high) > kafka.earliest(self._admin, [(topic, partition)])[topic, partition]:
             for _, step in self._recorded(partition, 0, None):
@@ -238,7 +238,7 @@ class Restorer(Generic[StateT]):
         patience = _Patience(f"step {number} of partition {partition} in `steps`")
         while True:
             self._alive()
-            for message in reader.consume(1_000, 0.1):
+            for message in _draw(reader, 1_000):
                 error = message.error()
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF and number is None:
@@ -280,7 +280,7 @@ class _Inputs:
         patience = _Patience(f"inputs of partition {self._partition} up to {dict(vector)}")
         while any(self._read[name] < offset for name, offset in vector.items() if name in self._read):
             self._alive()
-            for message in self._reader.consume(10_000, 0.1):
+            for message in _draw(self._reader, 10_000):
                 patience.renew()
                 self._keep(message)
             patience.check()
@@ -322,6 +322,11 @@ class _Patience:
                 f"nothing came for {PATIENCE_S:g} s while reading {self._what}",
                 fix="see whether the brokers of these partitions are up and whether a transaction is left open there",
             )
+
+
+def _draw(reader: Consumer, limit: int) -> list[Message]:
+    """Give what there is, waiting a little for the first: `consume` alone waits for the limit or the whole time."""
+    return (first := reader.consume(1, 0.1)) and first + reader.consume(limit, 0)
 
 
 def append(records: Records, message: Message) -> None:

@@ -242,9 +242,10 @@ class Worker(Generic[StateT]):
                 due = self._with_ticks(due, now)
             if due or (self._virtual and self._past_markers()):
                 self._transact(due)
+            self._snapshot_due(now)
             if now - self._second_at >= TICK_S:
                 self._second_at = now
-                self._once_a_second(now)
+                self._once_a_second()
 
     def _gather(self) -> None:
         limit = self.settings.runtime.batch_events
@@ -316,7 +317,7 @@ class Worker(Generic[StateT]):
                 if name != CONTROL and part.at.clock.seen.get(name, -1) < moment_ms and not part.gathered[name]:
                     asked[self._topic[name], part.number] = part, name
         try:
-            ends = kafka.ends(self._admin, list(asked))
+            ends = kafka.ends(self._admin, list(asked), patience_s=0)
         except KafkaException as error:
             _log.warning("ends_unknown", reason=kafka.reason(error), effect="the clock stays")
             return
@@ -404,15 +405,10 @@ class Worker(Generic[StateT]):
 
     # --- upkeep
 
-    def _once_a_second(self, now: float) -> None:
+    def _once_a_second(self) -> None:
         self._look()
         if not self._virtual:
             self._balance()
-        if self._writing is not None and self._writing.done():
-            self._wait_written()
-        for part in self._running.values():
-            if now >= part.snapshot_at and part.at.step > part.snapshot_step and self._writing is None:
-                self._snapshot(part)
 
     def _look(self) -> None:
         """Show where every partition stands."""
@@ -447,9 +443,18 @@ class Worker(Generic[StateT]):
                     self._consumer.resume(place)
                     part.paused.discard(name)
 
+    def _snapshot_due(self, now: float) -> None:
+        """Snapshot at most one partition, the one that waits longest, when the last file is written."""
+        if self._writing is not None and self._writing.done():
+            self._wait_written()
+        part = min(self._running.values(), key=lambda part: part.snapshot_at, default=None)
+        if part is not None and part.snapshot_at <= now and self._writing is None:
+            self._snapshot(part)
+
     def _snapshot(self, part: _Running[StateT]) -> None:
         """Dump the state here, between two steps, and write it in another thread."""
         at = part.at
+        part.snapshot_at = time.monotonic() + self.settings.runtime.snapshot_s
         if at.step == part.snapshot_step:
             return
         header = Header(
@@ -466,7 +471,6 @@ class Worker(Generic[StateT]):
         )
         self._writing = self._writer.submit(self._snapshots.write, Snapshot(header, self.processor.dump(at.state)))
         part.snapshot_step = at.step
-        part.snapshot_at = time.monotonic() + self.settings.runtime.snapshot_s
 
     def _wait_written(self) -> None:
         """Take the result of the last write. A failure (a full disk) is said and survived: the log has everything."""

@@ -11,7 +11,6 @@ import hashlib
 import heapq
 import json
 import os
-import random
 import signal
 import sys
 import threading
@@ -32,8 +31,8 @@ class Counts:
 
 
 class Counting:
-    stage = "join"
-    inputs = ("predictions", "labels", "control")
+    stage: str = "join"
+    inputs: tuple[str, ...] = ("predictions", "labels", "control")
 
     def __init__(self, version: str = "1", wide: int = 0) -> None:
         self.version = version
@@ -54,7 +53,8 @@ class Counting:
                 state.chain = hashlib.sha256(f"{state.chain}{name}{offset}{append_ms}".encode() + body).hexdigest()
                 where = f"{name}/{batch.partition}/{offset}"
                 if name != "control":
-                    outputs.append(Output("feedback", where.encode(), body, headers=(("clock", str(clock_ms).encode()),)))
+                    stamp = ("clock", str(clock_ms).encode())
+                    outputs.append(Output("feedback", where.encode(), body, headers=(stamp,)))
                 if body.startswith(b"due:"):
                     heapq.heappush(state.timers, (int(body[4:]), where))
         while state.timers and state.timers[0][0] <= clock_ms:
@@ -94,7 +94,7 @@ def die_at(point: str, countdown: int) -> None:
     owner, name = {
         "step": (worker.Worker, "_step"),
         "sent": (transaction.Transactions, "commit"),
-        "committed": (worker.Worker, "_once_a_second"),
+        "committed": (worker.Worker, "_snapshot_due"),
         "gathered": (worker.Worker, "_keep"),
         "snapshot": (worker.Worker, "_snapshot"),
         "restoring": (worker.Worker, "_alive"),
@@ -121,19 +121,18 @@ class _HalfwayProducer:
 def main() -> int:
     """Run a worker with the settings in the first argument; the second says where to die (`point:countdown`)."""
     from schemas.errors import WeirError
-    from streams.runtime import transaction
+    from streams.runtime import kafka
     from streams.runtime.worker import Worker
 
     settings = Settings(**json.loads(sys.argv[1]))
     point, _, countdown = (sys.argv[2] if len(sys.argv) > 2 else "").partition(":")
     if point == "halfway":
-        make = transaction.kafka.make_producer
-        transaction.kafka.make_producer = lambda *given: _HalfwayProducer(make(*given), int(countdown))  # type: ignore[assignment,return-value]
+        make: Callable[..., Any] = kafka.make_producer
+        vars(kafka)["make_producer"] = lambda *given: _HalfwayProducer(make(*given), int(countdown))
     elif point:
         die_at(point, int(countdown))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    random.seed(0)
     try:
         Worker(Counting(), settings, stop=stop).run()
     except WeirError as error:

@@ -1,0 +1,60 @@
+"""Topics as planned, or a clear refusal; what correctness rests on cannot be set aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import WeirError
+from schemas.settings import Settings
+from services.local.kafka import LocalKafka
+from streams.runtime import kafka as ours
+from tests.streams.runtime.harness import configuration
+
+
+def test_what_correctness_rests_on_wins_over_properties() -> None:
+    tampered = {"isolation.level": "read_uncommitted", "partitioner": "random", "linger.ms": "77"}
+    settings = Settings(namespace="a", kafka={"properties": tampered})
+    producer = ours.producer_properties(settings, "x", ours.transactional_id(settings, "join"))
+    consumer = ours.consumer_properties(settings, "x", ours.group_id("a", "join"))
+    assert (producer["partitioner"], producer["linger.ms"]) == ("murmur2_random", "77")
+    assert producer["transactional.id"] == "a.join.0"
+    assert consumer["isolation.level"] == "read_committed"
+
+
+@pytest.mark.kafka
+def test_topics_are_created_once(kafka: LocalKafka, tmp_path: Path) -> None:
+    settings = Settings(**configuration(kafka.bootstrap, tmp_path, partitions=3))
+    created = ours.ensure_topics(settings)
+    assert f"{settings.namespace}.predictions" in created
+    assert ours.ensure_topics(settings) == []
+
+
+@pytest.mark.kafka
+def test_wrong_partition_count_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
+    given = configuration(kafka.bootstrap, tmp_path)
+    ours.ensure_topics(Settings(**given))
+    with pytest.raises(WeirError, match=r"predictions: 2 partitions, expected 3"):
+        ours.ensure_topics(Settings(**{**given, "partitions": 3}))
+
+
+@pytest.mark.kafka
+def test_wrong_timestamp_type_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
+    given = configuration(kafka.bootstrap, tmp_path)
+    ours.ensure_topics(Settings(**given))
+    with pytest.raises(WeirError, match=r"labels: message.timestamp.type=LogAppendTime, expected CreateTime"):
+        ours.ensure_topics(Settings(**{**given, "clock": "virtual"}))
+
+
+@pytest.mark.kafka
+def test_missing_topic_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
+    settings = Settings(**configuration(kafka.bootstrap, tmp_path))
+    with pytest.raises(WeirError, match=r"steps: missing(.|\n)*weir topics apply"):
+        ours.check_topics(settings, ["steps"])
+
+
+def test_kafka_that_is_not_there_is_waited_for_and_named() -> None:
+    settings = Settings(namespace="a", kafka={"bootstrap": "127.0.0.1:1"})
+    with pytest.raises(WeirError, match=r"127.0.0.1:1 did not answer"):
+        ours.wait_for_kafka(settings, timeout_s=0)
