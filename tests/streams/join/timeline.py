@@ -15,6 +15,7 @@ from schemas.event import decode
 from schemas.feedback import Feedback
 from schemas.records import DeadLetter
 from streams.join.admission import JoinBounds
+from streams.join.chained import Chained
 from streams.join.processor import JoinMeasureState, JoinProcessor
 from streams.runtime.processor import Batch, Output, Processor, Records
 
@@ -64,9 +65,9 @@ def clock(ms: int) -> Row:
 class Player:
     """Feeds rows to one partition, a step each."""
 
-    def __init__(self, bounds: JoinBounds = BOUNDS) -> None:
-        self.processor: JoinProcessor[None] = JoinProcessor(bounds)
-        checked: Processor[JoinMeasureState[None]] = self.processor
+    def __init__(self, bounds: JoinBounds = BOUNDS, chained: Chained[Any] | None = None) -> None:
+        self.processor: JoinProcessor[Any] = JoinProcessor(bounds, chained)
+        checked: Processor[JoinMeasureState[Any]] = self.processor
         self.state = checked.empty(0)
         self.outputs: list[Output] = []
         self.offsets = dict.fromkeys(TOPICS.values(), 0)
