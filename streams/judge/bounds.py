@@ -62,5 +62,5 @@ class JudgeBounds(BaseModel):
 
     @property
     def reference_delta(self) -> float:
-        """The probability with which a reference's rates may lie outside their radius."""
-        return min(self.budget * self.reference_share, 0.5)
+        """The probability with which a reference's rates may lie outside their radius (at most 5 %)."""
+        return min(self.budget * self.reference_share, 0.05)
