@@ -41,6 +41,8 @@ from services.record.columns import Column, as_json, columns_of
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
 
+__all__ = ["EVENTS", "POSITION", "SCHEMA_VERSION", "Table", "connect", "migrate", "table_of"]
+
 SCHEMA_VERSION = 1
 
 EVENTS: dict[str, Any] = {
