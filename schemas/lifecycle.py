@@ -69,19 +69,34 @@ class Approval(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Deployment(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A version that takes `weight` of the primary traffic, or shadows (weight 0)."""
+    """A version that takes `weight` of the primary traffic, or shadows (weight 0).
+
+    `arm` is what its predictions are tagged with in the rollout's layer (see `Promote`); empty: no tag.
+    """
 
     deployment: Name
     version: str
     weight: Share
     role: Role = "primary"
     artifact: str = ""
+    arm: str = ""
 
 
 class Promote(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The desired state of one endpoint, keyed by it (compacted). A higher `revision` replaces a lower one.
 
     Serving converges to it and reports `RolloutStatus`. Primary weights sum to 1. `salt` enters the traffic hash.
+
+    **Stages** of a rollout, and what they hold: `shadow` (the champion takes all traffic, the challenger has the role
+    shadow), `canary` (both are primary; the challenger's weight is its share), `full` (the challenger alone, now the
+    champion), `rollback` (the champion alone: the rollout was refused or ended). A record of an operator may leave
+    `stage` and `rollout_id` empty.
+
+    **Layer.** In the stages `shadow` and `canary` each deployment has an `arm` (`champion` or `challenger`) and the
+    layer is named `f"{stage}:{rollout_id}"`. Serving tags every prediction of a deployment with an `arm`, shadows
+    included, with `experiments = {layer: arm}`; a deployment without an `arm` gets no tag. The weight is not part of
+    the name: a stage with other weights is another `AllocationSet` of the same layer. Without an `AllocationSet`,
+    which `decide` sends before a canary's first record, `judge` compares nothing.
     """
 
     endpoint: Name
@@ -133,9 +148,17 @@ class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     - `min_quality`: {metric: lowest acceptable value}; a closed metric whose interval lies wholly below it is a cause.
     - `retrain_on`: streams (prefixes) whose drift alarm is a cause: `quality`, `score`, `feature`.
     - `window_ms`: how far back the training window reaches. `settle_ms`: how long after the cause to wait before
-      the retrain event leaves, so that labels of the new regime are in the window.
-    - gates: `alpha` is the error of promotion over the whole rollout, `alpha_rollback` that of rollback; `margin` is
-      the loss of value that is tolerated (non-inferiority) in canary; shadow requires superiority by `shadow_margin`.
+      the retrain event leaves, so that labels of the new regime are in the window. `cooldown_ms`: the least time
+      between two retrain events. `train_timeout_ms`: after that without a candidate the run counts as failed.
+    - gates: `alpha` is the error of promotion over the whole rollout (promotion needs every gate at `alpha`),
+      `alpha_rollback` that of ending a good one, split evenly over the two gates; `margin` is the loss of value that
+      is tolerated (non-inferiority) in canary; shadow requires superiority by `shadow_margin`. `min_subjects` are
+      counted before a gate may pass; a gate may fail before. A stage without a conclusion after `max_shadow_ms` or
+      `max_canary_ms` ends the rollout, or with `on_inconclusive = "hold"` waits for a person.
+    - lifetime: `max_lifetime_alpha` bounds the sum of `alpha` over all candidates tested (the expected number of
+      false promotions), `max_margin_sum` the sum of margins conceded since the last proven superiority. Past either
+      a rollout waits for a person at every stage.
+    - `resolve_after_ms`: how long a stream must be without an alarm before its alert is resolved.
     """
 
     model: Name
@@ -157,3 +180,7 @@ class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     max_shadow_ms: int = 30 * 86_400_000
     max_canary_ms: int = 30 * 86_400_000
     on_inconclusive: Literal["hold", "reject"] = "reject"
+    train_timeout_ms: int = 6 * 3_600_000
+    max_lifetime_alpha: float = 1.0
+    max_margin_sum: float = 0.1
+    resolve_after_ms: int = 3_600_000
