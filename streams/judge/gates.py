@@ -3,7 +3,8 @@
 **Unit.** A subject, when it is new to the layer: its arm is that of its first trial and its value the mean of that
 arm's trials within a fixed window from there, taken when every label due in the window has had its time. A sticky
 subject's later requests are no fresh randomisation: they are left out. A subject that first appeared before the shares
-held, or between two stages, is burned.
+held, or between two stages, is burned; an `AllocationSet` with share 0, from the moment the weights change, says
+"between".
 
 **Canary.** A subject gets the challenger with the known probability π, whatever else happens. With A = 1 for the
 challenger, v its value and c a number fixed before (the mean value of the units so far),
