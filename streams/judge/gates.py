@@ -42,6 +42,8 @@ from schemas.measures import Gate, Trial
 from streams.judge.betting import Wealth
 
 SHADOW = "shadow:"
+GATES = 2
+"""The gates of a rollout, shadow and canary: the error of ending a good one is split evenly over them."""
 WaitMs = Callable[[int], int]
 """From a prediction's time to how long after it the last label due may come."""
 
@@ -201,7 +203,8 @@ class Layer:
         counts = self.counts
         n = counts.pairs if self.paired else counts.champions + counts.challengers
         bar = policy.shadow_margin if self.paired else -policy.margin
-        low, high = self.wealth.limits(policy.alpha, policy.alpha_rollback) if n else (None, None)
+        alpha_rollback = policy.alpha_rollback / GATES  # either gate alone may end a rollout
+        low, high = self.wealth.limits(policy.alpha, alpha_rollback) if n else (None, None)
         seen = n + counts.burned + len(self.open)
         key = f"{self.model}\n{self.name}\n{n}\n{counts.burned}\n{clock_ms}"
         effect = counts.difference_sum / n if n else None
@@ -214,7 +217,7 @@ class Layer:
             low=low,
             high=high,
             alpha=policy.alpha,
-            alpha_rollback=policy.alpha_rollback,
+            alpha_rollback=alpha_rollback,
             bar=bar,
             e_above=self.wealth.e_above(bar),
             e_below=self.wealth.e_below(bar),
