@@ -1,6 +1,6 @@
 """The fast join equals its naive twin: on any history, in any order of reading, through any snapshot.
 
-`WEIR_JOIN_SEEDS=3000 pytest tests/streams/join/test_equality.py -k seeds` looks much further.
+`WEIR_JOIN_SEEDS=5000 HYPOTHESIS_PROFILE=explore pytest --timeout 3600 tests/streams/join/test_equality.py` goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from streams.runtime.processor import Batch, Records
 from tests.streams.join.driver import END_MS, Driver
 from tests.streams.join.histories import BOUNDS, History, histories, history
 
-SEEDS = int(os.environ.get("WEIR_JOIN_SEEDS", "150"))
+SEEDS = int(os.environ.get("WEIR_JOIN_SEEDS", "400"))
+EXAMPLES = settings.default.max_examples if settings.default else 100  # 100, or what the profile says
 
 
 def processor_of(one: History) -> JoinProcessor[None]:
@@ -98,13 +99,13 @@ def run_compared(one: History, seed: int, *, every: int = 7) -> Driver[Any]:
     return driver
 
 
-@settings(max_examples=60)
+@settings(max_examples=EXAMPLES)
 @given(one=histories(), seed=st.integers(0, 2**16))
 def test_fast_path_equals_its_twin(one: History, seed: int) -> None:
     run_compared(comparable(one, seed), seed)
 
 
-@settings(max_examples=30)
+@settings(max_examples=EXAMPLES // 2)
 @given(one=histories(requests=1, events=8), seeds=st.tuples(st.integers(0, 99), st.integers(100, 199)))
 def test_any_batching_gives_the_same_last_revisions(one: History, seeds: tuple[int, int]) -> None:
     for seed in seeds:
@@ -113,7 +114,7 @@ def test_any_batching_gives_the_same_last_revisions(one: History, seeds: tuple[i
     assert last_revisions(first) == last_revisions(second)
 
 
-@settings(max_examples=30)
+@settings(max_examples=EXAMPLES // 2)
 @given(one=histories(), seed=st.integers(0, 2**16))
 def test_a_snapshot_in_between_changes_nothing(one: History, seed: int) -> None:
     plain, reloaded = driver_of(one, seed), driver_of(one, seed, reload=True)
@@ -123,7 +124,7 @@ def test_a_snapshot_in_between_changes_nothing(one: History, seed: int) -> None:
         assert [step.stepped for step in part.steps] == [step.stepped for step in other.steps]
 
 
-@settings(max_examples=20)
+@settings(max_examples=EXAMPLES // 3)
 @given(one=histories(), seed=st.integers(0, 2**16))
 def test_recorded_steps_taken_again_give_the_same_bytes(one: History, seed: int) -> None:
     driver = driver_of(one, seed)
@@ -146,6 +147,14 @@ def test_fast_path_equals_its_twin_on_larger_histories(block: int) -> None:
         except Exception as error:
             error.add_note(f"seed {seed}")
             raise
+
+
+def test_requests_that_outlive_their_state_harm_nobody_else() -> None:
+    beyond = 0
+    for seed in range(20):
+        driver = run_compared(history(Random(seed), requests=8, events=100), seed, every=50)
+        beyond += report_of(driver, in_flight=False).beyond
+    assert beyond > 0
 
 
 def test_virtual_namespace_takes_policies_from_the_past() -> None:
