@@ -23,7 +23,7 @@ from streams.join.chained import Chained, ChainedT
 from streams.join.dead import Origin, dead_letter
 from streams.join.outcome import NOTHING, Change, Counted
 from streams.join.policies import too_late
-from streams.join.resolve import COUNTS, REASONS, known, resolve, scope, stage
+from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, scope, stage
 from streams.join.revise import differs, feedback, was
 from streams.join.snapshot import dump_join, dump_pair, load_join, load_pair
 from streams.join.state import Case, JoinState, Predicted, Request, Waiting
@@ -226,12 +226,15 @@ class _Step:
                 return
             self.reclass(request)
             for case in request.cases:
+                case.evidence = None
                 self.settle(request, case, self.seen_ms)
         else:
             held = waiting[key] = Waiting(key, event, record.append_ms, records.offsets[index], None)
             for case in request.cases:
                 if stage(case.scope, event, record.append_ms) == COUNTS:
                     held.joined = True
+                    if case.evidence is not None:
+                        case.evidence.add(case.scope, held)
                     self.settle(request, case, self.seen_ms)
             if held.joined:
                 self.counters[f"{topic}.joined"] += 1
@@ -247,6 +250,7 @@ class _Step:
         standing = case.standing
         policy = self.state.policies.in_force(standing.event.model, standing.event.at_ms)
         case.scope = scope(standing.event, standing.append_ms, policy, self.bounds)
+        case.evidence = None
 
     def reclass(self, request: Request) -> None:
         """Say anew of every label and signal of a request whether it counts."""
@@ -264,7 +268,12 @@ class _Step:
     def settle(self, request: Request, case: Case, clock_ms: int) -> None:
         """Resolve a case at `clock_ms`; emit, count and tell what follows."""
         prediction = case.standing.event
-        outcome = resolve(case.scope, request.labels, request.signals, clock_ms)
+        evidence = case.evidence
+        if evidence is None and (request.labels or request.signals):
+            evidence = gather(case.scope, request.labels, request.signals)
+            if request.many:
+                case.evidence = evidence
+        outcome = conclude(case.scope, evidence, clock_ms)
         before = case.counted
         revision = 0 if before is None else before.revision
         said = case.said

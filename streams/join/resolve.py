@@ -1,13 +1,14 @@
 """The verdict on one standing prediction: a pure function of what has been heard, the policy and the clock.
 
 `Scope` is a standing prediction seen through its policy: every window as two absolute times, worked out once, because a
-label is held against it many times. `stage` says how far a label or signal comes with it; `resolve` says what is known.
-docs/join.md is the specification, and its numbers (explicit, implicit, silence) name the functions here.
+label is held against it many times. `stage` says how far a label or signal comes with it. `resolve` gathers what counts
+into `Evidence` and concludes from that; evidence can be kept and added to, so that a request with very many events (a
+client that sends one id for all) costs no more per event than others. docs/join.md is the specification.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -105,69 +106,98 @@ def known(scope: Scope, append_ms: int, bounds: Bounds) -> bool:
     return append_ms < scope.evict_ms and scope.append_ms < append_ms + bounds.early_label_ms + bounds.grace_ms
 
 
-def resolve(
-    scope: Scope,
-    labels: Mapping[str, Heard[Label]] | None,
-    signals: Mapping[str, Heard[Signal]] | None,
-    clock_ms: int,
-) -> Outcome:
-    """Say what is known of a standing prediction at `clock_ms`, from what has been heard (by event key)."""
+class Evidence(Struct, gc=False):
+    """What the counted events of a request amount to for one standing prediction; grows by one event at a time.
+
+    `voices` is, per source, the label that speaks or keeps it silent; `first_ms` is, per rule of `attribution`, the
+    least time of a signal that matches; `exposed` says whether the signal that `exposure` names is there.
+    """
+
+    voices: dict[str, Heard[Label]]
+    first_ms: list[int | None]
+    exposed: bool
+
+    def add(self, scope: Scope, heard: Heard[Label] | Heard[Signal]) -> None:
+        """Take up an event that counts."""
+        event = heard.event
+        at_ms = event.at_ms
+        if type(event) is Label:
+            other = self.voices.get(event.source)
+            if other is None or (other.event.at_ms, other.key) < (at_ms, heard.key):
+                self.voices[event.source] = heard  # type: ignore[assignment]
+            return
+        assert type(event) is Signal
+        policy = scope.policy
+        for index, rule in enumerate(policy.attribution):
+            if event.signal == rule.signal and compares(rule, event.value):
+                within = rule.within_ms is None or at_ms <= scope.at_ms + rule.within_ms
+                first_ms = self.first_ms[index]
+                if within and (first_ms is None or at_ms < first_ms):
+                    self.first_ms[index] = at_ms
+        if event.signal == policy.exposure:
+            self.exposed = True
+
+
+Labels = Mapping[str, Heard[Label]] | None
+Signals = Mapping[str, Heard[Signal]] | None
+
+
+def gather(scope: Scope, labels: Labels, signals: Signals) -> Evidence:
+    """Weigh everything that has been heard, by event key; what does not count is passed over."""
+    evidence = Evidence({}, [None] * len(scope.policy.attribution), False)
     if labels:
-        explicit = _explicit(scope, labels)
-        if explicit is not None:
-            return explicit
+        for label in labels.values():
+            if stage(scope, label.event, label.append_ms) == COUNTS:
+                evidence.add(scope, label)
+    if signals:
+        for signal in signals.values():
+            if stage(scope, signal.event, signal.append_ms) == COUNTS:
+                evidence.add(scope, signal)
+    return evidence
+
+
+def resolve(scope: Scope, labels: Labels, signals: Signals, clock_ms: int) -> Outcome:
+    """Say what is known of a standing prediction at `clock_ms`, from what has been heard."""
+    evidence = gather(scope, labels, signals) if labels or signals else None
+    return conclude(scope, evidence, clock_ms)
+
+
+def conclude(scope: Scope, evidence: Evidence | None, clock_ms: int) -> Outcome:
+    """Say what is known of a standing prediction at `clock_ms`, from the evidence (None: nothing was heard)."""
     policy = scope.policy
-    if signals and policy.attribution:
-        implicit = _implicit(scope, signals, clock_ms)
-        if implicit is not None:
-            return implicit
+    if evidence is not None:
+        said = _speaking(evidence.voices, policy.precedence) if evidence.voices else None
+        if said is not None:
+            event = said.event
+            label: Any = event.label  # an assertion has one: `Label` checks it
+            return Outcome(label, "explicit", event.confidence, "final", 0.0, event.at_ms)
+        for rule, first_ms in zip(policy.attribution, evidence.first_ms, strict=True):
+            if first_ms is not None:
+                status: Status = "final" if clock_ms >= scope.deadline_ms else "provisional"
+                return Outcome(rule.label, "implicit", rule.weight, status, 0.0, first_ms)
     if policy.on_timeout == "unlabelled" or clock_ms < scope.provisional_ms:
         return NOTHING
-    if policy.exposure is not None and not (signals and _exposed(scope, signals, policy.exposure)):
+    if policy.exposure is not None and not (evidence is not None and evidence.exposed):
         return NOTHING
     if clock_ms >= scope.deadline_ms:
         return Outcome(policy.negative_label, "timeout", 1.0, "final")
     return Outcome(policy.negative_label, "timeout", 1.0, "provisional", policy.p_fake_negative)
 
 
-def _explicit(scope: Scope, labels: Mapping[str, Heard[Label]]) -> Outcome | None:
-    last: dict[str, Heard[Label]] = {}
-    for heard in labels.values():
-        event = heard.event
-        if stage(scope, event, heard.append_ms) == COUNTS:
-            other = last.get(event.source)
-            if other is None or (other.event.at_ms, other.key) < (event.at_ms, heard.key):
-                last[event.source] = heard
-    speaking = [heard for heard in last.values() if heard.event.op == "assert"]
-    if not speaking:
-        return None
-    said = speaking[0]
-    if len(speaking) > 1:
-        said = max(speaking, key=lambda heard: (heard.event.at_ms, heard.key))
-        for source in scope.policy.precedence:
-            if source in last and last[source].event.op == "assert":
-                said = last[source]
-                break
-    event = said.event
-    label: Any = event.label  # an assertion has one: `Label` checks it
-    return Outcome(label, "explicit", event.confidence, "final", 0.0, event.at_ms)
-
-
-def _implicit(scope: Scope, signals: Mapping[str, Heard[Signal]], clock_ms: int) -> Outcome | None:
-    counted = [heard.event for heard in signals.values() if stage(scope, heard.event, heard.append_ms) == COUNTS]
-    if not counted:
-        return None
-    for rule in scope.policy.attribution:
-        last_ms = scope.horizon_ms if rule.within_ms is None else min(scope.horizon_ms, scope.at_ms + rule.within_ms)
-        times = [
-            event.at_ms
-            for event in counted
-            if event.signal == rule.signal and event.at_ms <= last_ms and compares(rule, event.value)
-        ]
-        if times:
-            status: Status = "final" if clock_ms >= scope.deadline_ms else "provisional"
-            return Outcome(rule.label, "implicit", rule.weight, status, 0.0, min(times))
-    return None
+def _speaking(voices: Mapping[str, Heard[Label]], precedence: Sequence[str]) -> Heard[Label] | None:
+    """Choose among the sources that are not silent."""
+    if len(voices) > 1:
+        for source in precedence:
+            voice = voices.get(source)
+            if voice is not None and voice.event.op == "assert":
+                return voice
+    said = None
+    for voice in voices.values():
+        if voice.event.op == "assert" and (
+            said is None or (said.event.at_ms, said.key) < (voice.event.at_ms, voice.key)
+        ):
+            said = voice
+    return said
 
 
 def compares(rule: Attribution, value: float | None) -> bool:
@@ -194,13 +224,6 @@ def compares(rule: Attribution, value: float | None) -> bool:
             return value >= asked
         case "eq":
             return value == asked
-
-
-def _exposed(scope: Scope, signals: Mapping[str, Heard[Signal]], name: str) -> bool:
-    return any(
-        heard.event.signal == name and stage(scope, heard.event, heard.append_ms) == COUNTS
-        for heard in signals.values()
-    )
 
 
 def same_label(one: LabelValue | None, other: LabelValue | None) -> bool:

@@ -24,8 +24,10 @@ from msgspec import Struct
 from schemas.inputs import Label, Prediction, Signal
 from streams.join.outcome import NOTHING, Counted, Outcome
 from streams.join.policies import PolicyBook
-from streams.join.resolve import Bounds, Heard, HeardT, Scope
+from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope
 from streams.runtime.processor import Headers
+
+MANY = 16
 
 _HEARD = ("parked", "joined", "duplicate", "forwarded", "quarantined", "dead")
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -72,7 +74,10 @@ class Waiting(Heard[HeardT], Generic[HeardT], gc=False):
 
 
 class Case(Struct, gc=False):
-    """One identity. `said` was emitted last (revision `counted.revision`), of the prediction `said_of`."""
+    """One identity. `said` was emitted last (revision `counted.revision`), of the prediction `said_of`.
+
+    `evidence` is kept only for requests with many events (`Request.many`); None: gather it anew.
+    """
 
     identity: tuple[str, str]
     standing: Predicted
@@ -82,6 +87,7 @@ class Case(Struct, gc=False):
     said: Outcome = NOTHING
     said_of: Prediction | None = None
     counter: str = ""
+    evidence: Evidence | None = None
 
     def due_ms(self, clock_ms: int) -> int:
         """Give the next moment at which this case needs a visit, when it was last resolved at `clock_ms`."""
@@ -98,6 +104,11 @@ class Request(Struct, gc=False):
     cases: tuple[Case, ...] = ()
     labels: dict[str, Waiting[Label]] | None = None
     signals: dict[str, Waiting[Signal]] | None = None
+
+    @property
+    def many(self) -> bool:
+        """Say whether so much has been heard that the evidence of each case is worth keeping."""
+        return len(self.labels or ()) + len(self.signals or ()) > MANY
 
     def heard(self) -> Iterator[Waiting[Label] | Waiting[Signal]]:
         """Give every label and signal."""

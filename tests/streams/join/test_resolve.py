@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.event import LabelValue
 from schemas.inputs import Label, Prediction, Signal
@@ -20,6 +22,8 @@ from streams.join.resolve import (
     Heard,
     Scope,
     compares,
+    conclude,
+    gather,
     known,
     resolve,
     same_label,
@@ -158,3 +162,30 @@ def test_labels_compare_as_json() -> None:
         for j, other in enumerate(apart):
             assert same_label(one, other) is (i == j), (one, other)
     assert same_label(0, -0.0)
+
+
+heard = st.lists(
+    st.tuples(st.integers(-600, 1700), st.sampled_from("abc"), st.booleans(), st.sampled_from("xyz")), max_size=12
+)
+
+
+@given(heard, heard)
+def test_evidence_grows_to_what_is_gathered(said: list[tuple[int, str, bool, str]], seen: list[Any]) -> None:
+    one = scope_of(
+        precedence=["x"],
+        exposure="c",
+        attribution=[Attribution(signal="a", label=1, within_ms=700), Attribution(signal="b", label=0)],
+    )
+    labels: dict[str, Heard[Label]] = {}
+    signals: dict[str, Heard[Signal]] = {}
+    evidence = gather(one, labels, signals)
+    for n, (at, _, silent, source) in enumerate(said):
+        labels |= label_of(at, f"k{n}", label=n, source=source, op="retract" if silent else "assert")
+        if stage(one, labels[f"k{n}"].event, AT) == COUNTS:
+            evidence.add(one, labels[f"k{n}"])
+    for n, (at, name, _, _) in enumerate(seen):
+        signals |= signal_of(at, f"k{n}", signal=name)
+        if stage(one, signals[f"k{n}"].event, AT) == COUNTS:
+            evidence.add(one, signals[f"k{n}"])
+    assert evidence == gather(one, dict(reversed(labels.items())), dict(reversed(signals.items())))
+    assert conclude(one, evidence, AT) == resolve(one, labels, signals, AT)

@@ -231,6 +231,13 @@ def test_timeline(timeline: Timeline) -> None:
 
 
 @pytest.mark.parametrize("timeline", TIMELINES, ids=lambda timeline: timeline.name)
+def test_evidence_that_is_kept_gives_the_same(timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Requests with many events keep what their events amount to; here all do.
+    monkeypatch.setattr("streams.join.state.MANY", 0)
+    test_timeline(timeline)
+
+
+@pytest.mark.parametrize("timeline", TIMELINES, ids=lambda timeline: timeline.name)
 def test_nothing_stays_after_the_end(timeline: Timeline) -> None:
     player = Player()
     player.play(*timeline.rows, clock(10**10))
@@ -332,3 +339,15 @@ def test_a_thousand_copies_are_one_event() -> None:
         "signals.joined=1 signals.duplicate=999"
     )
     assert len(player.feedback) == 1
+
+
+def test_one_id_for_all_is_not_slower_per_event() -> None:
+    player = Player()
+    player.play(CLICKS, p(0))
+    player.step([s(10, at=n % 900, value=float(n)) for n in range(5000)], clock=20)
+    player.step([l(30, n % 2, at=n % 900, event_id=str(n)) for n in range(5000)], clock=40)
+    case = player.state.join.requests["r"].cases[0]
+    assert case.evidence is not None
+    assert case.evidence.first_ms == [T, None]
+    assert list(case.evidence.voices) == [""]
+    assert said(player.feedback[-1]) == f"40: m #{len(player.feedback)} final explicit 1 @899"
