@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from random import Random
 from typing import Any
 
@@ -24,7 +24,7 @@ from streams.join.processor import JoinProcessor
 from streams.join.verify import CLASSES, Report, verify
 from streams.runtime.processor import Batch, Records
 from tests.streams.join.driver import END_MS, Driver
-from tests.streams.join.histories import BOUNDS, History, histories, history
+from tests.streams.join.histories import BOUNDS, History, S, histories, history
 
 SEEDS = int(os.environ.get("WEIR_JOIN_SEEDS", "400"))
 EXAMPLES = settings.default.max_examples if settings.default else 100  # 100, or what the profile says
@@ -157,8 +157,15 @@ def test_requests_that_outlive_their_state_harm_nobody_else() -> None:
     assert beyond > 0
 
 
+def test_requests_with_many_events_are_no_different() -> None:
+    bounds = replace(BOUNDS, early_label_ms=400 * S, grace_ms=300 * S)  # few are beyond
+    for seed in range(25):
+        one = history(Random(seed), requests=1, events=150, bounds=bounds)
+        run_compared(comparable(one, seed), seed, every=15)
+
+
 def test_virtual_namespace_takes_policies_from_the_past() -> None:
-    bounds = BOUNDS.__class__(**(asdict(BOUNDS) | {"virtual": True}))
+    bounds = replace(BOUNDS, virtual=True)
     for seed in range(20):
         run_compared(comparable(history(Random(seed), requests=3, events=20, bounds=bounds), seed), seed, every=25)
 
