@@ -14,6 +14,8 @@ from schemas.inputs import Role
 from schemas.measures import Metric
 from schemas.verdict import Verdict
 
+Probability = Annotated[float, Meta(gt=0.0, lt=1.0)]
+
 
 class Retrain(Event, frozen=True, kw_only=True, omit_defaults=True):
     """`decide` asks for a better model. `retrain_id` is the run's idempotency key: one run per id.
@@ -171,11 +173,11 @@ class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     cooldown_ms: int = 86_400_000
     window_ms: int = 30 * 86_400_000
     settle_ms: int = 0
-    alpha: float = 0.05
-    alpha_rollback: float = 0.05
+    alpha: Probability = 0.05
+    alpha_rollback: Probability = 0.05
     margin: float = 0.02
     shadow_margin: float = 0.0
-    canary_weight: Share = 0.5
+    canary_weight: Probability = 0.5
     min_subjects: int = 20
     max_shadow_ms: int = 30 * 86_400_000
     max_canary_ms: int = 30 * 86_400_000

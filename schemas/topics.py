@@ -52,6 +52,12 @@ TOPICS: dict[str, Topic] = {
 
 INPUTS = ("predictions", "labels", "signals")
 
+INTERNAL: dict[str, Topic] = {
+    topic.name: topic
+    for topic in (Topic("decide-state", "model", "one", -1, compacted=True, about="the changelog of decide's table"),)
+}
+"""Topics of one stage's own: planned and created like the others, but they carry no events for anybody else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -68,14 +74,15 @@ def topic_name(namespace: str, logical: str) -> str:
     >>> topic_name("team.prod", "labels")
     'team.prod.labels'
     """
-    if logical not in TOPICS:
+    if logical not in TOPICS and logical not in INTERNAL:
         raise ValueError(f"no topic {logical!r}; known topics: {', '.join(TOPICS)}")
     return f"{namespace}.{logical}"
 
 
 def width(logical: str, *, partitions: int, measures_partitions: int) -> int:
     """Give the partition count of a logical topic."""
-    return {"full": partitions, "measures": measures_partitions, "one": 1}[TOPICS[logical].width]
+    topic = TOPICS.get(logical) or INTERNAL[logical]
+    return {"full": partitions, "measures": measures_partitions, "one": 1}[topic.width]
 
 
 def plan(namespace: str, *, partitions: int, measures_partitions: int, virtual: bool) -> list[Plan]:
@@ -85,7 +92,7 @@ def plan(namespace: str, *, partitions: int, measures_partitions: int, virtual: 
     namespace (replay, demo, backfill) takes `CreateTime` and keeps everything, because its origin lies in the past.
     """
     plans = []
-    for topic in TOPICS.values():
+    for topic in (*TOPICS.values(), *INTERNAL.values()):
         retention_ms = -1 if virtual or topic.compacted else topic.retention_ms
         config = {
             "message.timestamp.type": "CreateTime" if virtual else "LogAppendTime",

@@ -1,0 +1,178 @@
+"""From drift and figures to alerts and causes, and from causes to a retrain event.
+
+An alarm is an edge: it is told once and its alert is resolved only after `resolve_after_ms` without another, when the
+evidence has also fallen to half of what it takes to alarm (hysteresis). A figure is a level: it fires when its whole
+interval lies below the limit, and is resolved when the value itself is back at the limit, on a window no shorter than
+the one that fired. Both are causes only for the version that serves: what is known of another says nothing about it.
+"""
+
+from __future__ import annotations
+
+from schemas.lifecycle import Candidate, Retrain
+from schemas.measures import Drift, Metric
+from schemas.verdict import Verdict
+from streams.decide.state import MAX_CAUSES, Cause, ModelState, Run
+from streams.decide.turn import Severity, Turn, hashed
+
+TRAINING = "training-failed"
+QUIET_SHARE = 0.5
+
+
+def drifted(turn: Turn, event: Drift) -> None:
+    """Take up what a detector says."""
+    rule = f"drift:{event.stream}"
+    if not event.alarmed:
+        _maybe_quiet(turn, event, rule)
+        return
+    if not turn.first_time(event.id):
+        return
+    severity: Severity = "error" if event.stream.startswith("quality") else "warning"
+    sentence = event.evidence.sentence or f"{event.detector} alarms on {event.stream}"
+    turn.fire(
+        rule,
+        event.id,
+        f"{event.stream} of {event.version} drifted: {sentence}",
+        severity=severity,
+        version=event.version,
+        slice_=event.slice,
+        evidence=[event.evidence],
+        last_ms=event.at_ms,
+    )
+    if any(event.stream.startswith(prefix) for prefix in turn.state.policy.retrain_on):
+        _add(turn, Cause(id=event.id, version=event.version, drift=True, verdict=event.evidence, at_ms=event.at_ms))
+
+
+def _maybe_quiet(turn: Turn, event: Drift, rule: str) -> None:
+    firing = turn.firing(rule, event.slice)
+    if firing is None or event.at_ms - firing.last_ms < turn.state.policy.resolve_after_ms:
+        return
+    statistic, threshold = event.evidence.statistic, event.evidence.threshold
+    if statistic is not None and threshold is not None and statistic > QUIET_SHARE * threshold:
+        return
+    quiet_s = (event.at_ms - firing.last_ms) // 1000
+    summary = f"{event.stream} of {event.version} has been quiet for {quiet_s} s"
+    turn.resolve(rule, summary, version=event.version, slice_=event.slice)
+
+
+def measured(turn: Turn, event: Metric) -> None:
+    """Take up a figure that has a limit."""
+    state = turn.state
+    limit = state.policy.min_quality.get(event.metric)
+    if limit is None or not _counts(state, event) or event.value is None:
+        return
+    if event.to_ms < state.figures.get(event.metric, -1):
+        return  # about a time that a later figure has already spoken of
+    rule, span_ms = f"quality:{event.metric}", event.to_ms - event.from_ms
+    if event.high is not None and event.high < limit:
+        if turn.first_time(event.id):
+            verdict = below(event, limit)
+            turn.fire(
+                rule,
+                event.id,
+                verdict.sentence,
+                severity="error",
+                version=event.version,
+                evidence=[verdict],
+                last_ms=event.at_ms,
+                span_ms=span_ms,
+            )
+            _add(turn, Cause(id=event.id, version=event.version, drift=False, verdict=verdict, at_ms=event.at_ms))
+    else:
+        firing = turn.firing(rule)
+        if firing is not None and event.value >= limit and span_ms >= firing.span_ms:
+            summary = f"{event.metric} of {event.version} is back at {event.value:.4g}, the limit is {limit:g}"
+            turn.resolve(rule, summary, version=event.version)
+    turn.update(figures={**turn.state.figures, event.metric: event.to_ms})
+
+
+def _counts(state: ModelState, event: Metric) -> bool:
+    if not event.closed or event.role != "primary" or event.slice:
+        return False
+    champion = state.champion
+    return champion is None or champion.version == event.version
+
+
+def below(event: Metric, limit: float) -> Verdict:
+    """Say that a figure lies below its limit with its whole interval."""
+    interval = f"{event.value:.4g} [{event.low:.4g}, {event.high:.4g}]" if event.low is not None else f"{event.value}"
+    return Verdict(
+        outcome="fail",
+        gate=f"quality:{event.metric}",
+        statistic=event.high,
+        threshold=limit,
+        value=event.value,
+        low=event.low,
+        high=event.high,
+        n=event.n,
+        maturity=event.maturity,
+        sentence=f"{event.metric} of {event.version} is {interval} over {event.n} outcomes, below the limit {limit:g}",
+    )
+
+
+def _add(turn: Turn, cause: Cause) -> None:
+    state = turn.state
+    if state.policy.automation == "observe":
+        return
+    champion = state.champion
+    if champion is not None and champion.version != cause.version:
+        return
+    if len(state.causes) < MAX_CAUSES:
+        turn.update(causes=[*state.causes, cause])
+
+
+def maybe_retrain(turn: Turn) -> None:
+    """Let a retrain event leave when there is a cause, it has settled, and nothing stands against it."""
+    state, policy = turn.state, turn.state.policy
+    if not state.causes or policy.automation == "observe":
+        return
+    if state.frozen or state.run is not None or state.rollout is not None:
+        return
+    due_ms = state.causes[0].at_ms + policy.settle_ms
+    if state.retrained_ms >= 0:
+        due_ms = max(due_ms, state.retrained_ms + policy.cooldown_ms)
+    if turn.now_ms < due_ms:
+        return
+    champion = state.champion
+    base = champion.version if champion is not None else state.causes[0].version
+    first = state.causes[0]
+    event = Retrain(
+        retrain_id=hashed("retrain", state.model, base, first.id),
+        model=state.model,
+        base_version=base,
+        reason=first.verdict.sentence or f"{first.verdict.gate or first.id} of {base}",
+        evidence=[cause.verdict for cause in state.causes],
+        from_ms=max(turn.now_ms - policy.window_ms, 0),
+        to_ms=turn.now_ms,
+        drift_ids=[cause.id for cause in state.causes if cause.drift],
+        attempt=state.attempt + 1,
+        at_ms=turn.now_ms,
+    )
+    turn.commands.append(event)
+    turn.update(
+        causes=[],
+        run=Run(retrain_id=event.retrain_id, at_ms=turn.now_ms),
+        retrained_ms=turn.now_ms,
+        attempt=event.attempt,
+    )
+
+
+def expire_run(turn: Turn) -> None:
+    """Give up a run that has not answered in time."""
+    run, timeout_ms = turn.state.run, turn.state.policy.train_timeout_ms
+    if run is None or turn.now_ms - run.at_ms < timeout_ms:
+        return
+    turn.update(run=None)
+    summary = f"no candidate came within {timeout_ms // 1000} s of {run.retrain_id}; the next cause may ask again"
+    turn.fire(TRAINING, run.retrain_id, summary, severity="error")
+
+
+def trained(turn: Turn, event: Candidate) -> bool:
+    """Close the run that a candidate answers. False: it brings an error and no model."""
+    if turn.state.run is not None and turn.state.run.retrain_id == event.retrain_id:
+        turn.update(run=None)
+    if event.error:
+        summary = f"training for {turn.state.model} gave no candidate: {event.error}"
+        turn.fire(TRAINING, event.retrain_id, summary, severity="error", version=event.version)
+        return False
+    turn.resolve(TRAINING, f"{event.version} was trained", version=event.version)
+    return True
