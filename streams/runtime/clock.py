@@ -81,7 +81,7 @@ class BrokerClock:
     @property
     def raw_ms(self) -> int | None:
         """The least moment seen, before any jump is waited out; None while an input has neither spoken nor drained."""
-        if any(name not in self.seen for name in self.inputs):
+        if not self.inputs or any(name not in self.seen for name in self.inputs):
             return None
         return min(self.seen[name] for name in self.inputs)
 

@@ -36,6 +36,7 @@ MESSAGE_BYTES = 1_000_000
 
 _log = structlog.get_logger()
 _rdkafka = logging.getLogger("librdkafka")
+_SAY_S = 5.0
 _NO_ENTRY = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 _PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -135,7 +136,7 @@ def wait_for_kafka(settings: Settings, stop: threading.Event | None = None, *, t
     Raises `WeirError` when `timeout_s` passed.
     """
     admin = make_admin(settings, "wait")
-    began = time.monotonic()
+    began = said = time.monotonic()
     while stop is None or not stop.is_set():
         try:
             admin.list_topics(timeout=2)
@@ -147,6 +148,9 @@ def wait_for_kafka(settings: Settings, stop: threading.Event | None = None, *, t
                     fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
                     code=ENVIRONMENT,
                 ) from None
+            if time.monotonic() - said < _SAY_S:
+                continue
+            said = time.monotonic()
             _log.warning("kafka_silent", bootstrap=settings.kafka.bootstrap, waited_s=round(waited_s))
         else:
             return True
@@ -222,9 +226,12 @@ def check_topics(settings: Settings, logical: Collection[str] | None = None) -> 
 
 
 def topic_identity(admin: AdminClient, topic: str) -> str:
-    """Give the id that Kafka gave a topic at its creation: a topic made anew under the same name has another."""
+    """Give the id that Kafka gave a topic at its creation: a topic made anew under the same name has another.
+
+    In the URL-safe alphabet of Kafka's own tools; librdkafka's text has `/` in it, which no file name may have.
+    """
     description = admin.describe_topics(TopicCollection([topic]), request_timeout=30)[topic].result()
-    return str(description.topic_id)
+    return str(description.topic_id).replace("/", "_").replace("+", "-")
 
 
 def earliest(admin: AdminClient, places: Sequence[Place]) -> dict[Place, int]:

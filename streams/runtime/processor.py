@@ -1,7 +1,8 @@
 """The contract between a sans-I/O processor and the loop that feeds it.
 
-A processor never sees Kafka, a wall clock or a file. For one partition it gets everything that was gathered from each of
-its inputs up to an offset vector, and the clock; it gives outputs, counters and the time at which it wants to be woken.
+A processor never sees Kafka, a wall clock or a file. For one partition it gets everything that was gathered from each
+of its inputs up to an offset vector, and the clock; it gives outputs, counters and the time at which it wants to be
+woken.
 `step` is deterministic: the same state, batch and clock give the same bytes, so a recorded step can be taken again.
 """
 

@@ -88,7 +88,10 @@ class SnapshotStore:
     """The snapshots of one stage: `root/NAMESPACE/STAGE/LOG/PARTITION/STEP.snapshot`. `log` names the `steps` topic."""
 
     def __init__(self, root: Path, namespace: str, stage: str, log: str) -> None:
-        self.directory = root / "snapshots" / namespace / stage / log
+        parts = (namespace, stage, log)
+        if any(part in ("", ".", "..") or "/" in part for part in parts):
+            raise ValueError(f"snapshots need plain names for their directories, not {parts}")
+        self.directory = root.joinpath("snapshots", *parts)
 
     def write(self, snapshot: Snapshot) -> Path:
         """Keep a snapshot for good and drop those before the last two. Raises `OSError` (disk full and the like)."""

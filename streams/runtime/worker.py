@@ -4,11 +4,6 @@ A cycle gathers what there is (at least `commit_ms` apart, bounded by count and 
 partition that read something or has a timer due, and commits all of it in one Kafka transaction: outputs, one record
 per step, offsets with the step number as metadata. Outputs produced twice because of a crash are never both visible.
 
-Idle partitions. With a broker clock every partition steps at least once a second. Such a tick's record gets an append
-time S from the broker; an input that is drained after that holds nothing from before S, so its clock may move there
-(`clock`). A timer is met the same way: a tick when the broker's time has passed it, a question, a step. The local clock
-only schedules this; what is due is decided by the broker's time.
-
 Assignment. The group shares out the inputs other than control; control has a copy in every partition and is added by
 hand, so it may have more partitions than the stage. Nothing is fetched before its state is restored: the group's
 assignment is answered with an empty one, and the real one follows with explicit offsets.
@@ -20,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -32,18 +26,18 @@ from schemas.errors import WeirError
 from schemas.settings import Settings
 from schemas.topics import topic_name, width
 from streams.runtime import kafka, steps
-from streams.runtime.clock import CONTROL, BrokerClock
+from streams.runtime.clock import CONTROL
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
-from streams.runtime.processor import Batch, Processor, Records
-from streams.runtime.restore import Abandoned, Restored, Restorer, append, read_committed
-from streams.runtime.snapshot import Header, Snapshot, SnapshotStore
+from streams.runtime.idle import TICK_S, confirm, ticking
+from streams.runtime.partition import Partition, columns
+from streams.runtime.processor import Batch, Processor
+from streams.runtime.restore import Abandoned, Restored, Restorer, read_committed
+from streams.runtime.snapshot import SnapshotStore
 from streams.runtime.transaction import Transactions
 
 StateT = TypeVar("StateT")
 
-TICK_S = 1.0
-ASK_AGAIN_S = 0.25
 IDLE_S = 0.05
 BATCH_BYTES = 64 << 20
 LEAD_MS = 600_000
@@ -52,31 +46,10 @@ LEAD_MS = 600_000
 _log = structlog.get_logger()
 
 
-@dataclass(slots=True, eq=False)
-class _Running(Generic[StateT]):
-    """A partition between two steps. `position` is ahead of the last step by what is gathered and by markers."""
-
-    number: int
-    at: Restored[StateT]
-    position: dict[str, int]
-    gathered: dict[str, Records]
-    snapshot_at: float
-    snapshot_step: int
-    stepped_at: float = 0.0
-    asked_at: float = 0.0
-    paused: set[str] = field(default_factory=set)
-    held: dict[str, str] = field(default_factory=dict)
-    events: int = 0
-
-    @property
-    def behind(self) -> bool:
-        """Whether a timer is due at the clock."""
-        wake_at_ms = self.at.wake_at_ms
-        return wake_at_ms is not None and wake_at_ms <= self.at.clock.ms
-
-
 def run(processor: Processor[StateT], settings: Settings, stop: threading.Event | None = None) -> None:
     """Feed a processor until `stop` is set; then finish the step, write snapshots and leave.
+
+    Health is served on a free port of 127.0.0.1, which the log names (`working`).
 
     Raises `WeirError`; its `code` is the exit status that the process should end with (see `failures`). After an
     error nothing may be retried in this process.
@@ -105,7 +78,7 @@ class Worker(Generic[StateT]):
         self._topic = {name: topic for topic, name in self._logical.items()}
         self._virtual = settings.clock == "virtual"
         self._client = f"{processor.stage}-{settings.runtime.worker}"
-        self._running: dict[int, _Running[StateT]] = {}
+        self._running: dict[int, Partition[StateT]] = {}
         self._kept: dict[int, Restored[StateT]] = {}
         self._pending: list[int] | None = None  # assigned and not yet restored
         self._committed_at = self._second_at = 0.0
@@ -119,6 +92,8 @@ class Worker(Generic[StateT]):
             if not kafka.wait_for_kafka(self.settings, self.stop):
                 return
             self._open()
+            port = None if self.health is None else self.health.port
+            _log.info("working", stage=self.processor.stage, worker=self.settings.runtime.worker, health_port=port)
             self._loop()
             self._leave()
         except KafkaException as error:
@@ -177,7 +152,7 @@ class Worker(Generic[StateT]):
     def _revoked(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
         """Nothing is open here: a transaction begins and ends between two polls. What was gathered is read again."""
         consumer.unassign()
-        self._kept = {number: part.at for number, part in self._running.items()}
+        self._kept.update((number, part.at) for number, part in self._running.items())
         self._running, self._pending = {}, None
         self._gathered_events = self._gathered_bytes = 0
         self.progress.partitions, self.progress.ready = {}, False
@@ -190,7 +165,7 @@ class Worker(Generic[StateT]):
         self.progress.restoring = tuple(numbers)
         alive = partial(self._alive, numbers)
         restorer = Restorer(self.processor, self.settings, self._snapshots, self._admin, alive)
-        running: dict[int, _Running[StateT]] = {}
+        running: dict[int, Partition[StateT]] = {}
         try:
             for index, number in enumerate(numbers):
                 committed = read_committed(self._consumer, self.settings, self._inputs, number)
@@ -198,8 +173,8 @@ class Worker(Generic[StateT]):
                 if kept is None or kept.step != committed.step or committed.step == 0:
                     kept = restorer.restore(number, committed)
                 first_s = self.settings.runtime.snapshot_s * (index + 1) / len(numbers)
-                running[number] = _Running(
-                    number, kept, dict(kept.offsets), self._columns(), time.monotonic() + first_s, kept.step
+                running[number] = Partition(
+                    number, kept, dict(kept.offsets), columns(self._inputs), time.monotonic() + first_s, kept.step
                 )
         except Abandoned:
             return
@@ -207,13 +182,13 @@ class Worker(Generic[StateT]):
             restorer.close()
             self.progress.restoring = ()
         self._running, self._pending, self._kept = running, None, {}
-        self._consumer.assign(
-            [
-                TopicPartition(self._topic[name], number, part.position[name])
-                for number, part in running.items()
-                for name in self._inputs
-            ]
-        )
+        places = [
+            TopicPartition(self._topic[name], number, part.position[name])
+            for number, part in running.items()
+            for name in self._inputs
+        ]
+        self._consumer.assign(places)
+        self._consumer.resume(places)  # a pause outlives an assignment
         if not self._virtual:
             self._transact(running.values())  # the first tick: from now on there is a moment to confirm
         self.progress.ready = True
@@ -235,17 +210,20 @@ class Worker(Generic[StateT]):
             self._take_up()
             self._gather()
             now = time.monotonic()
-            if not self._virtual:
-                self._confirm(now)
-            due = [part for part in self._running.values() if part.events or part.behind]
-            if not self._virtual:
-                due = self._with_ticks(due, now)
+            due = set() if self._virtual else self._idle(now)
+            due |= {part for part in self._running.values() if part.events or part.behind}
             if due or (self._virtual and self._past_markers()):
                 self._transact(due)
             self._snapshot_due(now)
             if now - self._second_at >= TICK_S:
                 self._second_at = now
                 self._once_a_second()
+
+    def _idle(self, now: float) -> set[Partition[StateT]]:
+        skew_ms, parts = self.settings.join.broker_skew_ms, self._running.values()
+        moment_ms = None if self._out.moment_ms is None else self._out.moment_ms - skew_ms
+        confirm(parts, moment_ms, self._admin, self._topic, now)
+        return set(ticking(parts, self._out, skew_ms, now))
 
     def _gather(self) -> None:
         limit = self.settings.runtime.batch_events
@@ -270,14 +248,9 @@ class Worker(Generic[StateT]):
                 continue
             if part is None:
                 continue
-            name, offset = logical[message.topic() or ""], message.offset() or 0
-            if offset < part.position[name]:
-                continue
-            part.position[name] = offset + 1
-            part.events += 1
-            append(part.gathered[name], message)
-            self._gathered_events += 1
-            self._gathered_bytes += len(message)
+            if part.keep(logical[message.topic() or ""], message):
+                self._gathered_events += 1
+                self._gathered_bytes += len(message)
 
     def _refuse(self, message: Message) -> None:
         """Take an event that is no record: the end of a partition, or an error."""
@@ -299,71 +272,19 @@ class Worker(Generic[StateT]):
         else:
             _log.warning("kafka_error", topic=message.topic(), partition=message.partition(), reason=error.str())
 
-    # --- time
-
-    def _confirm(self, now: float) -> None:
-        """Ask whether silent inputs are drained, and move their clocks to this worker's last step."""
-        if self._out.moment_ms is None:
-            return
-        moment_ms = self._out.moment_ms - self.settings.join.broker_skew_ms
-        asked: dict[kafka.Place, tuple[_Running[StateT], str]] = {}
-        for part in self._running.values():
-            wake_at_ms = part.at.wake_at_ms
-            waits = wake_at_ms is not None and part.at.clock.ms < wake_at_ms <= moment_ms
-            if now - part.asked_at < (ASK_AGAIN_S if waits else TICK_S):
-                continue
-            part.asked_at = now
-            for name in self._inputs:
-                if name != CONTROL and part.at.clock.seen.get(name, -1) < moment_ms and not part.gathered[name]:
-                    asked[self._topic[name], part.number] = part, name
-        try:
-            ends = kafka.ends(self._admin, list(asked), patience_s=0)
-        except KafkaException as error:
-            _log.warning("ends_unknown", reason=kafka.reason(error), effect="the clock stays")
-            return
-        for place, (part, name) in asked.items():
-            stable, high = ends[place]
-            if part.position[name] == stable == high:
-                part.held.pop(name, None)
-                part.at.clock.confirm(name, moment_ms)
-            else:
-                part.held[name] = "unread" if part.position[name] < stable else "open transaction"
-        for part in {part.number: part for part, _ in asked.values()}.values():
-            part.at.clock.advance()
-
-    def _with_ticks(self, due: list[_Running[StateT]], now: float) -> list[_Running[StateT]]:
-        """Add partitions that were silent for a second, and those whose timer the broker's time has passed."""
-        ages = {number: now - part.stepped_at for number, part in self._running.items()}
-        ticking = max(ages.values(), default=0.0) >= TICK_S
-        estimate_ms = self._out.estimate_ms(now)
-        moment_ms = self._out.moment_ms
-        skew_ms = self.settings.join.broker_skew_ms
-        chosen = {part.number for part in due}
-        for number, part in self._running.items():
-            wake_at_ms = part.at.wake_at_ms
-            met = (
-                wake_at_ms is not None
-                and estimate_ms is not None
-                and moment_ms is not None
-                and part.at.clock.ms < wake_at_ms
-                and moment_ms - skew_ms < wake_at_ms <= estimate_ms - skew_ms
-            )
-            if met or (ticking and ages[number] >= TICK_S / 2):
-                chosen.add(number)
-        return [self._running[number] for number in sorted(chosen)]
-
     # --- steps and commits
 
-    def _transact(self, due: Iterable[_Running[StateT]]) -> None:
+    def _transact(self, due: Iterable[Partition[StateT]]) -> None:
         """Take a step of each partition and commit them together with every position that moved past markers."""
-        due = list(due)
+        due = sorted(due, key=lambda part: part.number)
         for part in due:
             self._step(part)
         self._gathered_events = self._gathered_bytes = 0  # all that was gathered is stepped over
+        stepping = set(due)
         offsets = {
             (self._topic[name], part.number): part.position[name]
             for part in self._running.values()
-            if part in due or (self._virtual and not part.events)
+            if part in stepping or (self._virtual and not part.events)
             for name in self._inputs
         }
         if not offsets:
@@ -379,22 +300,18 @@ class Worker(Generic[StateT]):
         self.progress.commit_seconds.observe(now - began)
         self.progress.commits += 1
 
-    def _step(self, part: _Running[StateT]) -> None:
+    def _step(self, part: Partition[StateT]) -> None:
         at = part.at
         batch = Batch(part.number, at.step + 1, part.gathered)
         stepped = steps.take(self.processor, at.state, at.clock, batch)
         step = steps.record(self.processor, batch, stepped, at.clock.ms, part.position)
         self._out.send(stepped.outputs, at.clock.ms)
         self._out.send_step(step, partial(setattr, at, "steps_offset"))
-        at.step, at.wake_at_ms, at.counters = batch.step, stepped.wake_at_ms, stepped.counters
+        at.counters = stepped.counters
         self.progress.steps += 1
         self.progress.events += part.events
         self.progress.outputs += len(stepped.outputs)
-        part.held = {name: cause for name, cause in part.held.items() if not part.gathered[name]}
-        part.gathered, part.events = self._columns(), 0
-
-    def _columns(self) -> dict[str, Records]:
-        return {name: Records() for name in self._inputs}
+        part.stepped(batch.step, stepped.wake_at_ms)
 
     def _past_markers(self) -> bool:
         """Whether an end was found past transaction markers, so that committing it makes the stage drained.
@@ -418,28 +335,19 @@ class Worker(Generic[StateT]):
             for name in self._inputs:
                 _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic[name], number), cached=True)
                 ends[name] = max(end, 0)
-            held = dict(part.held)
-            if isinstance(part.at.clock, BrokerClock) and part.at.clock.held:
-                held["clock"] = "jump"
-            shown[number] = PartitionProgress(
-                part.at.step, part.at.clock.ms, dict(part.position), ends, dict(part.at.counters), held
-            )
+            shown[number] = part.progress(ends)
         self.progress.partitions = shown
 
     def _balance(self) -> None:
         """Pause inputs that run far ahead of the least; let them go on when the lead has halved."""
         for part in self._running.values():
-            seen = part.at.clock.seen
-            if not seen:
-                continue
-            least_ms = min(seen.values())
-            for name, moment_ms in seen.items():
+            for name, lead_ms in part.leads_ms().items():
                 place = [TopicPartition(self._topic[name], part.number)]
-                if name not in part.paused and moment_ms - least_ms > LEAD_MS:
+                if name not in part.paused and lead_ms > LEAD_MS:
                     self._consumer.pause(place)
                     part.paused.add(name)
-                    _log.info("input_paused", input=name, partition=part.number, lead_ms=moment_ms - least_ms)
-                elif name in part.paused and moment_ms - least_ms < LEAD_MS // 2:
+                    _log.info("input_paused", input=name, partition=part.number, lead_ms=lead_ms, held=part.held)
+                elif name in part.paused and lead_ms < LEAD_MS // 2:
                     self._consumer.resume(place)
                     part.paused.discard(name)
 
@@ -451,26 +359,13 @@ class Worker(Generic[StateT]):
         if part is not None and part.snapshot_at <= now and self._writing is None:
             self._snapshot(part)
 
-    def _snapshot(self, part: _Running[StateT]) -> None:
+    def _snapshot(self, part: Partition[StateT]) -> None:
         """Dump the state here, between two steps, and write it in another thread."""
-        at = part.at
         part.snapshot_at = time.monotonic() + self.settings.runtime.snapshot_s
-        if at.step == part.snapshot_step:
+        if part.at.step == part.snapshot_step:
             return
-        header = Header(
-            stage=self.processor.stage,
-            processor=self.processor.version,
-            partition=part.number,
-            step=at.step,
-            offsets=dict(at.offsets),
-            steps_offset=at.steps_offset,
-            clock_ms=at.clock.ms,
-            seen_ms=dict(at.clock.seen),
-            wake_at_ms=at.wake_at_ms,
-            counters=dict(at.counters),
-        )
-        self._writing = self._writer.submit(self._snapshots.write, Snapshot(header, self.processor.dump(at.state)))
-        part.snapshot_step = at.step
+        self._writing = self._writer.submit(self._snapshots.write, part.snapshot(self.processor))
+        part.snapshot_step = part.at.step
 
     def _wait_written(self) -> None:
         """Take the result of the last write. A failure (a full disk) is said and survived: the log has everything."""

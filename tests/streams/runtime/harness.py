@@ -19,7 +19,7 @@ from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from streams.runtime import kafka
-from streams.runtime.processor import Batch, Records
+from streams.runtime.processor import Batch, Output, Records
 from streams.runtime.worker import Worker
 from tests.streams.runtime.counting import Counting, Counts
 
@@ -144,29 +144,40 @@ def recorded(settings: Settings, partition: int) -> list[Step]:
     ]
 
 
-def recomputed(settings: Settings, partition: int) -> Counts:
-    """Take every recorded step again from nothing, by the plainest code that can."""
+def recomputed(settings: Settings, partition: int) -> tuple[Counts, list[Output]]:
+    """Take every recorded step again from nothing, by the plainest code that can; give the state and all outputs."""
     processor = Counting()
     state = processor.empty(partition)
-    logs = {name: [m for m in everything(settings, name) if m.partition() == partition] for name in Counting.inputs}
+    outputs: list[Output] = []
+    logs = {name: [m for m in everything(settings, name) if m.partition() == partition] for name in processor.inputs}
     for step in recorded(settings, partition):
         batch = {name: Records() for name in ("control", "predictions", "labels")}
         for name, records in batch.items():
             while logs[name] and (logs[name][0].offset() or 0) < step.offsets[name]:
                 message = logs[name].pop(0)
                 records.append(message.offset() or 0, message.timestamp()[1], message.key(), message.value())
-        processor.step(state, Batch(partition, step.number, batch), step.clock_ms)
-    return state
+        outputs += processor.step(state, Batch(partition, step.number, batch), step.clock_ms).outputs
+    return state, outputs
 
 
 def assert_exactly_once(settings: Settings) -> None:
+    """Compare what committed readers see with the inputs, the steps with their neighbours, all with a recomputation.
+
+    The worker must have stopped cleanly, with every input read.
+    """
     assert reflected(settings) == positions(settings, "predictions", "labels")
+    outputs: list[Output] = []
     for partition in range(settings.partitions):
         steps = recorded(settings, partition)
         assert [step.number for step in steps] == list(range(1, len(steps) + 1))
         for before, after in itertools.pairwise(steps):
             assert after.clock_ms >= before.clock_ms
             assert all(after.offsets[name] >= offset for name, offset in before.offsets.items())
+        state, given = recomputed(settings, partition)
+        assert final_state(settings, partition) == state.chain
+        outputs += given
+    seen = [(message.key(), message.value()) for message in everything(settings, "feedback")]
+    assert sorted(seen) == sorted((output.key, output.value) for output in outputs)
 
 
 def snapshots(settings: Settings) -> list[Path]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from schemas.errors import WeirError
 from schemas.settings import Settings
@@ -58,3 +62,13 @@ def test_kafka_that_is_not_there_is_waited_for_and_named() -> None:
     settings = Settings(namespace="a", kafka={"bootstrap": "127.0.0.1:1"})
     with pytest.raises(WeirError, match=r"127.0.0.1:1 did not answer"):
         ours.wait_for_kafka(settings, timeout_s=0)
+
+
+def test_topic_identity_is_a_file_name() -> None:
+    class Admin:
+        def describe_topics(self, topics: object, request_timeout: float) -> dict[str, Future[SimpleNamespace]]:
+            future: Future[SimpleNamespace] = Future()
+            future.set_result(SimpleNamespace(topic_id="/a+b/c"))
+            return {"steps": future}
+
+    assert ours.topic_identity(cast(AdminClient, Admin()), "steps") == "_a-b_c"

@@ -80,6 +80,12 @@ def test_namespace_made_anew_does_not_find_its_former_life(tmp_path: Path) -> No
     assert list(store(tmp_path, "second").newest(3, up_to_step=9)) == []
 
 
+@pytest.mark.parametrize("log", ["/etc", "a/b", "..", ""])
+def test_nothing_is_written_outside_the_root(tmp_path: Path, log: str) -> None:
+    with pytest.raises(ValueError, match="plain names"):
+        store(tmp_path, log)
+
+
 def test_failed_write_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = store(tmp_path)
     kept.write(snapshot(1))
