@@ -1,9 +1,9 @@
 """`weir verify`: the topics through the naive twin, compared with `feedback`; and the residual.
 
-A join that runs goes on while its logs are read, so everything is cut at one step of each partition: inputs below the
-step's offsets, feedback and dead letters with a clock up to the step's. That cut is exact where the next step has a
-later clock, or where there is no next step; then counters, dead letters and outcomes that are not due yet are compared
-too. Otherwise only what is due is.
+A join that runs goes on while its logs are read, so everything is cut at the newest step of each partition: inputs
+below the step's offsets, feedback and dead letters with a clock up to the step's. That cut is exact where the next step,
+if there is one by then, has a later clock; then counters, dead letters and outcomes that are not due yet are compared
+too. Otherwise it is tried again, and at last only what is due is compared.
 """
 
 from __future__ import annotations
@@ -140,35 +140,29 @@ def verification(settings: Settings, say: Say = lambda text: None) -> Verificati
 def _read_said(settings: Settings, say: Say) -> tuple[Cut, list[Record], list[Record]]:
     """Choose the cut, and read what the join said up to it: feedback and dead letters."""
     for attempt in range(TRIES):
-        cut = newest_cut(_steps(settings, say))
+        newest = {number: taken[-1] for number, taken in _steps(settings, say).items()}
+        cut = Cut(newest, False)
         feedback = list(_feedback(settings, cut.clocks, say))
         dead_letters = list(_dead_letters(settings, cut.clocks, say))
-        if cut.exact or _stands(cut, _steps(settings, say)):
-            return Cut(cut.steps, True), feedback, dead_letters
+        if stands_apart(newest, _steps(settings, say)):
+            return Cut(newest, True), feedback, dead_letters
         say(f"the join goes on while its feedback is read; once more ({attempt + 1} of {TRIES})")
     return cut, feedback, dead_letters
 
 
-def newest_cut(steps: Mapping[int, Sequence[Step]]) -> Cut:
-    """Choose the newest step of each partition after which the clock moved; where there is none, the newest.
+def stands_apart(chosen: Mapping[int, Step], steps: Mapping[int, Sequence[Step]]) -> bool:
+    """Say whether what came of the chosen steps can be told by its clock: the step after each has a later one.
 
-    >>> one, two = (Step(stage="join", partition=0, number=n, offsets={}, clock_ms=7 * n, processor="p", outputs=0,
-    ...                  digest="") for n in (1, 2))
-    >>> newest_cut({0: [one, two]}).steps[0].number
-    1
+    >>> one, two, three = (Step(stage="join", partition=0, number=n, offsets={}, clock_ms=clock_ms, processor="p",
+    ...                         outputs=0, digest="") for n, clock_ms in ((1, 7), (2, 7), (3, 8)))
+    >>> [stands_apart({0: step}, {0: [one, two, three]}) for step in (one, two, three)]
+    [False, True, True]
     """
-    chosen: dict[int, Step] = {}
-    exact = True
-    for number, taken in steps.items():
-        at = len(taken) - 1
-        while at > 0 and taken[at - 1].clock_ms == taken[at].clock_ms:
-            at -= 1
-        if at > 0:
-            chosen[number] = taken[at - 1]
-        else:
-            chosen[number] = taken[-1]
-            exact = False
-    return Cut(chosen, exact)
+    for number, step in chosen.items():
+        after = next((one for one in steps.get(number, ()) if one.number == step.number + 1), None)
+        if after is not None and after.clock_ms <= step.clock_ms:
+            return False
+    return True
 
 
 def as_object(found: Verification) -> dict[str, Any]:
@@ -241,14 +235,6 @@ def _refuse_truncated(first: Mapping[tuple[str, int], int]) -> None:
             f"the logs no longer reach back to their beginning, and the twin needs them whole: {', '.join(gone[:3])}",
             fix="verify a namespace that is younger than the retention of its topics",
         )
-
-
-def _stands(cut: Cut, steps: Mapping[int, Sequence[Step]]) -> bool:
-    """Say whether no step has come since that gave anything."""
-    return all(
-        not any(step.outputs for step in steps[number] if step.number > chosen.number)
-        for number, chosen in cut.steps.items()
-    )
 
 
 def _steps(settings: Settings, say: Say) -> dict[int, list[Step]]:
