@@ -9,11 +9,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import force_setattr
 
 from schemas.event import Input, LabelValue, Name, RequestId, Scalar, Share, TimeMs
 
 Role = Literal["primary", "shadow"]
 Op = Literal["assert", "retract"]
+
+LABEL_NAME = "label"
+CERTAIN = 1.0
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,15 +71,20 @@ class Label(Input, frozen=True, kw_only=True, omit_defaults=True):
     request_id: RequestId
     at_ms: TimeMs
     label: LabelValue | UnsetType = UNSET
-    name: Name = "label"
+    name: Name = LABEL_NAME
     model: str | None = None
     item: str | None = None
     source: str = ""
-    confidence: Share = 1.0
+    confidence: Share = CERTAIN
     op: Op = "assert"
     event_id: str = ""
 
     def __post_init__(self) -> None:
+        # Defaults are left out of an event's bytes by identity: spelling one out must not make another event.
+        if self.name == LABEL_NAME:
+            force_setattr(self, "name", LABEL_NAME)
+        if self.confidence == CERTAIN:
+            force_setattr(self, "confidence", CERTAIN)
         if self.op == "assert" and self.label is UNSET:
             raise ValueError("an asserted label needs the field `label`; to take one back say `op`: `retract`")
 

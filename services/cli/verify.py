@@ -1,9 +1,9 @@
 """`weir verify`: the topics through the naive twin, compared with `feedback`; and the residual.
 
 A join that runs goes on while its logs are read, so everything is cut at the newest step of each partition: inputs
-below the step's offsets, feedback and dead letters with a clock up to the step's. That cut is exact where the next step,
-if there is one by then, has a later clock; then counters, dead letters and outcomes that are not due yet are compared
-too. Otherwise it is tried again, and at last only what is due is compared.
+below the step's offsets, feedback and dead letters with a clock up to the step's. That cut is exact where the next
+step, if there is one by then, has a later clock; then counters, dead letters and outcomes that are not due yet are
+compared too. Otherwise it is tried again, and at last only what is due is compared.
 """
 
 from __future__ import annotations

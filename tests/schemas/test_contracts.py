@@ -90,6 +90,12 @@ def test_equal_events_have_equal_bytes() -> None:
     left = decode(b'{"at_ms": 1, "request_id": "r", "model": "m", "features": {"b": 1, "a": 2}}', Prediction)
     right = decode(b'{"request_id":"r","model":"m","features":{"a":2,"b":1},"at_ms":1,"role":"primary"}', Prediction)
     assert encode(left) == encode(right)
+    plain = decode(b'{"request_id": "r", "at_ms": 1, "label": 1}', Label)
+    spelt = decode(
+        b'{"request_id": "r", "at_ms": 1, "label": 1, "name": "label", "source": "", "confidence": 1.0, "op": "assert"}',
+        Label,
+    )
+    assert encode(plain) == encode(spelt)
 
 
 def test_settings_say_where_each_value_came_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
