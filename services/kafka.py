@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
 from schemas.topics import topic_name, width
-from streams.runtime.kafka import earliest, ends, make_admin, make_producer, make_reader, reason
+from streams.runtime.kafka import MESSAGE_BYTES, earliest, ends, make_admin, make_producer, make_reader, reason
 
 FLUSH_S = 30.0
 
@@ -40,7 +40,7 @@ class Sender:
         append_ms: int | None = None,
     ) -> None:
         """Queue one record for a logical topic. `append_ms` is its time where the clock is virtual; elsewhere the
-        broker's clock decides.
+        broker's clock decides. Raises `WeirError` for a record that no broker would take.
         """
         placed: dict[str, Any] = {} if partition is None else {"partition": partition}
         if self._virtual and append_ms is not None:
@@ -53,6 +53,11 @@ class Sender:
                 )
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                raise WeirError(
+                    f"a record of {len(value or b"")} bytes cannot be sent to {name}: {reason(error)}",
+                    fix=f"a record has at most {MESSAGE_BYTES} bytes, key and headers included",
+                ) from None
             else:
                 self._producer.poll(0)
                 return
