@@ -17,12 +17,12 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote, unquote
 
 import msgspec
 from numpy.typing import NDArray
@@ -33,7 +33,12 @@ from schemas.event import Name, Share, TimeMs
 from schemas.measures import Metric
 from schemas.settings import Settings
 
+if TYPE_CHECKING:
+    from services.train.model import Model
+
 FORMAT: Final = 1
+LIMIT: Final = 10.0
+"""How far from its mean, in scales, a feature may lie before it counts as that far: a wild value must not rule."""
 WEIGHTS, CARD, SUMS = "weights.safetensors", "model.json", "sha256"
 _LONGEST = 200
 _AGAIN = "train the version again, or copy the directory anew from where it was trained"
@@ -75,9 +80,9 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `model.json` says.
 
-    Input i of the network is feature i, `(x - mean[i]) / scale[i]`, 0 where it is missing; then, for each name in
-    `flags`, 1 where that feature is missing, else 0. The predicted class is `score ≥ threshold`. `metrics` are the
-    candidate's on its hold-out, `champion` the base version's on the same rows.
+    Input i of the network is feature i, `(x - mean[i]) / scale[i]` clipped to ±`limit`, 0 where it is missing; then,
+    for each name in `flags`, 1 where that feature is missing, else 0. The predicted class is `score ≥ threshold`.
+    `metrics` are this model's on its hold-out, `champion` the base version's on the same rows.
     """
 
     v: int = FORMAT
@@ -89,6 +94,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     flags: list[str] = []
     mean: list[float]
     scale: list[float]
+    limit: float = LIMIT
     threshold: Share = 0.5
     reference: Reference
     metrics: list[Metric] = []
@@ -123,6 +129,10 @@ class Artifact:
     path: Path | None = None
     sha256: str = ""
 
+    def __str__(self) -> str:
+        """Give the place on disk, as `Candidate.artifact` and `Deployment.artifact` say it."""
+        return str(self.path.absolute()) if self.path else f"{self.card.model} {self.card.version} (not saved)"
+
 
 def registry_of(settings: Settings) -> Path:
     """Give the registry of an installation."""
@@ -138,12 +148,29 @@ def folder(root: Path, model: str, version: str = "") -> Path:
     return root / _safe(model) / _safe(version) if version else root / _safe(model)
 
 
-def locate(settings: Settings, model: str, version: str, artifact: str = "") -> Path:
-    """Give the directory that a `Candidate` or `Deployment` means: its `artifact` when it says one, else by version.
+def runs_of(root: Path, model: str, retrain_id: str = "") -> Path:
+    """Give the directory of a model's training runs, or of one of them."""
+    home = folder(root, model) / ".runs"
+    return home / _safe(retrain_id) if retrain_id else home
 
-    What the trainer writes there is relative to the registry, so that it may be mounted elsewhere.
+
+def locate(settings: Settings, model: str, version: str, artifact: str = "") -> Path:
+    """Give the directory that a `Candidate` or `Deployment` means: its `artifact` if that is here, else by version.
+
+    So a registry may be mounted elsewhere than where the trainer saw it.
     """
-    return registry_of(settings) / artifact if artifact else folder(registry_of(settings), model, version)
+    named = Path(artifact)
+    return named if artifact and (named / SUMS).is_file() else folder(registry_of(settings), model, version)
+
+
+def load_model(settings: Settings, model: str, version: str) -> Model:
+    """Load a version from the registry, ready to score; as a context manager it unloads in the end.
+
+    Raises `WeirError` as `load` does.
+    """
+    from services.train.model import Model
+
+    return Model(load(locate(settings, model, version)))
 
 
 def versions(root: Path, model: str) -> list[str]:
@@ -152,13 +179,18 @@ def versions(root: Path, model: str) -> list[str]:
         found = [entry.name for entry in os.scandir(folder(root, model)) if (Path(entry.path) / SUMS).is_file()]
     except FileNotFoundError:
         return []
-    named = [_unsafe(name) for name in found if not name.startswith(".")]
-    return sorted(named, key=lambda name: (0, int(name), "") if _numbered(name) else (1, 0, name))
+    named = [unquote(name) for name in found if not name.startswith(".")]
+    return sorted(named, key=lambda name: (0, _number(name), name) if _number(name) else (1, 0, name))
 
 
-def next_version(root: Path, model: str) -> str:
-    """Give one more than the greatest number among the versions: `1` for a new model."""
-    return str(max((int(version) for version in versions(root, model) if _numbered(version)), default=0) + 1)
+def next_version(taken: Iterable[str]) -> str:
+    """Give one more than the greatest number among the versions, written as that one is; `1` when there is none.
+
+    >>> next_version(["v1", "v2", "blue"]), next_version(["9", "10"]), next_version([])
+    ('v3', '11', '1')
+    """
+    last = max(taken, key=_number, default="")
+    return ("v" if last.startswith("v") and _number(last) else "") + str(_number(last) + 1)
 
 
 def save(root: Path, artifact: Artifact) -> Artifact:
@@ -293,21 +325,7 @@ def _safe(name: str) -> str:
     return f"{plain[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _unsafe(plain: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(plain)
-
-
-def _numbered(version: str) -> bool:
-    return version.isascii() and version.isdigit()
-
-
-def relative(root: Path, path: Path) -> str:
-    """Give what `Candidate.artifact` says: the path below the registry."""
-    return path.relative_to(root).as_posix()
-
-
-def row_of(names: list[str], values: Mapping[str, Any]) -> dict[str, float]:
-    """Give the finite numbers of one row by name: what a `Probe` keeps."""
-    return {name: float(values[name]) for name in names if name in values and values[name] == values[name]}
+def _number(version: str) -> int:
+    """Give the number in `7` or `v7`; 0 for other names."""
+    counted = re.fullmatch(r"v?([0-9]{1,18})", version)
+    return int(counted[1]) if counted else 0

@@ -6,8 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
+from schemas.control import Reference
 from schemas.errors import WeirError
 from services.train.artifact import Artifact, Card, load
 
@@ -41,7 +43,8 @@ class Model:
         card = artifact.card
         self._columns = list(zip(card.features, card.mean, card.scale, strict=True))
         self._flags = [card.features.index(name) for name in card.flags]
-        module = network.build(card.network)
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: draw them from nobody's stream
+            module = network.build(card.network)
         try:
             network.put_weights(module, artifact.weights)
         except ValueError as error:
@@ -68,6 +71,11 @@ class Model:
         return self.card.version
 
     @property
+    def reference(self) -> Reference:
+        """The distributions that live traffic is compared with."""
+        return self.card.reference
+
+    @property
     def threshold(self) -> float:
         """A score from here on means the positive class."""
         return self.card.threshold
@@ -83,7 +91,7 @@ class Model:
         Missing, null and not-finite values become the mean and are flagged; booleans are 0 and 1. Raises `BadFeatures`
         for text or a nested value, and when not one feature is given.
         """
-        row, missing = [], []
+        row, missing, limit = [], [], self.card.limit
         for i, (name, mean, scale) in enumerate(self._columns):
             value = features.get(name)
             if value is not None and not isinstance(value, int | float):
@@ -95,7 +103,7 @@ class Model:
             except OverflowError:
                 given = False
             if given and value is not None:
-                row.append((value - mean) / scale)
+                row.append(max(-limit, min(limit, (value - mean) / scale)))
             else:
                 row.append(0.0)
                 missing.append(i)
@@ -149,3 +157,11 @@ class Model:
     def unload(self) -> None:
         """Let go of the weights. Idempotent; scoring afterwards raises `RuntimeError`."""
         self._module = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unload()

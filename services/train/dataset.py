@@ -1,0 +1,247 @@
+"""Which rows teach: predictions joined with the last word on them, as of recorded offsets, to be read again the same.
+
+A row is a request's standing primary prediction in the window [`from_ms`, `to_ms`) whose outcome is final and binary.
+Void, provisional and unlabelled outcomes teach nothing here, nor does an outcome of weight 0. A request that several
+deployments answered counts once (the earliest prediction, then the first name). The last revision is the greatest below
+the pinned offset of its partition; what is said later is not in this data set, whenever it is read.
+
+**Pins.** They are Kafka's ends of `predictions` and `feedback` when the run began, once `record` has landed everything
+below them. Where the recorder does not get there in time, what it has landed is pinned instead, and said so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+import structlog
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+from schemas.errors import ENVIRONMENT, WeirError
+from schemas.lifecycle import Retrain
+from schemas.settings import Settings
+from services.clickhouse import Unreachable, connect, first_line
+from services.kafka import places_of
+from services.train.rows import DatasetRefused, Rows
+from streams.measure.reading import binary
+from streams.runtime import kafka
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.httpclient import HttpClient
+
+LANDING_S: Final = 60.0
+LEAST_PRESENT: Final = 0.05
+"""A feature needs a value in this share of the rows."""
+_POLL_S = 0.05
+_PINNED = ("predictions", "feedback")
+
+Pins = dict[str, int]
+"""`topic/partition` → the first offset that is not in the data set."""
+
+_log = structlog.get_logger()
+
+_STANDING = """
+    SELECT request_id, deployment, at_ms, version, score, threshold, subject, features, features_text
+    FROM predictions
+    WHERE error = '' AND model = {model:String} AND role = 'primary'
+      AND at_ms >= {from_ms:Int64} AND at_ms < {to_ms:Int64}
+      AND offset < transform(partition, {p_partitions:Array(Int32)}, {p_offsets:Array(Int64)}, toInt64(0))
+    ORDER BY at_ms, event_id LIMIT 1 BY request_id, deployment
+"""
+_LAST = """
+    SELECT request_id, deployment, name, predicted_at_ms, status, label_json, weight, labelled_at_ms
+    FROM feedback
+    WHERE error = '' AND model = {model:String} AND role = 'primary' AND item IS NULL
+      AND offset < transform(partition, {f_partitions:Array(Int32)}, {f_offsets:Array(Int64)}, toInt64(0))
+      AND request_id IN (SELECT request_id FROM standing)
+    ORDER BY revision DESC LIMIT 1 BY request_id, deployment, name
+"""
+_ROWS = f"""
+    WITH standing AS ({_STANDING}), last AS ({_LAST})
+    SELECT s.request_id AS request_id, s.at_ms AS at_ms, toString(s.version) AS version, s.score AS score,
+           s.threshold AS threshold, s.subject AS subject, toString(l.name) AS name, l.label_json AS label_json,
+           l.weight AS weight, ifNull(l.labelled_at_ms, s.at_ms) AS labelled_at_ms,
+           CAST(mapKeys(s.features), 'Array(String)') AS names, mapValues(s.features) AS numbers,
+           CAST(mapKeys(s.features_text), 'Array(String)') AS word_names, mapValues(s.features_text) AS words
+    FROM standing AS s INNER JOIN last AS l ON s.request_id = l.request_id AND s.deployment = l.deployment
+    WHERE l.predicted_at_ms = s.at_ms AND l.status = 'final' AND l.label_json != '' AND l.weight > 0
+    ORDER BY s.at_ms, s.request_id, s.deployment, l.name
+"""
+_COUNT = f"WITH standing AS ({_STANDING}) SELECT uniqExact(request_id) FROM standing"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Pinned rows. `predictions` counts the requests of the window, labelled or not; `label` is the label's name."""
+
+    rows: Rows
+    pins: Pins
+    predictions: int
+    label: str
+
+
+def pin(settings: Settings, stop: threading.Event, *, landing_s: float = LANDING_S) -> Pins:
+    """Pin what is in Kafka now, as soon as the recorder has landed it. Raises `KafkaException` when Kafka is away."""
+    admin = kafka.make_admin(settings, "train")
+    places = {place: f"{topic}/{place[1]}" for topic in _PINNED for place in places_of(settings, topic)}
+    wanted = {place: stable for place, (stable, _) in kafka.ends(admin, list(places)).items()}
+    group = kafka.group_id(settings.namespace, "record")
+    request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])]
+    deadline = time.monotonic() + landing_s
+    while True:
+        answer = admin.list_consumer_group_offsets(request)[group].result()
+        landed = {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions}
+        behind = [place for place in places if landed.get(place, -1) < wanted[place]]
+        if not behind:
+            break
+        if time.monotonic() > deadline:
+            # A group that never committed is not the recorder that fills these tables: trust the tables.
+            wanted |= {place: landed[place] for place in behind if landed.get(place, -1) >= 0}
+            _log.warning("recorder_behind", partitions=len(behind), effect="training on what has landed")
+            break
+        stop.wait(_POLL_S)
+        if stop.is_set():
+            raise InterruptedError
+    return {name: wanted[place] for place, name in places.items()}
+
+
+def read(settings: Settings, retrain: Retrain, pins: Pins) -> Dataset:
+    """Read a pinned data set.
+
+    Raises `DatasetRefused` when it holds nothing to learn from, `Unreachable` when ClickHouse is away, `WeirError` when
+    it refuses the query.
+    """
+    parameters = _parameters(retrain.model, retrain.from_ms, retrain.to_ms, pins)
+    table = _query(settings, _ROWS, parameters)
+    predictions = count(settings, retrain.model, retrain.from_ms, retrain.to_ms, pins)
+    window = f"of {retrain.model!r} in [{retrain.from_ms}, {retrain.to_ms})"
+    if not len(table):
+        raise DatasetRefused(
+            f"{predictions} primary predictions {window}, and not one has a final label",
+            fix="wait for labels, or check the join policy's label_name and horizon",
+        )
+    label = table.column("name")[-1].as_py()  # of the newest row: a policy may have changed the name
+    table = table.filter(_equal(table.column("name"), label))
+    y = _labels(table.column("label_json").to_pylist())
+    readable = y >= 0
+    if not readable.any():
+        raise DatasetRefused(
+            f"the {len(table)} final labels {window} are not binary (the first is {table.column('label_json')[0]})",
+            fix="this trainer learns labels 0 and 1; another trainer can follow `retrain` for this model",
+        )
+    if not readable.all():
+        _log.warning("labels_not_binary", model=retrain.model, rows=int((~readable).sum()), of=len(table))
+    names, x = _features(table)
+    rows = Rows(
+        names=names,
+        x=x,
+        y=y,
+        weight=_numbers(table, "weight"),
+        at_ms=_numbers(table, "at_ms").astype(np.int64),
+        labelled_at_ms=_numbers(table, "labelled_at_ms").astype(np.int64),
+        request_ids=table.column("request_id").to_pylist(),
+        subjects=[
+            subject or request_id
+            for subject, request_id in zip(
+                table.column("subject").to_pylist(), table.column("request_id").to_pylist(), strict=True
+            )
+        ],
+        logged=_numbers(table, "score"),
+        thresholds=np.nan_to_num(_numbers(table, "threshold"), nan=0.5),
+        versions=table.column("version").to_pylist(),
+    ).take(readable)
+    rows = _one_a_request(rows)
+    kept = _informative(rows, window)
+    return Dataset(kept, pins, predictions, label)
+
+
+def count(settings: Settings, model: str, from_ms: int, to_ms: int, pins: Pins) -> int:
+    """Count the requests with a primary prediction in a window, labelled or not."""
+    table = _query(settings, _COUNT, _parameters(model, from_ms, to_ms, pins))
+    return int(table.column(0)[0].as_py())
+
+
+def _query(settings: Settings, sql: str, parameters: Mapping[str, Any]) -> Any:
+    """Give an Arrow table."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+    from urllib3.exceptions import HTTPError
+
+    client: HttpClient = connect(settings)
+    try:
+        return client.query_arrow(sql, dict(parameters), use_strings=True)
+    except ClickHouseError as error:
+        if getattr(error, "code", None) is None:
+            raise Unreachable(f"ClickHouse did not answer: {first_line(error)}", code=ENVIRONMENT) from None
+        raise WeirError(
+            f"ClickHouse refused to give the training rows: {first_line(error)}", code=ENVIRONMENT
+        ) from None
+    except (HTTPError, OSError) as error:
+        raise Unreachable(f"ClickHouse did not answer: {first_line(error)}", code=ENVIRONMENT) from None
+    finally:
+        client.close()
+
+
+def _parameters(model: str, from_ms: int, to_ms: int, pins: Pins) -> dict[str, Any]:
+    found: dict[str, Any] = {"model": model, "from_ms": from_ms, "to_ms": to_ms}
+    for topic in _PINNED:
+        mine = sorted((int(name.rpartition("/")[2]), at) for name, at in pins.items() if name.startswith(f"{topic}/"))
+        found[f"{topic[0]}_partitions"] = [partition for partition, _ in mine]
+        found[f"{topic[0]}_offsets"] = [offset for _, offset in mine]
+    return found
+
+
+def _equal(column: Any, value: str) -> Any:
+    import pyarrow.compute
+
+    return pyarrow.compute.equal(column, value)
+
+
+def _numbers(table: Any, name: str) -> Any:
+    """Give a numeric column as float64, null as NaN. Milliseconds are exact there."""
+    import pyarrow as pa
+
+    return np.array(table.column(name).cast(pa.float64()).to_pylist(), dtype=np.float64)
+
+
+def _labels(texts: list[str]) -> Any:
+    """Read labels as `streams.measure` does: 1, 0, or −1 for neither."""
+    known = {text: binary(msgspec.json.decode(text)) for text in set(texts)}
+    return np.array([-1 if known[text] is None else known[text] for text in texts], dtype=np.int64)
+
+
+def _features(table: Any) -> tuple[list[str], Any]:
+    """Give the names of numeric features, sorted, and [n, names]. True and false are 1 and 0; other text is missing."""
+    numbers = [dict(zip(k, v, strict=True)) for k, v in _pairs(table, "names", "numbers")]
+    for row, (k, v) in zip(numbers, _pairs(table, "word_names", "words"), strict=True):
+        row |= {name: float(word == "true") for name, word in zip(k, v, strict=True) if word in ("true", "false")}
+    names = sorted({name for row in numbers for name in row})
+    x = np.array([[row.get(name, np.nan) for name in names] for row in numbers], dtype=np.float64)
+    x = x.reshape(len(numbers), len(names))
+    x[~np.isfinite(x)] = np.nan
+    return names, x
+
+
+def _pairs(table: Any, keys: str, values: str) -> Any:
+    return zip(table.column(keys).to_pylist(), table.column(values).to_pylist(), strict=True)
+
+
+def _one_a_request(rows: Rows) -> Rows:
+    seen: set[str] = set()
+    first = [i for i, name in enumerate(rows.request_ids) if not (name in seen or seen.add(name))]  # type: ignore[func-returns-value]
+    return rows if len(first) == len(rows) else rows.take(first)
+
+
+def _informative(rows: Rows, window: str) -> Rows:
+    present = np.isfinite(rows.x).mean(axis=0) if rows.names else np.zeros(0)
+    which = [i for i, share in enumerate(present.tolist()) if share >= LEAST_PRESENT]
+    if not which:
+        raise DatasetRefused(
+            f"the {len(rows)} labelled predictions {window} carry no numeric features",
+            fix="put the model's inputs into `features` of each prediction event",
+        )
+    return replace(rows, names=[rows.names[i] for i in which], x=rows.x[:, which])
