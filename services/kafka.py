@@ -54,8 +54,9 @@ class Sender:
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
+                size = len(value or b"")
                 raise WeirError(
-                    f"a record of {len(value or b"")} bytes cannot be sent to {name}: {reason(error)}",
+                    f"a record of {size} bytes cannot be sent to {name}: {reason(error)}",
                     fix=f"a record has at most {MESSAGE_BYTES} bytes, key and headers included",
                 ) from None
             else:
