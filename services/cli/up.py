@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,10 +21,10 @@ from schemas.errors import USAGE, WeirError
 from schemas.settings import Settings
 from services.cli.configuration import write_running
 from services.cli.processes import PROCESSES
-from services.local.supervisor import Child, Say, Supervisor
+from services.local.supervisor import Child, Say, Supervisor, next_delay_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from services.local.kafka import LocalKafka
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def running(
         if not settings.api.token.get_secret_value():
             token = SecretStr("weir_" + secrets.token_urlsafe(24))
             settings = settings.model_copy(update={"api": settings.api.model_copy(update={"token": token})})
+        settings = _with_ports(settings)
         _prepare(settings, say)
         path = write_running(settings)
         stack.callback(path.unlink, missing_ok=True)
@@ -105,10 +108,11 @@ def _start_embedded(settings: Settings, stack: contextlib.ExitStack, say: Say) -
     from services.local.clickhouse import LocalClickHouse
     from services.local.kafka import LocalKafka
 
-    tell: Callable[[str], None] = lambda text: say("clickhouse", text)  # noqa: E731
-    clickhouse = stack.enter_context(LocalClickHouse(settings.data_dir / "clickhouse", told=tell))
-    kafka = stack.enter_context(LocalKafka(settings.data_dir / "kafka"))
+    told = functools.partial(say, "clickhouse")
+    clickhouse = stack.enter_context(LocalClickHouse(settings.data_dir / "clickhouse", told=told))
+    kafka = stack.enter_context(LocalKafka(settings.data_dir / "kafka", say=functools.partial(say, "kafka")))
     say("kafka", f"up at {kafka.bootstrap}")
+    stack.enter_context(_watched(kafka, say))
     say("clickhouse", f"up at {clickhouse.url}")
     address = {
         "host": clickhouse.host,
@@ -124,6 +128,48 @@ def _start_embedded(settings: Settings, stack: contextlib.ExitStack, say: Say) -
             "clickhouse": settings.clickhouse.model_copy(update=address),
         }
     )
+
+
+def _with_ports(settings: Settings) -> Settings:
+    """Choose a free port wherever 0 was asked for, so that every process and the person are told the same one."""
+    chosen: dict[str, int] = {}
+    with contextlib.ExitStack() as held:
+        for name in ("serve", "api"):
+            edge = getattr(settings, name)
+            if edge.port == 0:
+                taken = held.enter_context(socket.create_server((edge.host, 0)))
+                chosen[name] = taken.getsockname()[1]
+    update = {name: getattr(settings, name).model_copy(update={"port": port}) for name, port in chosen.items()}
+    return settings.model_copy(update=update)
+
+
+@contextlib.contextmanager
+def _watched(kafka: LocalKafka, say: Say) -> Iterator[None]:
+    """Start the broker again, on the same ports and data, whenever it ends unasked."""
+    done = threading.Event()
+
+    def watch() -> None:
+        delay_s: float | None = None
+        while not done.wait(0.5):
+            if kafka.alive:
+                continue
+            delay_s = next_delay_s(delay_s, 0.0)
+            say("kafka", f"ended: {kafka.failure()}; starting it again in {delay_s:g} s")
+            if done.wait(delay_s):
+                return
+            try:
+                kafka.start()
+                say("kafka", f"up again at {kafka.bootstrap}")
+            except (RuntimeError, OSError) as error:
+                say("kafka", str(error))
+
+    thread = threading.Thread(target=watch, name="watch-kafka", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _prepare(settings: Settings, say: Say) -> None:

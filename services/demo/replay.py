@@ -12,8 +12,10 @@ from __future__ import annotations
 import http.client
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from schemas.control import ClockAdvanced
 from schemas.errors import WeirError
@@ -23,7 +25,7 @@ from schemas.settings import Settings
 from schemas.topics import INPUTS
 from services.demo.stream import ROW_MS, TRAINED, Stream
 from services.kafka import Sender
-from streams.runtime.kafka import lags, make_admin
+from streams.runtime.kafka import ends, lags, make_admin
 
 BLOCK_ROWS = 480
 PATIENCE_S = 120.0
@@ -41,16 +43,20 @@ class Served:
 
 
 class Replay:
-    """Drives one stream through a running system. `progress` is called with the rows done after each block."""
+    """Drives one stream through a running system."""
 
-    def __init__(self, settings: Settings, stream: Stream, *, model: str, decided: Callable[[], bool]) -> None:
-        self.settings, self.stream, self.model = settings, stream, model
+    def __init__(self, settings: Settings, stream: Stream) -> None:
+        self.settings, self.stream = settings, stream
         self.served = Served()
-        self._decided = decided
         self._admin = make_admin(settings, "replay")
         self._sender = Sender(settings, "replay")
         self._http = http.client.HTTPConnection(settings.serve.host, settings.serve.port, timeout=30)
         self._next_label = 0
+
+    def ready(self) -> None:
+        """Wait until serving serves what it was asked to, and `decide` reads. Raises `WeirError` when they do not."""
+        self._wait("decide", self._decided)
+        self._wait("serve", self._converged)
 
     def run(self) -> Iterator[int]:
         """Replay everything from the first untrained row on, and at the end the time that labels still need.
@@ -130,16 +136,33 @@ class Replay:
 
     def _handed_over(self) -> bool:
         state = self._endpoint()
-        return state["outbox"]["pending"] == 0 and state["shadow"]["pending"] == 0
+        return bool(state["outbox"]["pending"] == 0 and state["shadow"]["pending"] == 0)
 
     def _converged(self) -> bool:
-        return bool(self._endpoint()["converged"])
+        """Whether serving is up and serves the newest promotion."""
+        try:
+            state = self._endpoint()
+        except OSError:
+            return False
+        return bool(state["converged"] and state["revision"] >= 1)
 
-    def _endpoint(self) -> dict[str, dict[str, int]]:
+    def _decided(self) -> bool:
+        """Whether `decide` has applied all that there is of what it reads (`streams.decide.progress`)."""
+        try:
+            port = json.loads((self.settings.data_dir / "run" / "decide.json").read_text())["port"]
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as answer:
+                applied: dict[str, int] = json.load(answer)
+        except (OSError, ValueError):
+            return False
+        places = {(name.rpartition("/")[0], int(name.rpartition("/")[2])): at for name, at in applied.items()}
+        last = ends(self._admin, list(places))
+        return bool(places) and all(at >= last[place][1] for place, at in places.items())
+
+    def _endpoint(self) -> dict[str, Any]:
         status, answer = self._call("GET", "/v1/endpoint", None)
         if status != 200:
             raise WeirError(f"serving answers {status} to GET /v1/endpoint: {answer[:200]!r}")
-        state: dict[str, dict[str, int]] = json.loads(answer)
+        state: dict[str, Any] = json.loads(answer)
         return state
 
     def _call(self, method: str, path: str, body: str | None) -> tuple[int, bytes]:

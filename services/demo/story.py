@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import TopicPartition
 
 from schemas.event import decode
-from schemas.lifecycle import Alert, Candidate, Promote, Retrain
+from schemas.lifecycle import Alert, Candidate, Promote, Retrain, RolloutStatus
 from schemas.measures import Drift, Gate
 from schemas.settings import Settings
 from services.demo.stream import ORIGIN_MS, ROW_MS
@@ -27,6 +27,7 @@ KINDS: dict[str, type[Any]] = {
     "candidates": Candidate,
     "gates": Gate,
     "promote": Promote,
+    "rollout-status": RolloutStatus,
     "alerts": Alert,
 }
 
