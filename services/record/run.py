@@ -121,7 +121,7 @@ class Recorder:
         settings = self.settings
         if not kafka.wait_for_kafka(settings, self.stop) or not self._wait_for_store():
             return
-        kafka.check_topics(settings)
+        kafka.check_topics(settings, TOPICS)
         self._admin = kafka.make_admin(settings, STAGE)
         self._consumer = self._open()
         try:
