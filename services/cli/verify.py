@@ -208,8 +208,8 @@ def as_text(found: Verification) -> str:
             if one.topic == topic and one.value
         )
         lines.append(f"{'residual ' + topic:<22}{value:>10}  {where}".rstrip())
-    for one in report.mismatches[:SENTENCES]:
-        lines.append(f"  {one.kind} {'/'.join(map(str, one.identity))}: {one.sentence}")
+    shown = report.mismatches[:SENTENCES]
+    lines += [f"  {one.kind} {'/'.join(map(str, one.identity))}: {one.sentence}" for one in shown]
     if len(report.mismatches) > SENTENCES:
         lines.append(f"  … and {len(report.mismatches) - SENTENCES} more (--json gives all)")
     lines.append("all is well" if found.ok else "NOT well")
