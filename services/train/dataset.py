@@ -48,31 +48,30 @@ _log = structlog.get_logger()
 _STANDING = """
     SELECT request_id, deployment, at_ms, version, score, threshold, subject, features, features_text
     FROM predictions
-    WHERE error = '' AND model = {model:String} AND role = 'primary'
+    WHERE unreadable = '' AND model = {model:String} AND role = 'primary'
       AND at_ms >= {from_ms:Int64} AND at_ms < {to_ms:Int64}
       AND offset < transform(partition, {p_partitions:Array(Int32)}, {p_offsets:Array(Int64)}, toInt64(0))
     ORDER BY at_ms, event_id LIMIT 1 BY request_id, deployment
 """
-_LAST = """
+_LAST = f"""
     SELECT request_id, deployment, name, predicted_at_ms, status, label_json, weight, labelled_at_ms
     FROM feedback
-    WHERE error = '' AND model = {model:String} AND role = 'primary' AND item IS NULL
-      AND offset < transform(partition, {f_partitions:Array(Int32)}, {f_offsets:Array(Int64)}, toInt64(0))
-      AND request_id IN (SELECT request_id FROM standing)
+    WHERE unreadable = '' AND model = {{model:String}} AND role = 'primary' AND item IS NULL
+      AND offset < transform(partition, {{f_partitions:Array(Int32)}}, {{f_offsets:Array(Int64)}}, toInt64(0))
+      AND request_id IN (SELECT request_id FROM ({_STANDING}))
     ORDER BY revision DESC LIMIT 1 BY request_id, deployment, name
 """
 _ROWS = f"""
-    WITH standing AS ({_STANDING}), last AS ({_LAST})
     SELECT s.request_id AS request_id, s.at_ms AS at_ms, toString(s.version) AS version, s.score AS score,
            s.threshold AS threshold, s.subject AS subject, toString(l.name) AS name, l.label_json AS label_json,
            l.weight AS weight, ifNull(l.labelled_at_ms, s.at_ms) AS labelled_at_ms,
            CAST(mapKeys(s.features), 'Array(String)') AS names, mapValues(s.features) AS numbers,
            CAST(mapKeys(s.features_text), 'Array(String)') AS word_names, mapValues(s.features_text) AS words
-    FROM standing AS s INNER JOIN last AS l ON s.request_id = l.request_id AND s.deployment = l.deployment
+    FROM ({_STANDING}) AS s INNER JOIN ({_LAST}) AS l ON s.request_id = l.request_id AND s.deployment = l.deployment
     WHERE l.predicted_at_ms = s.at_ms AND l.status = 'final' AND l.label_json != '' AND l.weight > 0
     ORDER BY s.at_ms, s.request_id, s.deployment, l.name
 """
-_COUNT = f"WITH standing AS ({_STANDING}) SELECT uniqExact(request_id) FROM standing"
+_COUNT = f"SELECT uniqExact(request_id) FROM ({_STANDING})"
 
 
 @dataclass(frozen=True, slots=True)

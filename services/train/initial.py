@@ -56,7 +56,7 @@ def train_initial(
         code=code_version(),
         seed=settings.train.seed,
         device=device,
-        torch=torch.__version__,
+        torch=str(torch.__version__),
     )
     made = make(
         rows,

@@ -260,7 +260,7 @@ def _lineage(plan: Plan, data: dataset.Dataset) -> Lineage:
         code=code_version(),
         seed=plan.seed,
         device=plan.device,
-        torch=torch.__version__,
+        torch=str(torch.__version__),
     )
 
 

@@ -1,0 +1,34 @@
+"""A trainer that kills itself: `python -m tests.services.train.victim POINT`.
+
+Points: `planned` (the plan is written, nothing is trained), `saved` (the version is in the registry, nothing is
+announced), `finished` (the announcement is written, not sent), `sent` (it is sent, the offset is not committed).
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from schemas.settings import Settings
+from services.train import run
+
+
+def main() -> None:
+    point = sys.argv[1]
+
+    def dying_after(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*given: Any, **named: Any) -> Any:
+            call(*given, **named)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return called
+
+    name = {"planned": "_plan", "saved": "save", "finished": "attend", "sent": "answer"}[point]
+    setattr(run, name, dying_after(getattr(run, name)))
+    run.run(Settings(), threading.Event())
+
+
+if __name__ == "__main__":
+    main()
