@@ -81,7 +81,8 @@ def replay(
             cells = _cells(reference, stream, p, features or {})
             if cells is None:
                 continue
-            panes = _histograms(starts, pane, stream.histogram.groups[cells], stream.histogram.reference.size, pane_ms)
+            group, width = stream.histogram.groups[cells], stream.histogram.reference.size
+            panes = _histograms(starts, pane, home, group, width, pane_ms)
         else:
             continue
         days = pane_ms / DAY_MS
@@ -106,11 +107,11 @@ def _rates(starts: Ints, pane: Ints, home: Ints, wrong: NDArray[np.bool_], pane_
         yield Evidence(start, start + pane_ms, np.array([s.sum()]), float(n.sum()), n, s)
 
 
-def _histograms(starts: Ints, pane: Ints, group: Ints, cells: int, pane_ms: int) -> Iterator[Evidence]:
+def _histograms(starts: Ints, pane: Ints, home: Ints, group: Ints, cells: int, pane_ms: int) -> Iterator[Evidence]:
     counts = np.bincount(pane * cells + group, minlength=starts.size * cells).reshape(starts.size, cells)
-    nobody = np.zeros(BUCKETS, dtype=np.int64)
+    sizes = np.bincount(pane * BUCKETS + home, minlength=starts.size * BUCKETS).reshape(starts.size, BUCKETS)
     for i, start in enumerate(starts.tolist()):
-        yield Evidence(start, start + pane_ms, counts[i], int(counts[i].sum()), nobody)
+        yield Evidence(start, start + pane_ms, counts[i], int(counts[i].sum()), sizes[i])
 
 
 def _cells(reference: Reference, stream: Stream, scores: Any, features: Mapping[str, ArrayLike]) -> Ints | None:

@@ -33,6 +33,7 @@ from streams.measure.ledger import (
     AGREEMENT,
     BUCKET_AGREEMENT,
     BUCKET_CONFUSION,
+    BUCKET_ROWS,
     BUCKETS,
     CONFUSION,
     DIFFERS,
@@ -45,8 +46,6 @@ from streams.measure.ledger import (
 )
 
 QUALITY = "quality:error"
-BUCKET_ROWS = "bucket.rows"
-"""Standing predictions by subject bucket. While nobody counts them a traffic pane is one unit: safe, and slower."""
 MILLI = 1000.0
 Ints = NDArray[np.int64]
 
@@ -131,7 +130,7 @@ def evidence(stream: Stream, ledger: Ledger, start: int, end: int) -> Evidence |
         counts = stream.histogram.counts(ledger)
         rows = int(counts.sum())
         sizes = np.array(ledger.dense(BUCKET_ROWS, BUCKETS), dtype=np.int64)
-        # Every row of a traffic pane has a score cell; features are counted from the reference on, so fewer at first.
+        # Every row has a score cell; features are counted from the reference on, so fewer at first: then one unit.
         return Evidence(start, end, counts, rows, sizes if sizes.sum() == rows else sizes * 0) if rows > 0 else None
     confusion = np.array(ledger.dense(BUCKET_CONFUSION, BUCKETS * 4), dtype=np.float64).reshape(BUCKETS, 4) / MILLI
     agreement = np.array(ledger.dense(BUCKET_AGREEMENT, BUCKETS * 2), dtype=np.float64).reshape(BUCKETS, 2) / MILLI

@@ -25,6 +25,7 @@ from streams.measure.ledger import (
     BUCKET_CONFUSION,
     BUCKET_LOG_LOSS,
     BUCKET_N,
+    BUCKET_ROWS,
     BUCKET_SCORE_NEG,
     BUCKET_SCORE_POS,
     CONFUSION,
@@ -96,9 +97,10 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
 
 def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None, sign: int) -> None:
     """Add what a standing prediction counts, whatever becomes of it."""
-    score = score_cell(prediction.score)
+    score, bucket = score_cell(prediction.score), bucket_of(prediction)
     for target, sliced in targets:
         _add(target[N], 0, sign)
+        _add(target[BUCKET_ROWS], bucket, sign)
         _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
         if sliced:
             continue

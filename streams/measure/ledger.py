@@ -56,6 +56,7 @@ CONFUSION: Final = "confusion"
 AGREEMENT: Final = "agreement"
 LOG_LOSS: Final = "log_loss"
 BRIER: Final = "brier"
+BUCKET_ROWS: Final = "bucket.rows"
 BUCKET_N: Final = "bucket.n"
 BUCKET_CONFUSION: Final = "bucket.confusion"
 BUCKET_AGREEMENT: Final = "bucket.agreement"
@@ -120,6 +121,7 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(AGREEMENT, 2, "milli-weight", "[AGREES], [DIFFERS]: labels that are not binary"),
         Vector(LOG_LOSS, 1, "1e-9 nat × weight", "[0] sum of `scale.log_loss(p, y)` × milli-weight"),
         Vector(BRIER, 1, "1e-9 × weight", "[0] sum of `scale.brier(p, y)` × milli-weight"),
+        Vector(BUCKET_ROWS, BUCKETS, "count", "by subject bucket: standing predictions, labelled or not"),
         Vector(BUCKET_N, BUCKETS, "count", "by subject bucket: outcomes in any task"),
         Vector(BUCKET_CONFUSION, BUCKETS * 4, "milli-weight", "[bucket × 4 + cell of `confusion`]"),
         Vector(BUCKET_AGREEMENT, BUCKETS * 2, "milli-weight", "[bucket × 2 + cell of `agreement`]"),

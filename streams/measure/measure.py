@@ -101,7 +101,7 @@ class Measure:
     `partitions` is the number of source partitions, `measures_partitions` that of the topic `measures`.
     """
 
-    version = "measure-1"
+    version = "measure-2"
 
     def __init__(
         self,

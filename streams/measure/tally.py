@@ -54,6 +54,7 @@ def ledger_of(
 
     ledger = Ledger()
     _put(ledger, names.N, np.zeros(n, np.int64), np.ones(n, np.int64), 1)
+    _put(ledger, names.BUCKET_ROWS, home, np.ones(n, np.int64), BUCKETS)
     inside = (p >= 0.0) & (p <= 1.0)
     bin_of = bins(score_edges(), p)
     cell = np.where(inside, bin_of, np.where(p < 0, SCORE_BINS + 1, np.where(p > 1, SCORE_BINS + 2, SCORE_BINS)))

@@ -18,6 +18,7 @@ from schemas.records import DeadLetter
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge, JudgeState
 from streams.judge.replay import replay
+from streams.judge.watch import Watch, evidence
 from streams.measure.ledger import Ledger
 from streams.measure.reading import bucket
 from streams.measure.reference import learn
@@ -263,6 +264,18 @@ def test_replay_says_what_the_processor_says() -> None:
     ]
     for name, verdict in done.last.items():
         assert verdict == [d for d in said if d.stream == name][-1].evidence
+
+
+def test_traffic_is_judged_by_the_rows_of_each_bucket() -> None:
+    ledger = Ledger({"score": {7: 2, 900: 1}, "bucket.rows": {3: 2, 9: 1}})
+    score = next(stream for stream in Watch(reference(), BOUNDS).streams if stream.name == "score")
+    pane = evidence(score, ledger, 0, MINUTE)
+    assert pane is not None
+    assert {i: int(n) for i, n in enumerate(pane.sizes) if n} == {3: 2, 9: 1}
+    assert pane.rows == 3
+    unknown = evidence(score, Ledger({"score": {7: 2}, "bucket.rows": {3: 2, 9: 1}}), 0, MINUTE)
+    assert unknown is not None
+    assert not unknown.sizes.any()
 
 
 def test_bounds_read_detectors_from_plain_data_and_print_them() -> None:

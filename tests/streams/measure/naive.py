@@ -121,7 +121,9 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
     number = type(p.score) in (int, float)
     unit = number and 0 <= p.score <= 1  # type: ignore[operator]
     index = _at_most(_logit_edges(), p.score) if unit else -1  # type: ignore[arg-type]
+    home = xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
     c["n", 0] += 1
+    c["bucket.rows", home] += 1
     if unit:
         c["score", index // fold] += 1
     elif number:
@@ -139,7 +141,6 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
     if outcome.label is None:
         return
     w = int(outcome.weight * 1000 + 0.5)
-    home = xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
     c["labelled", 0] += 1
     c["labelled", 1] += w
     c["kinds", ["explicit", "implicit", "timeout"].index(str(outcome.kind))] += 1

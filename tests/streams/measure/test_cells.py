@@ -121,3 +121,12 @@ def test_ledgers_are_an_abelian_group(one: Any, two: Any) -> None:
 def test_nothing_is_labelled_without_a_label() -> None:
     prediction = Prediction(request_id="r", at_ms=5, model="a")
     assert LABELLED not in cells(Counted(prediction, NOTHING), None)
+
+
+def test_rows_of_a_bucket_are_counted_before_their_labels_come() -> None:
+    prediction = Prediction(request_id="r", at_ms=5, model="a", subject="u1")
+    (pane,) = counted_deltas([Change(None, Counted(prediction))]).pane_deltas()
+    assert pane.cells["bucket.rows"][1] == 1
+    labelled = Counted(prediction, Outcome(label=1, kind="explicit"))
+    (later,) = counted_deltas([Change(Counted(prediction), labelled)]).pane_deltas()
+    assert "bucket.rows" not in later.cells
