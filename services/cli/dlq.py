@@ -42,7 +42,7 @@ class Letter:
     @property
     def reason(self) -> str:
         """The short code."""
-        return self.letter.reason if self.letter else "unreadable"
+        return self.letter.reason if self.letter else "broken_letter"
 
 
 class _Requested(msgspec.Struct):
@@ -89,7 +89,7 @@ def retry(settings: Settings, ids: list[str], *, reason: str | None = None, as_j
     if bool(ids) == bool(reason):
         raise WeirError("name the letters, or a reason", fix="weir dlq ls; weir dlq retry ID | --reason R", code=USAGE)
     chosen = _find(settings, ids) if ids else [one for one in read_letters(settings) if one.reason == reason]
-    ready = [(one, _record(settings, one)) for one in chosen]
+    ready = [(one, _record(settings, one)) for one in {one.id: one for one in chosen}.values()]
     with Sender(settings, "dlq-retry") as sender:
         for _, record in ready:
             sender.send(**record)
@@ -103,10 +103,10 @@ def retry(settings: Settings, ids: list[str], *, reason: str | None = None, as_j
 
 
 def read_letters(settings: Settings) -> list[Letter]:
-    """Give every dead letter, oldest first; of two with one id the later stands."""
+    """Give every dead letter, oldest first; of two with one id and stage the later stands."""
     from services.kafka import read_to_end
 
-    found: dict[str, Letter] = {}
+    found: dict[tuple[str, str], Letter] = {}
     for message in read_to_end(settings, "dead-letters", client="dlq"):
         try:
             letter = decode(message.value() or b"", DeadLetter)
@@ -115,8 +115,9 @@ def read_letters(settings: Settings) -> list[Letter]:
             one = Letter(id, None, f"this record of dead-letters is no DeadLetter: {error}")
         else:
             one = Letter(f"{letter.topic}/{letter.partition}/{letter.offset}", letter)
-        found.pop(one.id, None)
-        found[one.id] = one
+        place = one.id, one.letter.stage if one.letter else ""
+        found.pop(place, None)
+        found[place] = one
     return list(found.values())
 
 

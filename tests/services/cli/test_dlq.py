@@ -61,7 +61,7 @@ def test_ls_filters_and_limits(on_kafka: Settings, capsys: pytest.CaptureFixture
     dlq.ls(on_kafka)
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 11, "a line each, whatever the detail holds"
-    assert "11 dead letters: 5 not_json, 5 orphan, 1 unreadable" in told.err
+    assert "11 dead letters: 5 not_json, 5 orphan, 1 broken_letter" in told.err
 
 
 def test_show(on_kafka: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +123,11 @@ def test_a_letter_that_came_twice_is_one(on_kafka: Settings, capsys: pytest.Capt
     bury(on_kafka, letter(1), letter(1, detail="again"))
     dlq.ls(on_kafka, as_json=True)
     assert [row["detail"] for row in printed(capsys)] == ["again"]
+    bury(on_kafka, letter(1, stage="judge"))
+    dlq.ls(on_kafka, as_json=True)
+    assert [row["stage"] for row in printed(capsys)] == ["join", "judge"]
+    dlq.retry(on_kafka, [], reason="bad_event")
+    assert len(list(read_to_end(on_kafka, "labels"))) == 1, "one record, however many stages could not use it"
 
 
 @contextmanager
