@@ -23,7 +23,7 @@ from services.serve.app import make_app
 from services.serve.endpoint import Endpoint
 from services.serve.figures import Figures
 from services.serve.follow import Follower
-from services.serve.outbox import Outbox
+from services.serve.outbox import FLUSH_S, Outbox
 from services.serve.predict import Predictor
 from streams.runtime.kafka import make_admin
 
@@ -33,8 +33,14 @@ GRACE_S: Final = 5
 _log = structlog.get_logger()
 
 
-def run(settings: Settings, stop: threading.Event, *, listening: Callable[[int], None] | None = None) -> None:
-    """Serve until `stop` is set, then finish what was begun and hand over the events.
+def run(
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    listening: Callable[[int], None] | None = None,
+    flush_s: float = FLUSH_S,
+) -> None:
+    """Serve until `stop` is set, then finish what was begun and hand over the events, as far as `flush_s` allows.
 
     `listening` is told the port. Raises `WeirError` when the port or the outbox is taken, or a thread has died.
     """
@@ -93,7 +99,7 @@ def run(settings: Settings, stop: threading.Event, *, listening: Callable[[int],
         finally:
             gc.unfreeze()
             follower.stop()
-            left = outbox.close()
+            left = outbox.close(flush_s)
             _log.info("left", stage="serve", waiting_on_disk=left, dropped=outbox.dropped)
         if ill:
             raise WeirError(f"serving ended: {ill}", fix="start it again: events wait in the outbox")
