@@ -1,0 +1,293 @@
+"""The routes: who may ask what, and which room answers. Blocking questions run in FastAPI's threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from schemas.errors import WeirError
+from schemas.event import encode
+from schemas.lifecycle import Approval
+from schemas.settings import Settings
+from services.api import errors, ingest, page
+from services.api.auth import Bearer
+from services.api.deliveries import deliveries
+from services.api.history import History, Window
+from services.api.live import Behind, Tail
+from services.api.pipeline import pipeline
+from services.api.store import Recent, Store
+from streams.runtime.kafka import make_admin
+
+MOST_BYTES = 8 << 20
+SOON_S, SLOW_S = 1.0, 3.0
+
+FromMs = Annotated[int, Query(ge=0, description="only what lies after this time")]
+Model = Annotated[str, Query(description="only this model; empty: all")]
+
+
+class Decision(BaseModel):
+    """What a person says about a rollout."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rollout_id: str = Field(min_length=1, max_length=128)
+    model: str = Field(min_length=1, max_length=128)
+    decision: Literal["approve", "reject", "abort"]
+    stage: str = Field(default="", description="the stage it is meant for; empty: whichever is next")
+    by: str = Field(default="", max_length=128)
+    note: str = Field(default="", max_length=1_000)
+
+
+def build(settings: Settings, stop: threading.Event) -> FastAPI:
+    """Give the app of a namespace. Its tail and connections live from the app's start to its end."""
+    store = Store(settings)
+    tail = Tail(settings, stop)
+    history = History(settings, store)
+    counted: Counter[tuple[str, int]] = Counter()
+    room: dict[str, ingest.Outgoing] = {}
+
+    @contextlib.asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        room["outgoing"] = ingest.Outgoing(settings)
+        tail.start()
+        yield
+        stop.set()
+        room["outgoing"].close()
+        tail.join()
+        store.close()
+
+    app = FastAPI(
+        title="Weir",
+        summary="What models do in production: figures, drift, rollouts, alerts.",
+        lifespan=living,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=MOST_BYTES,
+    )
+    errors.install(app)
+    app.add_middleware(GZipMiddleware, minimum_size=1_000)
+    app.add_middleware(_Counting, counted=counted)
+    app.include_router(page.router())
+    app.include_router(_probes(store, tail, counted))
+    guarded = APIRouter(prefix="/v1", dependencies=[Depends(Bearer(settings.api.token.get_secret_value()))])
+    guarded.include_router(_history(settings, history))
+    guarded.include_router(_live(tail))
+    guarded.include_router(ingest.router(lambda: room["outgoing"]))
+    guarded.include_router(_decisions(history, lambda: room["outgoing"]))
+    app.include_router(guarded)
+    return app
+
+
+def _history(settings: Settings, history: History) -> APIRouter:
+    routes = APIRouter(tags=["history"])
+    soon, slow = Recent(SOON_S), Recent(SLOW_S)
+    admin = make_admin(settings, "api")
+
+    @routes.get("/overview")
+    def overview() -> dict[str, Any]:
+        """The namespace, its time, its models and what fires."""
+
+        def fetch() -> dict[str, Any]:
+            alerts = history.alerts()
+            return {
+                "namespace": settings.namespace,
+                "clock": settings.clock,
+                "now_ms": history.now_ms(),
+                "pane_ms": settings.join.pane_ms,
+                "models": history.models(),
+                "firing": [alert for alert in _current(alerts) if alert.get("status", "firing") == "firing"],
+                "totals": history.totals(),
+            }
+
+        return slow.of("overview", fetch)
+
+    @routes.get("/models")
+    def models() -> list[dict[str, Any]]:
+        """Every model with its versions, metrics, slices, references and policies."""
+        return slow.of("models", history.models)
+
+    @routes.get("/models/{model}/quality")
+    def quality(
+        model: str,
+        metric: Annotated[str, Query()] = "accuracy",
+        slice: Annotated[str, Query(description="dimension=value; empty: the whole")] = "",
+        window: Annotated[Window, Query()] = "rolling",
+        from_ms: FromMs = 0,
+    ) -> dict[str, Any]:
+        """A metric's series by version, each point with interval, n and maturity."""
+        key = ("quality", model, metric, slice, window, from_ms)
+        return soon.of(key, lambda: history.quality(model, metric, slice_=slice, window=window, from_ms=from_ms))
+
+    @routes.get("/models/{model}/drift")
+    def drift(model: str) -> dict[str, Any]:
+        """What detectors say of each stream (quality, score, features), with the last panes of each."""
+        return soon.of(("drift", model), lambda: history.drift(model))
+
+    @routes.get("/models/{model}/delay")
+    def delay(
+        model: str, from_ms: FromMs = 0, name: Annotated[str, Query(description="label name")] = ""
+    ) -> dict[str, Any]:
+        """How long labels take, and how many have come."""
+        return slow.of(("delay", model, from_ms, name), lambda: history.delay(model, from_ms=from_ms, name=name))
+
+    @routes.get("/models/{model}/rollout")
+    def rollout(model: str) -> dict[str, Any]:
+        """The desired state of serving and what led to it: retrains, candidates, gates, approvals."""
+        return soon.of(("rollout", model), lambda: history.rollout(model))
+
+    @routes.get("/alerts")
+    def alerts(model: Model = "") -> dict[str, Any]:
+        """The newest alerts, what of them fires now, and how their deliveries went."""
+
+        def fetch() -> dict[str, Any]:
+            found = history.alerts(model)
+            return {"alerts": found, "current": _current(found), "deliveries": deliveries(settings)}
+
+        return soon.of(("alerts", model), fetch)
+
+    @routes.get("/pipeline")
+    def pipe() -> dict[str, Any]:
+        """Lag by process and topic, dead letters, the residual."""
+        return slow.of("pipeline", lambda: pipeline(settings, history, admin))
+
+    return routes
+
+
+def _current(alerts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the newest alert of each fingerprint; `alerts` come the newest first."""
+    found: dict[str, dict[str, Any]] = {}
+    for alert in alerts:
+        found.setdefault(alert["fingerprint"], alert)
+    return list(found.values())
+
+
+def _live(tail: Tail) -> APIRouter:
+    routes = APIRouter(tags=["live"])
+
+    @routes.get("/live", response_class=EventSourceResponse)
+    async def live(
+        model: Model = "", last_event_id: Annotated[str | None, Header()] = None
+    ) -> AsyncIterator[ServerSentEvent]:
+        """Every event as it happens; the event's name is its topic, or `tick` (alive) or `reset` (fetch afresh).
+
+        With `Last-Event-ID` it goes on after that event; without, it begins half a minute back.
+        """
+        since = last_event_id or None
+        while True:
+            try:
+                async for heard in tail.listen(since, model):
+                    if heard is None:
+                        yield ServerSentEvent(event="tick", data={"ready": tail.ready, "problem": tail.problem})
+                    else:
+                        mark, told = heard
+                        yield ServerSentEvent(event=told.topic, raw_data=told.text, id=mark)
+                return
+            except Behind as error:
+                since = None
+                yield ServerSentEvent(event="reset", data={"why": str(error)})
+
+    return routes
+
+
+def _decisions(history: History, outgoing: Any) -> APIRouter:
+    routes = APIRouter(tags=["events"])
+
+    @routes.post("/approvals", status_code=202)
+    async def approvals(decision: Decision) -> ingest.Accepted:
+        """Approve, reject or abort a rollout. What `decide` makes of it comes as `promote` or an alert."""
+        at_ms = await _in_thread(history.now_ms)
+        event = Approval(**decision.model_dump(), at_ms=at_ms)
+        await outgoing().send("approvals", [(event.model.encode(), encode(event), at_ms)])
+        return ingest.Accepted(accepted=1)
+
+    return routes
+
+
+async def _in_thread(call: Any) -> Any:
+    from starlette.concurrency import run_in_threadpool
+
+    return await run_in_threadpool(call)
+
+
+def _probes(store: Store, tail: Tail, counted: Counter[tuple[str, int]]) -> APIRouter:
+    routes = APIRouter(tags=["probes"])
+    registry = CollectorRegistry()
+    registry.register(_Numbers(tail, counted))
+    recent = Recent(SOON_S)
+
+    @routes.get("/healthz")
+    async def healthz() -> dict[str, bool]:
+        """Whether the process lives; it depends on nothing."""
+        return {"ok": True}
+
+    @routes.get("/readyz")
+    def readyz() -> JSONResponse:
+        """Whether Kafka is followed and ClickHouse answers, and what is missing."""
+        reasons = [tail.problem] if tail.problem else []
+        try:
+            recent.of("ready", lambda: store.rows("SELECT count() AS n FROM landed_steps WHERE 0"))
+        except WeirError as error:
+            reasons.append(f"{error.message}; fix: {error.fix}")
+        return JSONResponse({"ok": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return routes
+
+
+class _Numbers(Collector):
+    def __init__(self, tail: Tail, counted: Counter[tuple[str, int]]) -> None:
+        self._tail, self._counted = tail, counted
+        self._began = time.time()
+
+    def collect(self) -> Any:
+        requests = CounterMetricFamily("weir_api_requests", "answers by route and status", labels=["route", "status"])
+        for (route, code), count in self._counted.items():
+            requests.add_metric([route, str(code)], count)
+        status = self._tail.status()
+        yield requests
+        yield GaugeMetricFamily("weir_api_ready", "1 when Kafka is followed", value=int(status["ready"]))
+        yield GaugeMetricFamily("weir_api_listeners", "open streams", value=status["listeners"])
+        yield GaugeMetricFamily("weir_api_kept_events", "events kept for listeners", value=status["kept"])
+        yield GaugeMetricFamily("weir_api_start_time_seconds", "when the process started", value=self._began)
+        position = GaugeMetricFamily("weir_api_position", "next offset to read", labels=["topic", "partition"])
+        for (topic, place), offset in zip(self._tail.places, self._tail.positions, strict=True):
+            position.add_metric([topic, str(place[1])], offset)
+        yield position
+
+
+class _Counting:
+    """Counts answers by route (as declared, so that labels stay few) and status."""
+
+    def __init__(self, app: ASGIApp, counted: Counter[tuple[str, int]]) -> None:
+        self._app, self._counted = app, counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "none")
+                self._counted[route, message["status"]] += 1
+            await send(message)
+
+        await self._app(scope, receive, counting)
