@@ -10,19 +10,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 DAY_MS = 86_400_000
+LARGE_BYTES = 4 << 20
+"""What a record of a `large` topic may have; the others keep Kafka's default, 1 MiB."""
+_FOR_EVER_MS = 2**63 - 1
 
 Keyed = Literal["request", "partition", "model", "endpoint", "id"]
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A logical topic; `width` is `full` (the namespace's partition count), `measures` (its measures count), `one`."""
+    """A logical topic; `width` is `full` (the namespace's partition count), `measures` (its measures count), `one`.
+
+    `large`: its records hold whole inputs, several of them or in base64, and so may be larger than any input.
+    """
 
     name: str
     keyed: Keyed
     width: Literal["full", "measures", "one"]
     retention_ms: int
     compacted: bool = False
+    large: bool = False
     about: str = ""
 
 
@@ -33,7 +40,7 @@ TOPICS: dict[str, Topic] = {
         Topic("predictions", "request", "full", 7 * DAY_MS, about="what models answered"),
         Topic("labels", "request", "full", 30 * DAY_MS, about="what turned out to be true"),
         Topic("signals", "request", "full", 7 * DAY_MS, about="what users did"),
-        Topic("feedback", "request", "full", 30 * DAY_MS, about="revisions of outcomes"),
+        Topic("feedback", "request", "full", 30 * DAY_MS, large=True, about="revisions of outcomes"),
         Topic("steps", "partition", "full", 30 * DAY_MS, about="one record per step of join and judge"),
         Topic("measures", "model", "measures", 7 * DAY_MS, about="signed pane deltas"),
         Topic("trials", "model", "measures", 30 * DAY_MS, about="matured values of subjects in rollouts"),
@@ -46,7 +53,7 @@ TOPICS: dict[str, Topic] = {
         Topic("promote", "endpoint", "one", -1, compacted=True, about="desired state of serving"),
         Topic("rollout-status", "endpoint", "one", 30 * DAY_MS, about="what servers serve"),
         Topic("alerts", "id", "one", 30 * DAY_MS, about="what people should know"),
-        Topic("dead-letters", "id", "one", 30 * DAY_MS, about="inputs that could not be used"),
+        Topic("dead-letters", "id", "one", 30 * DAY_MS, large=True, about="inputs that could not be used"),
     )
 }
 
@@ -89,7 +96,8 @@ def plan(namespace: str, *, partitions: int, measures_partitions: int, virtual: 
     """Plan every topic of a namespace.
 
     With a broker clock the inputs take `LogAppendTime`, so that no producer's clock can expire anybody. A virtual
-    namespace (replay, demo, backfill) takes `CreateTime` and keeps everything, because its origin lies in the past.
+    namespace (replay, demo, backfill) takes `CreateTime` of any age and keeps everything, because its origin lies in
+    the past and its end may lie in the future.
     """
     plans = []
     for topic in (*TOPICS.values(), *INTERNAL.values()):
@@ -99,6 +107,10 @@ def plan(namespace: str, *, partitions: int, measures_partitions: int, virtual: 
             "cleanup.policy": "compact" if topic.compacted else "delete",
             "retention.ms": str(retention_ms),
         }
+        if virtual:
+            config["message.timestamp.before.max.ms"] = config["message.timestamp.after.max.ms"] = str(_FOR_EVER_MS)
+        if topic.large:
+            config["max.message.bytes"] = str(LARGE_BYTES)
         partition_count = width(topic.name, partitions=partitions, measures_partitions=measures_partitions)
         plans.append(Plan(topic_name(namespace, topic.name), partition_count, config))
     return plans

@@ -11,9 +11,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
 from schemas.topics import topic_name, width
-from streams.runtime.kafka import MESSAGE_BYTES, earliest, ends, make_admin, make_producer, make_reader, reason
+from streams.runtime.kafka import LARGE_MESSAGE_BYTES, earliest, ends, make_admin, make_producer, make_reader, reason
 
 FLUSH_S = 30.0
+_TOO_LARGE = "is more than the topic takes"
 
 
 class Sender:
@@ -25,7 +26,7 @@ class Sender:
 
     def __init__(self, settings: Settings, client: str = "sender") -> None:
         self._settings = settings
-        self._producer = make_producer(settings, client)
+        self._producer = make_producer(settings, client, large=True)
         self._refused: list[str] = []
         self._virtual = settings.clock == "virtual"
 
@@ -57,7 +58,7 @@ class Sender:
                 size = len(value or b"")
                 raise WeirError(
                     f"a record of {size} bytes cannot be sent to {name}: {reason(error)}",
-                    fix=f"a record has at most {MESSAGE_BYTES} bytes, key and headers included",
+                    fix=f"a record has at most {LARGE_MESSAGE_BYTES} bytes, key and headers included",
                 ) from None
             else:
                 self._producer.poll(0)
@@ -71,7 +72,9 @@ class Sender:
             why = refused[0] if refused else f"no answer within {FLUSH_S:g} s"
             raise WeirError(
                 f"Kafka at {self._settings.kafka.bootstrap} did not take {left + len(refused)} records: {why}",
-                fix="check that it runs and that the topics exist (weir topics plan), then try again",
+                fix="send less, or raise the topic's max.message.bytes"
+                if _TOO_LARGE in why
+                else "check that it runs and that the topics exist (weir topics plan), then try again",
                 code=ENVIRONMENT,
             )
 
@@ -81,7 +84,9 @@ class Sender:
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._refused.append(f"{message.topic()}: {error.str()}")
+            large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+            why = f"a value of {len(message.value() or b'')} bytes {_TOO_LARGE}" if large else error.str()
+            self._refused.append(f"{message.topic()}: {why}")
 
     def __enter__(self) -> Self:
         return self

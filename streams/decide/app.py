@@ -38,6 +38,7 @@ from schemas.settings import Settings
 from schemas.topics import topic_name
 from streams.decide.progress import Progress
 from streams.decide.reading import INPUTS
+from streams.runtime.kafka import LARGE_MESSAGE_BYTES
 
 FETCH_WAIT_MS = 100
 POLL_S = 0.1
@@ -256,6 +257,7 @@ class App(faust.App):
             processing_guarantee="at_least_once",
             producer_acks=-1,
             producer_linger=0.0,
+            producer_max_request_size=LARGE_MESSAGE_BYTES,  # a dead letter holds its record in base64
             store="memory://",
             table_standby_replicas=1,
             PartitionAssignor=OneActive,

@@ -24,7 +24,15 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from schemas import topics
 from schemas.errors import ENVIRONMENT, WeirError
@@ -32,7 +40,9 @@ from schemas.settings import Settings
 from schemas.topics import Plan, topic_name
 
 MESSAGE_BYTES = 1_000_000
-"""Largest record that our producers send; a little under what brokers accept by default."""
+"""Largest record that our producers send to most topics; a little under what brokers accept by default."""
+LARGE_MESSAGE_BYTES = 4_000_000
+"""Largest one for topics that are planned `large`, and for inputs, whose limit is their owner's."""
 
 _log = structlog.get_logger()
 _rdkafka = logging.getLogger("librdkafka")
@@ -45,6 +55,8 @@ _PASSING = (
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
 )
+STAMPED = "message.timestamp.type"
+LIMITS = ("max.message.bytes", "message.timestamp.before.max.ms", "message.timestamp.after.max.ms")
 STABLE, HIGH = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
 
 Place = tuple[str, int]
@@ -70,13 +82,18 @@ def client_properties(settings: Settings, client: str) -> dict[str, Any]:
     return {"client.id": f"weir-{client}", **settings.kafka.properties, "bootstrap.servers": settings.kafka.bootstrap}
 
 
-def producer_properties(settings: Settings, client: str, transactional: str | None = None) -> dict[str, Any]:
-    """Give a producer's properties: idempotent, Java's hash, and with `transactional` that transactional id."""
+def producer_properties(
+    settings: Settings, client: str, transactional: str | None = None, *, large: bool = False
+) -> dict[str, Any]:
+    """Give a producer's properties: idempotent, Java's hash, and with `transactional` that transactional id.
+
+    A batch of several records stays below a broker's default limit (`batch.size`), whatever one record may have.
+    """
     tuning: dict[str, Any] = {
         "linger.ms": 5,
         "compression.type": "lz4",
         "queue.buffering.max.messages": 1_000_000,
-        "message.max.bytes": MESSAGE_BYTES,
+        "message.max.bytes": LARGE_MESSAGE_BYTES if large else MESSAGE_BYTES,
     }
     binding: dict[str, Any] = {"partitioner": "murmur2_random", "enable.idempotence": True, "acks": "all"}
     if transactional is not None:
@@ -115,9 +132,11 @@ def make_admin(settings: Settings, client: str = "admin") -> AdminClient:
     return AdminClient(client_properties(settings, client), logger=_rdkafka)
 
 
-def make_producer(settings: Settings, client: str, transactional: str | None = None) -> Producer:
+def make_producer(
+    settings: Settings, client: str, transactional: str | None = None, *, large: bool = False
+) -> Producer:
     """Open a producer; see `producer_properties`."""
-    return Producer(producer_properties(settings, client, transactional), logger=_rdkafka)
+    return Producer(producer_properties(settings, client, transactional, large=large), logger=_rdkafka)
 
 
 def make_consumer(settings: Settings, client: str, group: str, instance: str | None = None) -> Consumer:
@@ -157,6 +176,16 @@ def wait_for_kafka(settings: Settings, stop: threading.Event | None = None, *, t
     return False
 
 
+def record_bytes(logical: str) -> int:
+    """Give the largest record that we send to a topic, key and headers included.
+
+    >>> record_bytes("dead-letters"), record_bytes("metrics")
+    (4000000, 1000000)
+    """
+    large = logical in topics.INPUTS or topics.TOPICS[logical].large
+    return LARGE_MESSAGE_BYTES if large else MESSAGE_BYTES
+
+
 def planned(settings: Settings) -> list[Plan]:
     """Give what `schemas.topics.plan` says for these settings."""
     return topics.plan(
@@ -170,7 +199,8 @@ def planned(settings: Settings) -> list[Plan]:
 def ensure_topics(settings: Settings) -> list[str]:
     """Create the topics that are missing, check those that exist, and give the names of the created ones.
 
-    Raises `WeirError` for a topic that exists with another partition count or timestamp type, or that cannot be made.
+    A limit (`LIMITS`) of an existing topic that is tighter than planned is loosened to the plan. Raises `WeirError` for
+    a topic that exists with another partition count or timestamp type, or that cannot be made.
     """
     admin = make_admin(settings)
     plans = planned(settings)
@@ -191,6 +221,7 @@ def ensure_topics(settings: Settings) -> list[str]:
                         code=ENVIRONMENT,
                     ) from None
         _wait_visible(admin, settings, [plan.topic for plan in missing])
+    _loosen(admin, [plan for plan in plans if plan.topic in existing])
     check_topics(settings)
     return created
 
@@ -211,16 +242,20 @@ def check_topics(settings: Settings, logical: Collection[str] | None = None) -> 
         for plan in present
         if counts[plan.topic] != plan.partitions
     ]
-    stamped = "message.timestamp.type"
-    for plan, found in zip(present, _timestamp_types(admin, present), strict=True):
-        if found is not None and found != plan.config[stamped]:
-            wrong.append(f"{plan.topic}: {stamped}={found}, expected {plan.config[stamped]}")
+    for plan, found in zip(present, _configs(admin, present), strict=True):
+        if found is None:
+            continue
+        if found[STAMPED] != plan.config[STAMPED]:
+            wrong.append(f"{plan.topic}: {STAMPED}={found[STAMPED]}, expected {plan.config[STAMPED]}")
+        for name, value in _tighter(plan, found).items():
+            wrong.append(f"{plan.topic}: {name}={found[name]}, expected at least {value}")
     if wrong:
         raise WeirError(
             f"namespace {settings.namespace!r} (clock {settings.clock!r}) has topics that are not as planned:\n    "
             + "\n    ".join(wrong),
-            fix="create what is missing with `weir topics apply`; a wrong partition count or timestamp type needs "
-            "another namespace, or settings.partitions, measures_partitions and clock as they were",
+            fix="create what is missing and loosen what is too tight with `weir topics apply`; a wrong partition "
+            "count or timestamp type needs another namespace, or settings.partitions, measures_partitions and clock as "
+            "they were",
             code=ENVIRONMENT,
         )
 
@@ -311,16 +346,42 @@ def _partition_counts(admin: AdminClient, settings: Settings) -> dict[str, int]:
     return {name: len(metadata.partitions) for name, metadata in found.items() if metadata.error is None}
 
 
-def _timestamp_types(admin: AdminClient, plans: Sequence[Plan]) -> list[str | None]:
-    """None where we may not ask."""
+def _tighter(plan: Plan, found: Mapping[str, str]) -> dict[str, str]:
+    """Give the limits of the plan that a topic's own lie below."""
+    wanted = {name: plan.config[name] for name in LIMITS if name in plan.config}
+    return {name: value for name, value in wanted.items() if int(found[name]) < int(value)}
+
+
+def _loosen(admin: AdminClient, plans: Sequence[Plan]) -> None:
+    """Set limits that are too tight as planned. What we may not change is left for `check_topics` to name."""
+    changes = []
+    for plan, found in zip(plans, _configs(admin, plans), strict=True):
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in ({} if found is None else _tighter(plan, found)).items()
+        ]
+        if entries:
+            changes.append(ConfigResource(ResourceType.TOPIC, plan.topic, incremental_configs=entries))
+    for future in admin.incremental_alter_configs(changes, request_timeout=30).values() if changes else ():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_ENTRY:
+                raise
+            _log.warning("topic_settings_not_changed", reason=reason(error))
+
+
+def _configs(admin: AdminClient, plans: Sequence[Plan]) -> list[dict[str, str] | None]:
+    """Give each topic's settings that we check; None where we may not ask."""
     if not plans:
         return []
     resources = [ConfigResource(ResourceType.TOPIC, plan.topic) for plan in plans]
     futures = admin.describe_configs(resources, request_timeout=30)
-    found: list[str | None] = []
+    found: list[dict[str, str] | None] = []
     for resource in resources:
         try:
-            found.append(futures[resource].result()["message.timestamp.type"].value)
+            entries = futures[resource].result()
+            found.append({name: entries[name].value for name in (STAMPED, *LIMITS)})
         except KafkaException as error:
             if error.args[0].code() not in _NO_ENTRY:
                 raise

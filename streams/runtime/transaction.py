@@ -33,11 +33,12 @@ class Transactions:
     def __init__(self, settings: Settings, stage: str) -> None:
         self._slot = kafka.transactional_id(settings, stage)
         self._timeout_s = settings.runtime.transaction_timeout_ms / 1000
-        properties = kafka.producer_properties(settings, f"{stage}-{settings.runtime.worker}", self._slot)
-        self._limit = int(properties["message.max.bytes"]) - RECORD_OVERHEAD_BYTES
-        self._producer = kafka.make_producer(settings, f"{stage}-{settings.runtime.worker}", self._slot)
+        client = f"{stage}-{settings.runtime.worker}"
+        largest = int(kafka.producer_properties(settings, client, self._slot, large=True)["message.max.bytes"])
+        self._producer = kafka.make_producer(settings, client, self._slot, large=True)
         self._virtual = settings.clock == "virtual"
         self._names = {name: topic_name(settings.namespace, name) for name in _every_topic()}
+        self._limits = {name: min(largest, kafka.record_bytes(name)) - RECORD_OVERHEAD_BYTES for name in self._names}
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
         self._widths = {name: width(name, **counts) for name in self._names}
         self._open = False
@@ -60,9 +61,10 @@ class Transactions:
             size = len(output.key or b"") + len(output.value)
             for header, value in output.headers:
                 size += len(header) + len(value)
-            if size > self._limit:
+            limit = self._limits[output.topic]
+            if size > limit:
                 raise ProcessorFailed(
-                    f"an output to {output.topic!r} with key {output.key!r} has {size} bytes; at most {self._limit} fit"
+                    f"an output to {output.topic!r} with key {output.key!r} has {size} bytes; at most {limit} fit"
                 )
             if output.partition is None and output.key is None and self._widths[output.topic] > 1:
                 raise ProcessorFailed(f"an output to {output.topic!r} has neither key nor partition")

@@ -1,5 +1,7 @@
 """Small readers and writers of topics: what is sent is there once, what is committed is read, up to its end."""
 
+import os
+
 import pytest
 
 from schemas.errors import ENVIRONMENT, WeirError
@@ -78,8 +80,14 @@ def test_errors_say_what_to_do(on_kafka: Settings, monkeypatch: pytest.MonkeyPat
     assert refused.value.code == ENVIRONMENT
     with pytest.raises(WeirError, match="did not take 1 records"), Sender(absent) as sender:
         sender.send("labels", b"v")
-    with pytest.raises(WeirError, match="at most 1000000 bytes"), Sender(on_kafka) as sender:
-        sender.send("labels", b"v" * 2_000_000)
+    with pytest.raises(WeirError, match="at most 4000000 bytes"), Sender(on_kafka) as sender:
+        sender.send("labels", b"v" * 5_000_000)
+    sender = Sender(on_kafka)
+    for value in (b"before", os.urandom(2_000_000), b"after"):
+        sender.send("labels", value, partition=0)
+    with pytest.raises(WeirError, match=r"labels: a value of 2000000 bytes is more(.|\n)*max.message.bytes"):
+        sender.close()
+    assert [m.value() for m in read_to_end(on_kafka, "labels")] == [b"before", b"after"], "nothing else suffers"
     with pytest.raises(ValueError, match="no topic 'nope'"):
         Sender(on_kafka).send("nope", b"v")
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.errors import WeirError
 from schemas.settings import Settings
@@ -56,6 +56,26 @@ def test_missing_topic_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
     settings = Settings(**configuration(kafka.bootstrap, tmp_path))
     with pytest.raises(WeirError, match=r"steps: missing(.|\n)*weir topics apply"):
         ours.check_topics(settings, ["steps"])
+
+
+@pytest.mark.kafka
+def test_limits_that_are_too_tight_are_named_and_loosened(kafka: LocalKafka, tmp_path: Path) -> None:
+    settings = Settings(**configuration(kafka.bootstrap, tmp_path), clock="virtual")
+    tight = ("max.message.bytes", "1048588"), ("message.timestamp.after.max.ms", "3600000")
+    admin = ours.make_admin(settings)
+    made = [
+        NewTopic(plan.topic, plan.partitions, 1, config={**plan.config, **dict(tight)})
+        for plan in ours.planned(settings)
+    ]
+    for future in admin.create_topics(made).values():
+        future.result()
+    with pytest.raises(WeirError) as refused:
+        ours.check_topics(settings)
+    assert "dead-letters: max.message.bytes=1048588, expected at least 4194304" in refused.value.message
+    assert "labels: message.timestamp.after.max.ms=3600000, expected at least 9223372036854775807" in str(refused.value)
+    assert "labels: max.message.bytes" not in str(refused.value), "an input's limit is its owner's"
+    assert ours.ensure_topics(settings) == []
+    ours.check_topics(settings)
 
 
 def test_kafka_that_is_not_there_is_waited_for_and_named() -> None:
