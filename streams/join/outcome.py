@@ -15,7 +15,10 @@ from schemas.inputs import Prediction
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What is known of one standing prediction. `label` None and `kind` None mean that nothing has been said."""
+    """What is known of one standing prediction. `label` None and `kind` None mean that nothing has been said.
+
+    In a `Change`, `labelled_at_ms` is that of the last revision: a source that repeats its label later changes nothing.
+    """
 
     label: LabelValue | None = None
     kind: LabelKind | None = None

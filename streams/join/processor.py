@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from msgspec.structs import replace
 from xxhash import xxh3_128_hexdigest
 
 from schemas.control import Control, PolicySet
@@ -294,6 +295,10 @@ class _Step:
             )
             case.said = outcome
             case.said_of = prediction
+        elif outcome.labelled_at_ms != said.labelled_at_ms:
+            # A source that repeats itself later is no revision. What is counted stays what the last revision said, so
+            # that it can be counted again from `feedback`.
+            outcome = replace(outcome, labelled_at_ms=said.labelled_at_ms)
         if revised or before is None or before.prediction is not prediction or before.outcome != outcome:
             case.counted = Counted(prediction, outcome, revision)
             self.changes.append(Change(before, case.counted))

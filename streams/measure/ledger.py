@@ -142,7 +142,7 @@ VECTORS: Final[dict[str, Vector]] = {
             LABEL_DELAY,
             0,
             "count",
-            f"explicit and implicit labels: `labelled_at_ms` − `at_ms` by {_SPAN}",
+            f"explicit and implicit labels: `labelled_at_ms` (of the last revision) − `at_ms` by {_SPAN}",
             sliced=False,
         ),
         Vector(

@@ -150,3 +150,13 @@ def test_each_change_starts_where_the_last_ended(timeline: Timeline) -> None:
         identity = change.after.prediction.model, change.after.prediction.deployment
         assert change.before == last.get(identity) != change.after
         last[identity] = change.after
+
+
+def test_a_repeated_label_changes_nothing_that_is_counted() -> None:
+    listening = Listening()
+    player = Player(chained=listening)
+    player.play(policy(), p(0), l(5), l(9), l(20, source="other"))
+    player.state = player.processor.load(0, player.processor.dump(player.state))
+    player.play(l(30), l(40, 0))
+    said = [change.after.outcome for change in listening.changes if change.after is not None]
+    assert [(one.label, one.labelled_at_ms) for one in said] == [(None, None), (1, T + 5), (0, T + 40)]
