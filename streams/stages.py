@@ -31,7 +31,7 @@ def join_processor(settings: Settings) -> JoinProcessor[MeasureState]:
 def judge_processor(settings: Settings) -> Judge:
     """Build the judge. Raises `WeirError` (usage) that names the wrong bound."""
     try:
-        return Judge(JudgeBounds.model_validate(settings.judge))
+        return Judge(JudgeBounds.model_validate(settings.judge), virtual=settings.clock == "virtual")
     except ValueError as error:
         raise WeirError(f"[judge] is not valid: {error}", fix="see streams/judge/bounds.py", code=USAGE) from None
 

@@ -84,14 +84,18 @@ class _Kept(Struct):
 
 
 class Judge:
-    """See `streams.runtime.processor.Processor`. Delivery: as the loop's, exactly once."""
+    """See `streams.runtime.processor.Processor`. Delivery: as the loop's, exactly once.
+
+    In a `virtual` namespace policies may come at any time, as in the join.
+    """
 
     stage = "judge"
     version = "judge-1"
     inputs = ("control", "measures", "trials")
 
-    def __init__(self, bounds: JudgeBounds | None = None) -> None:
+    def __init__(self, bounds: JudgeBounds | None = None, *, virtual: bool = False) -> None:
         self.bounds = bounds or JudgeBounds()
+        self.virtual = virtual
 
     def empty(self, partition: int) -> JudgeState:
         """Give the state of a partition that has read nothing."""
@@ -127,7 +131,8 @@ class Judge:
     def _control(self, state: JudgeState, event: Control, append_ms: int) -> None:
         if isinstance(event, PolicySet):
             # The same rule as the join's: what comes too late to be heard everywhere in time is not taken.
-            if not too_late(event.policy, append_ms) and state.policies.add(event.policy):
+            refused = not self.virtual and too_late(event.policy, append_ms)
+            if not refused and state.policies.add(event.policy):
                 state.panes.replan()
         elif isinstance(event, DecidePolicySet):
             state.decide[event.policy.model] = event.policy
