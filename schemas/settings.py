@@ -49,13 +49,15 @@ class Join(Section):
     `early_label_ms`: how long a label waits for its prediction. `grace_ms`: how long state is held beyond need for
     records still on their way from a wrong partition, and the jump of the clock that is waited out.
     `broker_skew_ms`: how far the clocks of two brokers may differ. `slice_dimension`: the one dimension measured apart.
+    `max_event_bytes` bounds an event with its key and headers; a `feedback` holds up to four times as much, and has to
+    fit into Kafka.
     """
 
     skew_ms: int = DAY_MS
     early_label_ms: int = 3_600_000
     grace_ms: int = 60_000
     broker_skew_ms: int = 100
-    max_event_bytes: int = 900_000
+    max_event_bytes: int = Field(default=900_000, ge=1, le=980_000)
     slice_dimension: str = ""
     pane_ms: int = 60_000
 

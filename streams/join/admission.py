@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.control import Control, PolicySet
-from schemas.event import Input
+from schemas.event import Input, encode
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
 from schemas.settings import Settings
@@ -28,6 +28,7 @@ HOP_HEADER = "weir-hop"
 
 _INTEGERS = range(-(2**63), 2**64)
 _APPEND_DIGITS = 15  # as many as the year 9999 has
+_GROWTH = 4  # `1e15,` becomes `1000000000000000.0,` in what we write of it, and nothing grows more
 
 DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "predictions": msgspec.json.Decoder(Prediction),
@@ -124,9 +125,11 @@ def admit(
     given = records.keys
     differing = 0
     decode = DECODERS[topic].decode
+    headers = records.headers
     for index, value in enumerate(records.values):
         try:
-            event = _read(decode, value, bounds.max_event_bytes)
+            beside = _header_bytes(headers[index]) if headers and index in headers else 0
+            event = _read(decode, given[index], value, beside, bounds.max_event_bytes)
             key = event.request_id.encode()
             if key != given[index]:
                 differing += 1
@@ -137,7 +140,6 @@ def admit(
     targets = partitions_of(keys, bounds.partitions)
     result: list[Admitted | Refused] = []
     appended = records.append_ms
-    headers = records.headers
     predicted = topic == "predictions"
     for index, event in enumerate(events):
         append_ms = appended[index]
@@ -184,17 +186,31 @@ def admit(
 def read_control(partition: int, records: Records, index: int, bounds: JoinBounds, clock_ms: int) -> Control | Output:
     """Read a control record: the event, or its dead letter."""
     try:
-        event: Control = _read(DECODERS["control"].decode, records.values[index], bounds.max_event_bytes)
+        beside = _header_bytes(records.headers.get(index, ()))
+        event: Control = _read(
+            DECODERS["control"].decode, records.keys[index], records.values[index], beside, bounds.max_event_bytes
+        )
     except _Unreadable as error:
         return _unreadable(error, origin_of("control", partition, records, index), clock_ms).output
     return event
 
 
-def _read(decode: Callable[[bytes], Any], value: bytes | None, max_event_bytes: int) -> Any:
+def _header_bytes(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
+
+
+def _read(
+    decode: Callable[[bytes], Any], key: bytes | None, value: bytes | None, beside: int, max_event_bytes: int
+) -> Any:
+    """Read a record whose headers have `beside` bytes."""
     if value is None:
         raise _Unreadable("not_json", "the record has no value: expected a JSON object")
-    if len(value) > max_event_bytes:
-        raise _Unreadable("too_large", f"the value has {len(value)} bytes; at most {max_event_bytes} are accepted")
+    size = len(value) + len(key or b"") + beside
+    if size > max_event_bytes:
+        raise _Unreadable(
+            "too_large",
+            f"value ({len(value)}), key and headers have {size} bytes together; at most {max_event_bytes} are accepted",
+        )
     try:
         if not value.isascii():
             value.decode()  # the decoder does not look into fields that it ignores
@@ -208,6 +224,13 @@ def _read(decode: Callable[[bytes], Any], value: bytes | None, max_event_bytes: 
     large = _large_integer(event)
     if large:
         raise _Unreadable("bad_event", f"an integer in `{large}` does not fit 64 bits: send a float or a string")
+    if size * _GROWTH > max_event_bytes:
+        size = len(encode(event))
+        if size > max_event_bytes:
+            raise _Unreadable(
+                "too_large",
+                f"with its numbers written out the event has {size} bytes; at most {max_event_bytes} are accepted",
+            )
     return event
 
 

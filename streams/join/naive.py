@@ -110,18 +110,27 @@ def partition_of(request_id: str, partitions: int) -> int:
     return (murmur2(request_id.encode()) & 0x7FFFFFFF) % partitions
 
 
-def read_body(topic: str, value: bytes | None, max_event_bytes: int) -> Prediction | Label | Signal | Refused:
+def read_body(topic: str, record: Record, max_event_bytes: int) -> Prediction | Label | Signal | Refused:
     """Apply rule 1."""
+    value = record.value
     if value is None:
         return Refused("dead", "not_json")
-    if len(value) > max_event_bytes:
+    if size_of(record) > max_event_bytes:
         return Refused("dead", "too_large")
     try:
         value.decode("utf-8")
         body = msgspec.json.decode(value, type=KINDS[topic])
     except (ValueError, RecursionError):
         return Refused("dead", "bad_event" if is_json(value) else "not_json")
-    return Refused("dead", "bad_event") if any(map(is_big_integer, values_of(body))) else body
+    if any(map(is_big_integer, values_of(body))):
+        return Refused("dead", "bad_event")
+    return Refused("dead", "too_large") if len(encode(body)) > max_event_bytes else body
+
+
+def size_of(record: Record) -> int:
+    """Give the bytes of value, key and headers together."""
+    parts = [record.value, record.key, *(part for name, value in record.headers for part in (name.encode(), value))]
+    return sum(len(part) for part in parts if part is not None)
 
 
 def values_of(body: Prediction | Label | Signal | JoinPolicy) -> list[object]:
@@ -155,7 +164,7 @@ def is_json(value: bytes) -> bool:
 
 def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bounds) -> Admitted | Refused:
     """Apply rules 1 to 5 to a record. `policies` are those of its partition."""
-    body = read_body(topic, record.value, bounds.max_event_bytes)
+    body = read_body(topic, record, bounds.max_event_bytes)
     if isinstance(body, Refused):
         return body
     headers = dict(record.headers)
@@ -453,20 +462,23 @@ def read_policy(record: Record, bounds: Bounds) -> JoinPolicy | Refused | None:
     """Read a control record: the policy that it sets, why it is refused, or None when it is about something else."""
     if record.value is None:
         return Refused("dead", "not_json")
-    if len(record.value) > bounds.max_event_bytes:
+    if size_of(record) > bounds.max_event_bytes:
         return Refused("dead", "too_large")
     try:
         record.value.decode("utf-8")
         command = msgspec.json.decode(record.value, type=Control)
     except (ValueError, RecursionError):
         return Refused("dead", "bad_event" if is_json(record.value) else "not_json")
-    if not isinstance(command, PolicySet):
-        return None
-    if any(map(is_big_integer, values_of(command.policy))):
+    policy = command.policy if isinstance(command, PolicySet) else None
+    if policy is not None and any(map(is_big_integer, values_of(policy))):
         return Refused("dead", "bad_event")
-    if not bounds.virtual and record.append_ms > command.policy.effective_from_ms - POLICY_NOTICE_MS:
+    if len(encode(command)) > bounds.max_event_bytes:
+        return Refused("dead", "too_large")
+    if policy is None:
+        return None
+    if not bounds.virtual and record.append_ms > policy.effective_from_ms - POLICY_NOTICE_MS:
         return Refused("dead", "policy_too_late")
-    return command.policy
+    return policy
 
 
 def _expect_request(

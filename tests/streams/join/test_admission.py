@@ -93,6 +93,30 @@ def test_value_of_a_too_large_record_is_left_out() -> None:
     assert (letter.topic, letter.partition, letter.offset) == ("predictions", 0, 7)
 
 
+@pytest.mark.parametrize(("headers", "large"), [((("h", b"x" * 9_800),), False), ((("h", b"x" * 9_960),), True)])
+def test_key_and_headers_count_too(headers: Headers, large: bool) -> None:
+    """Else a record could be taken that is too large to be forwarded."""
+    admitted = admit_one(body(), headers=headers)
+    if not large:
+        assert isinstance(admitted, Admitted)
+        return
+    letter = letter_of(admitted)
+    assert (letter.reason, len(letter.headers)) == ("too_large", 1)
+
+
+def test_numbers_count_as_they_are_written_again() -> None:
+    """Else a record could be taken whose feedback is too large to be sent."""
+    assert isinstance(admit_one(raw(b'"score": [%s1]' % (b"1e15," * 500))), Admitted)
+    letter = letter_of(admit_one(raw(b'"score": [%s1]' % (b"1e15," * 600))))
+    assert (letter.reason, letter.value) == ("too_large", None)
+
+
+def test_a_letter_is_never_too_large_to_be_sent() -> None:
+    headers = (("h", bytes(3_000_000)),)
+    letter = letter_of(admit_one(body(), headers=headers))
+    assert (letter.reason, letter.key, letter.headers, letter.offset) == ("too_large", None, [], 7)
+
+
 def test_letter_says_whom_it_concerns_as_far_as_can_be_seen() -> None:
     assert letter_of(admit_one(body(model=5))).request_id == "r"
     assert letter_of(admit_one(body(at_ms=0))).model == "m"

@@ -225,6 +225,7 @@ def test_models_hear_their_own_labels_and_those_of_nobody() -> None:
         ("labels", b'{"request_id": "r", "at_ms": 10000000, "label": 1, "item": "i"}', "item_not_supported"),
         ("labels", b'{"request_id": "r", "at_ms": 10001001, "label": 1}', "clock_skew"),
         ("labels", b" " * 501, "too_large"),
+        ("labels", b'{"request_id": "r", "at_ms": 10000000, "label": [%s1]}' % (b"1e15," * 50), "too_large"),
         ("predictions", b'{"request_id": "r", "at_ms": 9998999, "model": "m"}', "clock_skew"),
         ("control", b"{}", "bad_event"),
         ("control", b"", "not_json"),
