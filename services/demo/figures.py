@@ -47,7 +47,8 @@ def spans(stream: Stream, judged: Sequence[Judged], promoted_row: int | None) ->
         borders["before"] = (TRAINED, stream.drift_at)
         borders["drifted"] = (stream.drift_at, promoted_row or end)
     if promoted_row is not None:
-        borders["recovered"] = (promoted_row, end)
+        # As long as the span before the drift: Elec2 drifts on by itself, and a later loss is another story.
+        borders["recovered"] = (promoted_row, min(end, promoted_row + borders["before"][1] - TRAINED))
     by_row = {one.row: one for one in judged if one.label is not None}
     lagged, yesterday = no_change_lagged(stream), no_change_yesterday(stream)
     return {name: _span(name, start, stop, by_row, lagged, yesterday) for name, (start, stop) in borders.items()}

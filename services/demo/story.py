@@ -52,7 +52,8 @@ def _sentence(event: Any) -> str | None:
     if isinstance(event, Drift):
         if not event.alarmed:
             return None
-        return f"drift alarm on {event.stream} of {event.version}: {event.evidence.sentence or event.detector}"
+        first = "" if event.stream.startswith("quality") else " (its later alarms are only counted)"
+        return f"drift alarm on {event.stream} of {event.version}: {event.evidence.sentence or event.detector}{first}"
     if isinstance(event, Retrain):
         return f"retrain asked: {event.reason}"
     if isinstance(event, Candidate):
@@ -95,6 +96,7 @@ class Story:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name="story", daemon=True)
         self._lock = threading.Lock()
+        self._alarmed: set[tuple[str, str]] = set()
 
     def start(self) -> None:
         """Begin to listen."""
@@ -133,5 +135,14 @@ class Story:
         with self._lock:
             self.events.append((time.monotonic(), topic, event))
         text = line(event)
-        if text is not None:
+        if text is not None and not self._told_before(event):
             self._tell(text)
+
+    def _told_before(self, event: Any) -> bool:
+        """Whether this stream of this version has alarmed before; alarms on quality are always told."""
+        if not isinstance(event, Drift) or event.stream.startswith("quality"):
+            return False
+        key = (event.version, event.stream)
+        again = key in self._alarmed
+        self._alarmed.add(key)
+        return again
