@@ -17,6 +17,8 @@ MAX_MS = 253_402_300_799_999
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=128, description="Joins a prediction with what follows it.")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Text = Annotated[str, Meta(max_length=128)]
+Subject = Annotated[str, Meta(max_length=256)]
 TimeMs = Annotated[int, Meta(ge=0, le=MAX_MS, description="Milliseconds since the epoch, UTC.")]
 DurationMs = Annotated[int, Meta(ge=0, le=MAX_MS)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]

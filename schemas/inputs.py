@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
-from schemas.event import Input, LabelValue, Name, RequestId, Scalar, Share, TimeMs
+from schemas.event import Input, LabelValue, Name, RequestId, Scalar, Share, Subject, Text, TimeMs
 
 Role = Literal["primary", "shadow"]
 Op = Literal["assert", "retract"]
@@ -35,16 +35,16 @@ class Prediction(Input, frozen=True, kw_only=True, omit_defaults=True):
     `score` is the number the model gave (for a binary classifier the probability of the positive class), or one per
     class; `prediction` is the decision taken from it. `role` is `shadow` when nobody saw the answer. `subject` is the
     pseudonymous user: the unit of randomisation, of effective sample size and of erasure. `experiments` maps a layer to
-    the arm this subject is in. `propensity` is the probability with which `action` was chosen.
+    the arm this subject is in, of at most 64 layers. `propensity` is the probability with which `action` was chosen.
     """
 
     request_id: RequestId
     at_ms: TimeMs
     model: Name
-    version: str = ""
-    deployment: str = ""
+    version: Text = ""
+    deployment: Text = ""
     role: Role = "primary"
-    app_version: str = ""
+    app_version: Text = ""
     score: float | list[float] | None = None
     prediction: LabelValue | None = None
     outputs: dict[str, float] | None = None
@@ -52,8 +52,8 @@ class Prediction(Input, frozen=True, kw_only=True, omit_defaults=True):
     features: dict[str, Scalar] = {}
     embedding: list[float] | None = None
     slices: dict[str, Scalar] = {}
-    subject: str = ""
-    experiments: dict[str, str] = {}
+    subject: Subject = ""
+    experiments: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
     action: str | None = None
     propensity: Share | None = None
     threshold: float | None = None
