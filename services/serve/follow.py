@@ -40,6 +40,7 @@ class Follower:
         self._kept = False
         """Whether what is desired comes from the file of the last run, not from Kafka."""
         self._highest: Promote | None = None
+        self._position = -1
         self._retry_at, self._patience_s = 0.0, RETRY_S[0]
         self._reported: tuple[int, str] | None = None
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
@@ -70,8 +71,10 @@ class Follower:
             while not self._stop.is_set():
                 for message in reader.consume(500, timeout=_POLL_S):
                     self._read(message)
-                if self._endpoint.position >= 0:
+                if self._position >= 0:
                     self._want(self._highest)
+                # Last, because who sees this position relies on `desired` being what was read up to it.
+                self._endpoint.position = self._position
                 if not self._endpoint.converged and time.monotonic() >= self._retry_at:
                     self._converge()
         finally:
@@ -81,12 +84,12 @@ class Follower:
         error = message.error()
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
-                self._endpoint.position = message.offset() or 0
+                self._position = message.offset() or 0
             elif error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
                 _log.warning("promote_not_read", reason=error.str())
             return
-        if self._endpoint.position >= 0:
-            self._endpoint.position = (message.offset() or 0) + 1
+        if self._position >= 0:
+            self._position = (message.offset() or 0) + 1
         if message.key() != self._endpoint.name.encode() or message.value() is None:
             return
         try:

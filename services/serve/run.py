@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import quote
 
 import structlog
+import torch
 import uvicorn
 
 from schemas.errors import ENVIRONMENT, WeirError
@@ -44,8 +45,6 @@ def run(
 
     `listening` is told the port. Raises `WeirError` when the port or the outbox is taken, or a thread has died.
     """
-    import torch
-
     torch.set_num_threads(1)  # rows are small: more threads cost more than they bring
     with _outbox_directory(settings) as directory, _socket(settings) as listener:
         port: int = listener.getsockname()[1]

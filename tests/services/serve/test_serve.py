@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,8 +25,10 @@ from schemas.settings import Serve, Settings
 from services.kafka import Sender, read_to_end
 from services.local.kafka import LocalKafka
 from services.serve.routing import Router
+from services.serve.segments import Segments
 from streams.runtime.kafka import ensure_topics
 from tests.services.serve.serving import (
+    NOBODY,
     Client,
     predictions,
     primary,
@@ -333,3 +340,58 @@ def test_kafka_outranks_what_the_last_run_kept(settings: Settings) -> None:
     with serving(settings) as client:
         until(lambda: serves(client, 1))
         assert client.predict(features={"a": 1})[1]["version"] == "v1"
+
+
+def test_topics_may_come_later(kafka: LocalKafka, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, bootstrap=kafka.bootstrap, namespace=f"late-{tmp_path.name}", partitions=1)
+    put_models(settings, v1=0.0)
+    with serving(settings) as client:
+        assert client.predict(features={"a": 1})[0] == 503
+        ensure_topics(settings)
+        send(settings, promote(1, primary("v1")))
+        until(lambda: serves(client, 1))
+        assert client.predict(features={"a": 1})[0] == 200
+        until(lambda: quiet(client))
+
+
+def test_a_killed_process_has_lost_no_event(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    send(settings, promote(1, primary("v1")))
+    with serving(settings) as client:  # leaves on disk what to serve without Kafka
+        until(lambda: serves(client, 1))
+    environment = {
+        **os.environ,
+        "WEIR_NAMESPACE": settings.namespace,
+        "WEIR_DATA_DIR": str(settings.data_dir),
+        "WEIR_KAFKA__BOOTSTRAP": NOBODY,
+        "WEIR_SERVE__PORT": str(port),
+    }
+    command = [sys.executable, "-m", "services.cli", "serve"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    client = Client(port)
+    try:
+        until(lambda: answers(client))
+        asked = [client.predict(features={"a": i}) for i in range(200)]
+        log = settings.data_dir / "outbox" / settings.namespace / "default"
+        until(lambda: sum(one.waiting for one in [Segments(log)]) == 201)  # with the status
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+    finally:
+        process.kill()
+        process.wait(20)
+        client.close()
+    assert {status for status, _ in asked} == {200}
+    with serving(settings) as client:
+        until(lambda: quiet(client))
+    sent = {event.event_id: event.request_id for event, _ in predictions(settings)}
+    assert sorted(sent.values()) == sorted(answer["request_id"] for _, answer in asked)
+
+
+def answers(client: Client) -> bool:
+    """Whether the server is up and ready."""
+    try:
+        return client.ask("GET", "/readyz")[0] == 200
+    except OSError:
+        client.close()
+        return False
