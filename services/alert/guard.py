@@ -71,10 +71,12 @@ def check_url(webhook: Webhook) -> None:
         )
 
 
-def transport(*, allow_private: bool, total_s: float, resolve: Resolve | None = None) -> httpx2.HTTPTransport:
+def transport(
+    *, allow_private: bool, total_s: float, resolve: Resolve | None = None, verify: ssl.SSLContext | bool = True
+) -> httpx2.HTTPTransport:
     """Give a transport that connects through the guard, anew for every request, within `total_s` seconds for each."""
     limits = httpx2.Limits(max_connections=4, max_keepalive_connections=0)
-    guarded = httpx2.HTTPTransport(trust_env=False, limits=limits)
+    guarded = httpx2.HTTPTransport(verify=verify, trust_env=False, limits=limits)
     pool = getattr(guarded, "_pool", None)
     if not isinstance(getattr(pool, "_network_backend", None), httpcore2.NetworkBackend):
         raise WeirError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -74,9 +73,10 @@ def signers(webhook: Webhook) -> list[Signer]:
     """
     secrets = webhook.secret.get_secret_value().split()
     for secret in secrets or [""]:
+        text = secret.removeprefix(_PREFIX).rstrip("=")
         try:
-            size = len(base64.b64decode(secret.removeprefix(_PREFIX) + "==", validate=False))
-        except binascii.Error:
+            size = len(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))
+        except ValueError:
             size = 0
         if not secret.startswith(_PREFIX) or not 24 <= size <= 64:
             raise WeirError(
