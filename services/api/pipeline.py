@@ -119,4 +119,6 @@ def _lags(
         lag = max(0, ends[place] - tp.offset)
         row["lag"] += lag
         row["partitions"].append({"partition": tp.partition, "offset": tp.offset, "end": ends[place], "lag": lag})
+    for row in rows.values():
+        row["partitions"].sort(key=lambda one: one["partition"])
     return sorted(rows.values(), key=lambda row: str(row["topic"]))

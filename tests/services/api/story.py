@@ -94,7 +94,7 @@ def drifts(origin_ms: int, rng: random.Random) -> Iterator[Drift]:
         end = origin_ms + (pane + 1) * MINUTE_MS
         for stream in STREAMS:
             moved = pane > 120 and stream in ("quality:error", "feature:age")
-            evidence[stream] = evidence[stream] * (1.35 if moved else 0.6) + rng.random()
+            evidence[stream] = evidence[stream] * (1.5 if moved else 0.6) + rng.random()
             alarmed = evidence[stream] > 750
             if alarmed:
                 evidence[stream] = 0.0

@@ -1,0 +1,99 @@
+// Drift: a row per stream with what the detector says, the distances beside what chance alone would give, and a strip.
+
+import { $, empty, h, show, table, told } from "./dom.js";
+import { clock, count, figure, span, time } from "./format.js";
+import { about, firing, state } from "./state.js";
+
+export function drawDrift() {
+  show($("drift-body"), body());
+}
+
+function body() {
+  if (state.errors.drift) return empty(state.errors.drift.message, state.errors.drift.fix);
+  if (!state.drift) return h("p", { class: "quiet" }, "Loading…");
+  const rows = [...state.drift.streams.values()].map(judged).sort((a, b) => b.rank - a.rank || a.stream.localeCompare(b.stream));
+  if (!rows.length) return whyNothing();
+  const newest = Math.max(...rows.map((row) => row.latest.at_ms));
+  const old = rows.filter((row) => newest - row.latest.at_ms > 60 * 60_000 && row.version !== rows[0].version);
+  const fresh = rows.filter((row) => !old.includes(row));
+  const { false_alarms, period_ms } = state.drift.budget;
+  return [
+    table("Each stream against the reference of its version", [
+      ["State", (r) => told(r.kind, r.word), "nowrap"],
+      ["Stream", (r) => h("span", {}, h("b", {}, r.stream), ` ${r.version}`), ""],
+      ["Evidence", (r) => evidence(r), "nowrap"],
+      ["PSI (by chance up to)", (r) => distance(r.far.psi, r.far.psi_q95), "num"],
+      ["KS (by chance up to)", (r) => distance(r.far.ks, r.far.ks_q95), "num"],
+      ["n", (r) => count(r.latest.evidence.n), "num"],
+      ["Last alarm", (r) => (r.last_alarm ? time(r.last_alarm.at_ms) : "none"), "nowrap"],
+      ["Last panes", (r) => strip(r)],
+    ], fresh, (r) => r.key),
+    h("div", { class: "key" }, h("span", {}, h("i"), "as the reference"), h("span", {}, h("i", { class: "h1" }), "more than chance"), h("span", {}, h("i", { class: "h2" }), "twice"),
+      h("span", {}, h("i", { class: "h3" }), "four times"), h("span", {}, h("i", { class: "h4" }), "eight times"), h("span", {}, "▲ alarm")),
+    h("p", { class: "quiet small" }, `Alarms come from the evidence alone, at most ${figure(false_alarms, 2)} false ones expected per ${span(period_ms)} over all streams. `,
+      "PSI and KS are shown with what chance gives 95 times in 100; beyond it something moved, and whether it matters the evidence says. Of quality the strip shows how near the evidence was to an alarm."),
+    h("details", { "data-key": "sentences" }, h("summary", {}, "What the detectors say"),
+      h("ul", { class: "said" }, fresh.map((r) => h("li", {}, h("b", {}, `${r.stream} `), r.latest.evidence.sentence || "no sentence")))),
+    old.length ? h("p", { class: "quiet small" }, `Not shown: ${old.length} streams of versions that no longer get traffic.`) : [],
+  ];
+}
+
+function whyNothing() {
+  const known = about();
+  const version = known?.versions[0]?.version;
+  if (!known?.versions.length) return empty("Nothing to compare yet.", "Drift is watched once predictions come.");
+  if (!known.references.some((one) => one.version === version)) {
+    return empty(`Version ${version || "(none)"} has no reference, so nothing is watched and nothing alarms.`,
+      "A reference comes with a candidate of `weir train`, or is put into `control` as reference_set.");
+  }
+  return empty("The reference is known, but no pane has closed since.", `A pane is ${span(state.overview.pane_ms)} long; score and features close shortly after its end, quality after the labels' deadline.`);
+}
+
+function judged(one) {
+  const { latest, last_alarm: lastAlarm } = one;
+  const { statistic = null, threshold = null } = latest.evidence;
+  const ratio = statistic !== null && threshold ? statistic / threshold : null;
+  const far = latest.distances ?? {};
+  const alarm = firing(`drift:${latest.stream}`.slice(0, 128));
+  const alarmed = alarm ? (alarm.version ?? "") === latest.version : (latest.alarmed ?? false);
+  const moved = far.psi > far.psi_q95 || far.ks > far.ks_q95;
+  const [kind, word, rank] = alarmed ? ["bad", "alarm", 4] : ratio > 0.5 ? ["warn", "rising", 3] : moved ? ["info", "moved", 2] : ["good", "steady", 1];
+  const key = [latest.version, latest.deployment, latest.slice ?? "", latest.stream, latest.detector].join("|");
+  return { ...one, key, stream: latest.stream, version: latest.version, last_alarm: lastAlarm, ratio, far, kind, word, rank };
+}
+
+function evidence(row) {
+  const { statistic = null, threshold = null } = row.latest.evidence;
+  if (statistic === null) return "–";
+  const said = `${figure(statistic, 2)} of ${threshold === null ? "–" : figure(threshold, 0)}`;
+  return h("span", {}, threshold ? h("meter", { min: 0, max: 1, high: 0.5, optimum: 0, value: Math.min(1, Math.max(0, row.ratio)), "aria-label": said }, said) : [], ` ${said}`);
+}
+
+function distance(value, limit) {
+  if (value === undefined || value === null) return "–";
+  const text = `${figure(value)} (${limit === undefined || limit === null ? "–" : figure(limit)})`;
+  return value > limit ? h("b", {}, text) : text;
+}
+
+/** Give 0 to 4: by how much a pane's window lies beyond chance, or, for quality, how near it is to an alarm. */
+function level(pane) {
+  if (pane.psi !== null && pane.psi_q95) {
+    const ratio = pane.psi / pane.psi_q95;
+    return ratio >= 8 ? 4 : ratio >= 4 ? 3 : ratio >= 2 ? 2 : ratio > 1 ? 1 : 0;
+  }
+  const ratio = pane.threshold ? (pane.statistic ?? 0) / pane.threshold : 0;
+  return ratio >= 0.8 ? 4 : ratio >= 0.5 ? 3 : ratio >= 0.2 ? 2 : ratio > 0.05 ? 1 : 0;
+}
+
+function strip(row) {
+  const panes = row.panes.slice(-40);
+  const wide = 4;
+  const worst = Math.max(...panes.map(level));
+  const words = ["as the reference", "more than chance", "twice chance", "four times chance", "eight times chance"];
+  const label = panes.length ? `${panes.length} panes from ${clock(panes[0].to_ms)} to ${clock(panes.at(-1).to_ms)}, at most ${words[worst]}, ${panes.filter((p) => p.alarmed).length} alarms` : "no panes";
+  return h("svg", { class: "strip", role: "img", "aria-label": label, width: 40 * wide, height: 22, viewBox: `0 0 ${40 * wide} 22` },
+    panes.map((pane, n) => [
+      h("rect", { x: n * wide, y: 6, width: wide - 0.6, height: 16, class: `h${level(pane)}` }),
+      pane.alarmed ? h("path", { d: `M${n * wide - 1} 5l3-5 3 5z` }) : [],
+    ]));
+}
