@@ -22,8 +22,9 @@ from services.train.artifact import sync_directory, write_durably
 class Endpoint:
     """`desired` is the highest revision read, `served` the one that answers, `error` why the former is not the latter.
 
-    `previous` is kept loaded for an instant rollback. `position` is the next offset of `promote` to read, −1 before the
-    end of the topic was seen once.
+    `reported` is the last one whose serving was put into the outbox; whoever waits for `converged` and for an empty
+    outbox has then waited for the report too. `previous` is kept loaded for an instant rollback. `position` is the next
+    offset of `promote` to read, −1 before the end of the topic was seen once.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Endpoint:
     desired: Promote | None = None
     served: Served | None = None
     previous: Served | None = None
+    reported: Promote | None = None
     error: str = ""
     position: int = -1
     newest_at_ms: int = 0
@@ -38,9 +40,10 @@ class Endpoint:
 
     @property
     def converged(self) -> bool:
-        """Whether what answers is the highest revision that was read."""
+        """Whether what answers is the highest revision that was read, and has been reported."""
         served, desired = self.served, self.desired
-        return served is not None and desired is not None and served.promote == desired and not self.error
+        answers = served is not None and desired is not None and served.promote == desired
+        return answers and self.reported == desired and not self.error
 
     def swap(self, served: Served) -> None:
         """Let another state answer from the next request on."""

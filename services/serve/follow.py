@@ -137,6 +137,7 @@ class Follower:
             loaded_s=round(time.monotonic() - began, 3),
         )
         self._report(promote, "")
+        endpoint.reported = promote
         try:
             endpoint.keep(promote)
         except OSError as error:
