@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 import structlog
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import TopicPartition
 
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.lifecycle import Retrain
@@ -89,23 +89,26 @@ def pin(settings: Settings, stop: threading.Event, *, landing_s: float = LANDING
     admin = kafka.make_admin(settings, "train")
     places = {place: f"{topic}/{place[1]}" for topic in _PINNED for place in places_of(settings, topic)}
     wanted = {place: stable for place, (stable, _) in kafka.ends(admin, list(places)).items()}
-    group = kafka.group_id(settings.namespace, "record")
-    request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])]
     deadline = time.monotonic() + landing_s
-    while True:
-        answer = admin.list_consumer_group_offsets(request)[group].result()
-        landed = {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions}
-        behind = [place for place in places if landed.get(place, -1) < wanted[place]]
-        if not behind:
-            break
-        if time.monotonic() > deadline:
-            # A group that never committed is not the recorder that fills these tables: trust the tables.
-            wanted |= {place: landed[place] for place in behind if landed.get(place, -1) >= 0}
-            _log.warning("recorder_behind", partitions=len(behind), effect="training on what has landed")
-            break
-        stop.wait(_POLL_S)
-        if stop.is_set():
-            raise InterruptedError
+    # A consumer that joins nothing, because the admin client's question crashes librdkafka 2.16 where the coordinator
+    # has moved (confluentinc/librdkafka#5040).
+    recorder = kafka.make_consumer(settings, "train-pin", kafka.group_id(settings.namespace, "record"))
+    try:
+        while True:
+            answered = recorder.committed([TopicPartition(*place) for place in places], timeout=10)
+            landed = {(tp.topic, tp.partition): tp.offset for tp in answered}
+            behind = [place for place in places if max(landed[place], 0) < wanted[place]]
+            if not behind:
+                break
+            if time.monotonic() > deadline:
+                # A group that never committed is not the recorder that fills these tables: trust the tables.
+                wanted |= {place: landed[place] for place in behind if landed[place] >= 0}
+                _log.warning("recorder_behind", partitions=len(behind), effect="training on what has landed")
+                break
+            if stop.wait(_POLL_S):
+                raise InterruptedError
+    finally:
+        recorder.close()
     return {name: wanted[place] for place, name in places.items()}
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from schemas.control import Reference, ReferenceSet
 from schemas.errors import WeirError
+from schemas.event import encode
 from schemas.settings import Settings
-from services.cli.policy import send_control
 from services.train.artifact import Artifact, Lineage, registry_of, save
 from services.train.rows import Rows
+
+if TYPE_CHECKING:
+    from services.kafka import Sender
 
 Column = Sequence[Any] | NDArray[Any]
 
@@ -69,10 +72,19 @@ def train_initial(
     )
     saved = save(registry_of(settings), made)
     if announce:
-        freeze_reference(settings, saved.card.reference, at_ms=until_ms)
+        from services.kafka import Sender
+
+        with Sender(settings, "train") as sender:
+            send_reference(sender, settings, saved.card.reference, at_ms=until_ms)
     return saved
 
 
-def freeze_reference(settings: Settings, reference: Reference, *, at_ms: int) -> None:
-    """Put a version's reference into every partition of `control`. Its id is a hash: said twice, it is the same."""
-    send_control(settings, [ReferenceSet(reference=reference, at_ms=at_ms)], append_ms=at_ms)
+def send_reference(sender: Sender, settings: Settings, reference: Reference, *, at_ms: int) -> None:
+    """Put a version's reference into every partition of `control`. Its id is a hash: said twice, it is the same.
+
+    When this returns Kafka has it, so whatever is sent next finds it frozen.
+    """
+    body = encode(ReferenceSet(reference=reference, at_ms=at_ms))
+    for partition in range(settings.partitions):
+        sender.send("control", body, partition=partition, append_ms=at_ms)
+    sender.flush()

@@ -54,8 +54,8 @@ from services.train.artifact import (
     versions,
     write_durably,
 )
-from services.train.initial import freeze_reference
-from services.train.rows import DatasetRefused
+from services.train.initial import send_reference
+from services.train.rows import DatasetRefused, split
 from streams.runtime import kafka
 
 STAGE = "train"
@@ -90,7 +90,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         return
     kafka.check_topics(settings, ("retrain", "candidates", "control", "dead-letters"))
     _warm_up()
-    consumer = _open(settings)
+    sender, consumer = Sender(settings, STAGE), _open(settings)
     try:
         while not stop.is_set():
             message = consumer.poll(_IDLE_S)
@@ -99,7 +99,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             end = _end_of(settings, message)
             if end is None:
                 try:
-                    answer(settings, message, stop)
+                    answer(settings, message, sender, stop)
                 except InterruptedError:
                     return
                 end = (message.offset() or 0) + 1
@@ -108,21 +108,20 @@ def run(settings: Settings, stop: threading.Event) -> None:
         consumer.close()
 
 
-def answer(settings: Settings, message: Message, stop: threading.Event) -> None:
+def answer(settings: Settings, message: Message, sender: Sender, stop: threading.Event) -> None:
     """Train what one record asks for and announce it. Raises `InterruptedError` when `stop` was set before the end."""
     body = message.value() or b""
     try:
         retrain = decode(body, Retrain)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse(settings, message, str(error))
+        _refuse(message, str(error), sender)
         return
     began = time.monotonic()
     candidate, artifact = attend(settings, retrain, stop)
-    append_ms = retrain.at_ms
     if artifact is not None:
-        freeze_reference(settings, artifact.card.reference, at_ms=append_ms)
-    with Sender(settings, STAGE) as sender:
-        sender.send("candidates", candidate, key=retrain.model.encode(), append_ms=append_ms)
+        send_reference(sender, settings, artifact.card.reference, at_ms=retrain.at_ms)
+    sender.send("candidates", candidate, key=retrain.model.encode(), append_ms=retrain.at_ms)
+    sender.flush()
     said = decode(candidate, Candidate)
     _log.info(
         "candidate",
@@ -151,7 +150,7 @@ def attend(settings: Settings, retrain: Retrain, stop: threading.Event) -> tuple
             candidate = _announced(artifact)
         except DatasetRefused as refused:
             _log.warning("dataset_refused", retrain_id=retrain.retrain_id, reason=refused.message)
-            candidate = _failed(settings, retrain, " ".join(str(refused).split()))
+            candidate = _failed(settings, retrain, f"{refused.message}; {refused.fix}")
         except (InterruptedError, KafkaException):
             raise
         except OSError as error:
@@ -195,6 +194,7 @@ def _work(settings: Settings, retrain: Retrain, home: Path, stop: threading.Even
             _log.warning("dataset_changed", retrain_id=retrain.retrain_id, effect="rows were erased or landed anew")
     else:
         data = dataset.read(settings, retrain, dataset.pin(settings, stop))
+        split(data.rows)  # what cannot teach takes no version
         plan = _plan(settings, retrain, data, home)
     lineage = _lineage(plan, data)
     champion = None
@@ -339,7 +339,7 @@ def _put(path: Path, body: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _refuse(settings: Settings, message: Message, detail: str) -> None:
+def _refuse(message: Message, detail: str, sender: Sender) -> None:
     """Put a record that is no retrain event into dead letters."""
     _, append_ms = message.timestamp()
     partition, offset = message.partition() or 0, message.offset() or 0
@@ -356,8 +356,8 @@ def _refuse(settings: Settings, message: Message, detail: str) -> None:
         value=None if value is None else b64encode(value).decode(),
         at_ms=append_ms,
     )
-    with Sender(settings, STAGE) as sender:
-        sender.send("dead-letters", encode(letter), key=f"retrain/{partition}/{offset}".encode(), append_ms=append_ms)
+    sender.send("dead-letters", encode(letter), key=f"retrain/{partition}/{offset}".encode(), append_ms=append_ms)
+    sender.flush()
     _log.error("unreadable", topic="retrain", partition=partition, offset=offset, reason=detail)
 
 

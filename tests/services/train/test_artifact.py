@@ -159,6 +159,7 @@ def test_a_model_that_scores_otherwise_does_not_warm_up() -> None:
         Model(made).warm_up()
 
 
+@pytest.mark.slow
 def test_two_writers_of_one_version_leave_one(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:
