@@ -91,7 +91,7 @@ class Judge:
 
     stage = "judge"
     version = "judge-1"
-    inputs = ("control", "measures", "trials")
+    inputs: tuple[str, ...] = ("control", "measures", "trials")
 
     def __init__(self, bounds: JudgeBounds | None = None, *, virtual: bool = False) -> None:
         self.bounds = bounds or JudgeBounds()
