@@ -25,6 +25,7 @@ from services.kafka import Sender, read_to_end
 from services.local.owner import DirectoryOwner
 from services.train import run
 from services.train.artifact import WEIGHTS, load, registry_of, runs_of, save, versions
+from services.train.attempt import attend
 from services.train.initial import train_initial
 from services.train.rows import Rows
 from streams.runtime import kafka as ours
@@ -204,7 +205,7 @@ def test_a_run_that_another_process_works_on_is_waited_for(settings: Settings) -
     with recording(settings):
         # The lock belongs to the open file: a second owner in this process is refused like one in another.
         with DirectoryOwner(home, purpose="a test"):
-            thread = threading.Thread(target=lambda: done.append(run.attend(settings, asked, threading.Event())))
+            thread = threading.Thread(target=lambda: done.append(attend(settings, asked, threading.Event())))
             thread.start()
             thread.join(1.0)
             assert not done

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.settings import Settings
-from services.train import run
+from services.train import attempt, run
 
 
 def main() -> None:
@@ -25,8 +25,14 @@ def main() -> None:
 
         return called
 
-    name = {"planned": "_plan", "saved": "save", "finished": "attend", "sent": "answer"}[point]
-    setattr(run, name, dying_after(getattr(run, name)))
+    places: dict[str, tuple[Any, str]] = {
+        "planned": (attempt, "_plan"),
+        "saved": (attempt, "save"),
+        "finished": (run, "attend"),
+        "sent": (run, "answer"),
+    }
+    place, name = places[point]
+    setattr(place, name, dying_after(getattr(place, name)))
     run.run(Settings(), threading.Event())
 
 
