@@ -11,9 +11,20 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
 from schemas.topics import topic_name, width
-from streams.runtime.kafka import LARGE_MESSAGE_BYTES, earliest, ends, make_admin, make_producer, make_reader, reason
+from streams.runtime.kafka import (
+    LARGE_MESSAGE_BYTES,
+    earliest,
+    ends,
+    make_admin,
+    make_producer,
+    make_reader,
+    reason,
+    wait_for_kafka,
+)
 
 FLUSH_S = 30.0
+ANSWER_S = 5.0
+"""How long Kafka may be silent before a person is told."""
 _TOO_LARGE = "is more than the topic takes"
 
 
@@ -110,6 +121,7 @@ def read_to_end(settings: Settings, topic: str, *, client: str = "reader") -> It
     Records come in offset order per partition, partitions mixed. Joins no group and commits nothing. Raises `WeirError`
     when Kafka does not answer or the topic does not exist.
     """
+    wait_for_kafka(settings, timeout_s=ANSWER_S)
     admin = make_admin(settings, client)
     places = places_of(settings, topic)
     try:

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
+
+
+class Sparing(logging.Filter):
+    """Lets one line of a kind through each `every_s` seconds: a broker that is away makes dozens a second.
+
+    A kind is a logger and the first words of the line, up to the first colon.
+    """
+
+    def __init__(self, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every_s, self._clock = every_s, clock
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the line may pass."""
+        kind = (record.name, record.getMessage().split(":")[0][:40])
+        now = self._clock()
+        if now - self._last.get(kind, -self._every_s) < self._every_s:
+            return False
+        self._last[kind] = now
+        return True
 
 
 def configure(process: str, level: str = "info", *, human: bool | None = None) -> None:
@@ -32,6 +55,7 @@ def configure(process: str, level: str = "info", *, human: bool | None = None) -
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
+    logging.getLogger("librdkafka").addFilter(Sparing())
     logging.basicConfig(
         level=max(number, logging.WARNING), stream=sys.stderr, format=f"{process} %(name)s: %(message)s"
     )
