@@ -112,13 +112,14 @@ def verify(
     namespace: Namespace = None,
     bootstrap: Bootstrap = None,
     data_dir: DataDir = None,
+    measures: Annotated[bool, typer.Option("--measures", help="Count every ledger again by SQL, too.")] = False,
     json: Json = False,
 ) -> None:
     """Replay the topics through the naive twin and compare with feedback; count the residual."""
     settings, _ = load_settings(config, namespace, bootstrap, data_dir)
     from services.cli.verify import verify as run
 
-    raise typer.Exit(run(settings, as_json=json))
+    raise typer.Exit(run(settings, as_json=json, measures=measures))
 
 
 @config_app.command("show")

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,6 +27,9 @@ from services.record.residual import Residual, residuals, total
 from streams.join.naive import Bounds, Record
 from streams.join.verify import Report
 from streams.join.verify import verify as compare
+
+if TYPE_CHECKING:
+    from services.record.recount import Compared
 
 Say = Callable[[str], None]
 
@@ -73,17 +76,25 @@ class Cut:
 
 @dataclass(slots=True)
 class Verification:
-    """What was found. `residuals` is None when they could not be asked; `problem` then says why."""
+    """What was found. `residuals` is None when they could not be asked; `problem` then says why.
+
+    `measures` and `measures_problem` likewise, where they were asked for (`with_measures`).
+    """
 
     report: Report
     cut: Cut
     requests: int
     residuals: list[Residual] | None = None
     problem: str = ""
+    with_measures: bool = False
+    measures: Compared | None = None
+    measures_problem: str = ""
 
     @property
     def ok(self) -> bool:
-        """True when the twin agrees and nothing is lost."""
+        """True when the twin agrees, nothing is lost, and what was measured is what is counted again."""
+        if self.with_measures and (self.measures is None or self.measures.differing):
+            return False
         return self.report.ok and self.residuals is not None and self.residual == 0
 
     @property
@@ -102,15 +113,18 @@ class Verification:
         return sum(abs(one.value) for one in self.residuals)
 
 
-def verify(settings: Settings, as_json: bool) -> int:
+def verify(settings: Settings, as_json: bool, measures: bool = False) -> int:
     """Run it and print the result; give the exit code. Raises `WeirError` when there is nothing to compare."""
-    found = verification(settings, _say)
+    found = verification(settings, _say, measures=measures)
     print(json.dumps(as_object(found)) if as_json else as_text(found))
     return OK if found.ok else FAILURE
 
 
-def verification(settings: Settings, say: Say = lambda text: None) -> Verification:
-    """Read the namespace and compare. `say` is told what takes long. Raises `WeirError`."""
+def verification(settings: Settings, say: Say = lambda text: None, *, measures: bool = False) -> Verification:
+    """Read the namespace and compare; `measures` counts the ledgers again too. `say` is told what takes long.
+
+    Raises `WeirError`.
+    """
     from services.kafka import places_of
     from streams.runtime.kafka import earliest, ends, make_admin
 
@@ -132,8 +146,10 @@ def verification(settings: Settings, say: Say = lambda text: None) -> Verificati
         exact=cut.exact,
         in_flight=unread or not cut.exact,
     )
-    found = Verification(report, cut, len({record.key for record in logs["predictions"]}))
+    found = Verification(report, cut, len({record.key for record in logs["predictions"]}), with_measures=measures)
     _add_residuals(settings, found, say)
+    if measures:
+        _add_measures(settings, found, say)
     return found
 
 
@@ -184,7 +200,14 @@ def as_object(found: Verification) -> dict[str, Any]:
         "counters": {name: count for name, count in sorted(found.cut.counters.items()) if count},
         "residual": None if found.residuals is None else total(found.residuals),
         "residual_unknown": found.problem,
+        **(_measures_object(found) if found.with_measures else {}),
     }
+
+
+def _measures_object(found: Verification) -> dict[str, Any]:
+    if found.measures is None:
+        return {"measures": None, "measures_unknown": found.measures_problem}
+    return {"measures": {"equal": found.measures.equal, "differing": found.measures.differing}}
 
 
 def as_text(found: Verification) -> str:
@@ -208,6 +231,11 @@ def as_text(found: Verification) -> str:
             if one.topic == topic and one.value
         )
         lines.append(f"{'residual ' + topic:<22}{value:>10}  {where}".rstrip())
+    if found.measures is not None:
+        lines.append(f"measures: {found.measures.equal} panes equal, {len(found.measures.differing)} differ")
+        lines += [f"  {sentence}" for sentence in found.measures.differing[:SENTENCES]]
+    elif found.with_measures:
+        lines.append(f"measures: unknown, {found.measures_problem}")
     shown = report.mismatches[:SENTENCES]
     lines += [f"  {one.kind} {'/'.join(map(str, one.identity))}: {one.sentence}" for one in shown]
     if len(report.mismatches) > SENTENCES:
@@ -227,6 +255,18 @@ def _add_residuals(settings: Settings, found: Verification, say: Say) -> None:
         found.problem = "" if found.residuals else "no step of the join has landed yet: does `weir record` run?"
     except WeirError as error:
         found.problem = error.message
+
+
+def _add_measures(settings: Settings, found: Verification, say: Say) -> None:
+    if not found.cut.exact:
+        found.measures_problem = "the join goes on too fast to tell what it had said at one moment: try again later"
+        return
+    from services.cli.verify_measures import compared
+
+    try:
+        found.measures = compared(settings, found.cut.steps, say)
+    except WeirError as error:
+        found.measures_problem = error.message
 
 
 def _refuse_truncated(first: Mapping[tuple[str, int], int]) -> None:

@@ -72,14 +72,15 @@ def total(found: Iterable[Residual]) -> dict[str, int]:
 def landed_offsets(
     settings: Settings, topics: Iterable[str], admin: AdminClient | None = None
 ) -> dict[tuple[str, int], int]:
-    """Give the offset below which everything has landed, of each (logical topic, partition) of full width."""
+    """Give the offset below which everything has landed, of each (logical topic, partition)."""
     from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
+    from services.kafka import places_of
     from streams.runtime.kafka import group_id, make_admin
 
     admin = admin or make_admin(settings, "residual")
     logical = {topic_name(settings.namespace, name): name for name in topics}
-    places = [TopicPartition(topic, number) for topic in logical for number in range(settings.partitions)]
+    places = [TopicPartition(*place) for name in logical.values() for place in places_of(settings, name)]
     group = group_id(settings.namespace, "record")
     answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])[group].result()
     return {(logical[tp.topic], tp.partition): max(0, tp.offset) for tp in answer.topic_partitions}

@@ -1,0 +1,342 @@
+"""The ledgers counted again, by SQL over the raw predictions and the last revisions of feedback.
+
+`measure` adds and takes away as things happen; here everything is counted once, from what has landed, by another engine
+and other code. Both give integers, so they are compared cell by cell, exactly. Which prediction stands is found in the
+raw rows (`standing`); its outcome is what the last record about it in `feedback` says.
+
+**Limits**, beside those of `standing`: slice values behind `~other` were chosen in the order they came, so slices of
+such a model are compared as a sum. A feature's integer beyond 2⁵³ is compared with the edges as a double.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from schemas.control import Reference, ReferenceSet
+from schemas.event import decode
+from schemas.measures import Measures
+from schemas.settings import Settings
+from services.record.standing import Cuts, any_of, listed, quoted, rows, standing_sql
+from streams.measure.ledger import FEATURE, SCORE_BINS, Ledger
+from streams.measure.measure import OTHER
+from streams.measure.reading import text
+from streams.measure.scale import log_loss_nanos, score_edges, span_edges
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.httpclient import HttpClient
+
+Key = tuple[str, str, str, str, str, int]
+"""(model, version, deployment, role, slice, pane_ms)."""
+Ledgers = dict[Key, Ledger]
+_EXACT = 2**53
+
+
+@dataclass(slots=True)
+class Compared:
+    """How many ledgers are equal, and a sentence about each that is not."""
+
+    equal: int = 0
+    differing: list[str] = field(default_factory=list)
+
+
+def recount(
+    client: HttpClient, settings: Settings, references: Iterable[ReferenceSet], cuts: Cuts | None = None
+) -> Ledgers:
+    """Count every pane from the raw rows: all that has landed, or what the steps in `cuts` had read and said.
+
+    `references` come in the order in which the join heard them (`references_of`); the first of a version counts.
+    """
+    standing = standing_sql(client, settings, cuts)
+    found: Ledgers = {}
+    for sql in (traffic_sql(standing, settings), outcomes_sql(standing, settings, cuts)):
+        _take(client, sql, found)
+    first: dict[tuple[str, str], ReferenceSet] = {}
+    for one in references:
+        first.setdefault((one.reference.model, one.reference.version), one)
+    for one in first.values():
+        if {*one.reference.edges, *one.reference.categories}:
+            _take(client, features_sql(standing, settings, one), found)
+    return found
+
+
+def measured(client: HttpClient, cuts: Cuts | None = None) -> Ledgers:
+    """Sum the deltas that `measure` emitted, by pane."""
+    found: Ledgers = {}
+    where = "unreadable = ''"
+    if cuts is not None:
+        where += f" AND ({any_of(f'(source = {number} AND step <= {step.number})' for number, step in cuts.items())})"
+    for (body,) in rows(client, f"SELECT body FROM measures WHERE {where}"):
+        for pane in decode(body, Measures).panes:
+            key = (pane.model, pane.version, pane.deployment, pane.role, pane.slice, pane.pane_ms)
+            found.setdefault(key, Ledger()).add_flat(pane.cells)
+    return {key: ledger for key, ledger in found.items() if ledger}
+
+
+def references_of(client: HttpClient) -> list[ReferenceSet]:
+    """Give the references that have landed, in the order in which one partition heard them."""
+    sql = "SELECT body FROM control WHERE kind = 'reference_set' AND unreadable = '' ORDER BY partition, offset"
+    return [decode(body, ReferenceSet) for (body,) in rows(client, sql)]
+
+
+def compare(ours: Ledgers, theirs: Ledgers) -> Compared:
+    """Compare what was measured with what was counted again.
+
+    >>> one, two = Ledger({"n": {0: 2}}), Ledger({"n": {0: 3}})
+    >>> key = ("m", "1", "", "primary", "", 0)
+    >>> compare({key: one}, {key: two}).differing
+    ["model 'm' version '1' deployment '' primary pane 0: n[0] measured 2, counted 3 (1 cells differ)"]
+    """
+    folded = {key[0] for key in ours if key[4].endswith(f"={OTHER}")}
+    left, right = _folded(ours, folded), _folded(theirs, folded)
+    found = Compared()
+    for key in sorted({*left, *right}):
+        gap = left.get(key, Ledger()) - right.get(key, Ledger())
+        if not gap:
+            found.equal += 1
+            continue
+        name = min(gap)
+        index = min(gap.cells[name])
+        a, b = (side[key].get(name, index) if key in side else 0 for side in (left, right))
+        model, version, deployment, role, part, pane_ms = key
+        where = f"model {model!r} version {version!r} deployment {deployment!r} {role} {part and part + ' '}"
+        cells = sum(len(vector) for vector in gap.cells.values())
+        found.differing.append(
+            f"{where}pane {pane_ms}: {name}[{index}] measured {a}, counted {b} ({cells} cells differ)"
+        )
+    return found
+
+
+def _folded(ledgers: Ledgers, models: set[str]) -> Ledgers:
+    """Sum the slices of models that have more of them than are kept apart."""
+    if not models:
+        return ledgers
+    found: Ledgers = {}
+    for (model, version, deployment, role, part, pane_ms), ledger in ledgers.items():
+        part = f"{part.partition('=')[0]}=*" if part and model in models else part
+        found.setdefault((model, version, deployment, role, part, pane_ms), Ledger()).add(ledger.cells)
+    return found
+
+
+# --- what is counted
+
+
+def traffic_sql(standing: str, settings: Settings) -> str:
+    """Count what standing predictions count: n, bucket.rows, score, missing, latency."""
+    nothing = "isNull(score) AND prediction_json = '' AND JSONExtractRaw(body, 'score') IN ('', 'null')"
+    return f"""
+WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
+    {_SCORE}, {_HOME},
+    multiIf(isNull(score), {SCORE_BINS}, p < 0, {SCORE_BINS + 1}, p > 1, {SCORE_BINS + 2}, bin) AS cell,
+    slice != '' AS sliced
+{
+        _grouped(
+            f'''
+    ('n', 0, 1),
+    ('bucket.rows', home, 1),
+    ('score', if(sliced, if(cell < {SCORE_BINS}, intDiv(cell, 4), cell - {SCORE_BINS} + 512), cell), 1),
+    ('latency', {_bin("ifNull(latency_ms, 0.)", "span_edges")}, NOT sliced AND isNotNull(latency_ms)),
+    ('missing', 0, NOT sliced AND if({nothing}, 1, 0)),
+    ('missing', 1, NOT sliced AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
+    ('missing', 2, NOT sliced AND subject = '')''',
+            _parted(standing, settings),
+        )
+    }"""
+
+
+def outcomes_sql(standing: str, settings: Settings, cuts: Cuts | None) -> str:
+    """Count what labelled outcomes count: everything else but features."""
+    until = ""
+    if cuts is not None:
+        places = (f"(partition = {n} AND joined_at_ms <= {step.clock_ms})" for n, step in cuts.items())
+        until = f"AND ({any_of(places)})"
+    said = f"""
+SELECT request_id AS said_of, model AS said_model, deployment AS said_deployment, label, label_json,
+    toString(ifNull(label_kind, 'explicit')) AS kind, weight, labelled_at_ms
+FROM feedback WHERE unreadable = '' AND isNull(item) {until}
+ORDER BY offset DESC LIMIT 1 BY request_id, model, deployment"""
+    labelled = f"""
+SELECT * FROM ({_parted(standing, settings)}) AS s INNER JOIN (SELECT * FROM ({said}) WHERE label_json != '') AS f
+ON s.request_id = f.said_of AND s.model = f.said_model AND s.deployment = f.said_deployment"""
+    return f"""
+WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
+    {listed(log_loss_nanos(), square=True)} AS T, {_SCORE}, {_HOME},
+    slice != '' AS sliced,
+    toInt64(floor(weight * 1000. + 0.5)) AS w,
+    {_binary("label", "label_json")} AS y,
+    y >= 0 AND inside AS scored,
+    if(prediction_json = '', toInt8(p >= ifNull(threshold, 0.5)), {_binary("prediction", "prediction_json")}) AS guess,
+    multiIf(
+        startsWith(label_json, '"') AND startsWith(prediction_json, '"'), toInt8(label_json = prediction_json),
+        {_is_bool("label_json")} AND {_is_bool("prediction_json")}, toInt8(label_json = prediction_json),
+        {_is_bool("label_json")} OR {_is_bool("prediction_json")}, toInt8(-1),
+        {_whole("label", "label_json")} AND {_whole("prediction", "prediction_json")}, toInt8(label = prediction),
+        toInt8(-1)) AS same,
+    NOT scored AND same >= 0 AS compared,
+    scored AND guess >= 0 AS decided,
+    multiIf(y = 1, if(guess = 1, 0, 2), guess = 1, 1, 3) AS quadrant,
+    if(scored, p, 0.5) AS q,
+    least(greatest(if(y = 1, q, 1. - q), exp2(-23)), 1. - exp2(-23)) AS x,
+    reinterpretAsUInt64(x) AS u,
+    toInt64(bitAnd(bitShiftRight(u, 42), 1023)) + 1 AS i,
+    toInt64(bitAnd(bitShiftRight(u, 22), 1048575)) AS f,
+    (1022 - toInt64(bitShiftRight(u, 52))) * T[1] + T[i] - bitShiftRight((T[i] - T[i + 1]) * f, 20) AS nano,
+    if(scored, w * intDiv(nano + 500, 1000), 0) AS log_loss,
+    abs(toInt64(floor(q * 2097152. + 0.5)) - y * 2097152) AS d,
+    if(scored, w * bitShiftRight(d * d * 1000000 + bitShiftLeft(toInt64(1), 41), 42), 0) AS brier,
+    if(scored AND y = 1, w, 0) AS positive,
+    if(scored AND y = 0, w, 0) AS negative,
+    home * 64 + intDiv(bin, 32) AS coarse
+{
+        _grouped(
+            f'''
+    ('labelled', 0, 1),
+    ('labelled', 1, w),
+    ('kinds', multiIf(kind = 'explicit', 0, kind = 'implicit', 1, 2), 1),
+    ('measured', 0, scored),
+    ('measured', 1, (decided AND guess = y) OR (compared AND same = 1)),
+    ('measured', 2, (decided AND guess != y) OR (compared AND same = 0)),
+    ('measured', 3, NOT scored AND same < 0),
+    ('measured', 4, scored AND guess < 0),
+    ('score.pos', intDiv(bin, if(sliced, 4, 1)), positive),
+    ('score.neg', intDiv(bin, if(sliced, 4, 1)), negative),
+    ('log_loss', 0, log_loss),
+    ('brier', 0, brier),
+    ('confusion', quadrant, if(decided, w, 0)),
+    ('agreement', 1 - same, if(compared, w, 0)),
+    ('bucket.n', home, scored OR compared),
+    ('bucket.confusion', home * 4 + quadrant, if(decided, w, 0)),
+    ('bucket.agreement', home * 2 + 1 - same, if(compared, w, 0)),
+    ('bucket.log_loss', home, log_loss),
+    ('bucket.brier', home, brier),
+    ('bucket.score.pos', coarse, positive),
+    ('bucket.score.neg', coarse, negative),
+    ('label_delay', {_bin("toFloat64(ifNull(labelled_at_ms, 0) - at_ms)", "span_edges")},
+        NOT sliced AND isNotNull(labelled_at_ms) AND kind != 'timeout')''',
+            labelled,
+        )
+    }"""
+
+
+def features_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
+    """Count the features of one version in the bins of its reference."""
+    one = given.reference
+    cells = []
+    for name in sorted({*one.edges, *one.categories}):
+        cell = _numeric(one, name) if name in one.edges else _categorical(one, name)
+        cells.append(f"({quoted(FEATURE + name)}, {cell}, 1)")
+    mine = f"model = {quoted(one.model)} AND version = {quoted(one.version)} AND at_ms >= {given.at_ms}"
+    of_version = f"SELECT *, '' AS slice, {_pane(settings)} AS pane_ms FROM ({standing}) WHERE {mine}"
+    return _grouped(", ".join(cells), of_version)
+
+
+def _numeric(one: Reference, name: str) -> str:
+    key, edges = quoted(name), one.edges[name]
+    least, greatest = one.ranges[name]
+    # A string is missing, but a boolean is a number: `features_text` holds both, the body tells them apart.
+    said = f"if(mapContains(features_text, {key}), JSONExtractRaw(body, 'features', {key}), '')"
+    value = (
+        f"if(mapContains(features, {key}), toNullable(features[{key}]), "
+        f"multiIf({said} = 'true', toNullable(1.), {said} = 'false', toNullable(0.), NULL))"
+    )
+    inner = len(edges) + 1
+    bin_of = _bin(f"ifNull({value}, 0.)", listed(edges, square=True), first=edges[0]) if edges else "0"
+    return (
+        f"multiIf(isNull({value}), {inner}, {value} < {least!r}, {inner + 1}, {value} > {greatest!r}, {inner + 2}, "
+        f"{bin_of})"
+    )
+
+
+def _categorical(one: Reference, name: str) -> str:
+    key, known = quoted(name), one.categories[name]
+    count = len(known)
+    index = {value: i for i, value in enumerate(known)}
+    numbers = {float(value): i for value, i in index.items() if _names_number(value)}
+
+    def found(value: str, among: Mapping[Any, int]) -> str:
+        if not among:
+            return str(count + 1)
+        names = ", ".join(quoted(one) if isinstance(one, str) else repr(one) for one in among)
+        return f"transform({value}, [{names}], {listed(among.values(), square=True)}, {count + 1})"
+
+    return (
+        f"multiIf(mapContains(features_text, {key}), {found(f'features_text[{key}]', index)}, "
+        f"mapContains(features, {key}), {found(f'features[{key}]', numbers)}, {count})"
+    )
+
+
+def _names_number(category: str) -> bool:
+    """Say whether a category is what a number would be written as."""
+    try:
+        return text(float(category)) == category
+    except (ValueError, OverflowError):
+        return False
+
+
+# --- pieces of SQL
+
+
+def _bin(value: str, edges: str, *, first: float | None = None) -> str:
+    """Count the edges ≤ a value: the greatest of them is found by halving, then its place by a table."""
+    least = f"{edges}[1]" if first is None else repr(first)
+    places = f"arrayEnumerate({edges})"
+    return f"if({value} < {least}, 0, transform(roundDown({value}, {edges}), {edges}, {places}, 0))"
+
+
+_SCORE = f"""ifNull(score, -1.) AS p, isNotNull(score) AND p >= 0 AND p <= 1 AS inside,
+    if(inside, {_bin("p", "score_edges")}, 0) AS bin"""
+_HOME = "toInt64(xxh3(if(subject = '', request_id, subject)) % 64) AS home"
+
+
+def _binary(value: str, json: str) -> str:
+    return (
+        f"multiIf({json} = '', toInt8(-1), {json} = '\"1\"', toInt8(1), {json} = '\"0\"', toInt8(0), "
+        f"{value} = 1, toInt8(1), {value} = 0, toInt8(0), toInt8(-1))"
+    )
+
+
+def _is_bool(json: str) -> str:
+    return f"{json} IN ('true', 'false')"
+
+
+def _whole(value: str, json: str) -> str:
+    return (
+        f"(isNotNull({value}) AND abs({value}) <= {_EXACT} AND {value} = trunc({value}) "
+        f"AND (NOT match({json}, '^-?[0-9]+$') OR abs(toInt128OrZero({json})) <= {_EXACT}))"
+    )
+
+
+def _pane(settings: Settings) -> str:
+    return f"intDiv(at_ms, {settings.join.pane_ms}) * {settings.join.pane_ms}"
+
+
+def _parted(standing: str, settings: Settings) -> str:
+    """Give each prediction once for the whole and, where it is in a slice, once for that."""
+    parts = "['']"
+    if settings.join.slice_dimension:
+        key = quoted(settings.join.slice_dimension)
+        there = (
+            f"mapContains(slices, {key}) AND (slices[{key}] != '' OR JSONExtractRaw(body, 'slices', {key}) = '\"\"')"
+        )
+        parts = f"if({there}, ['', concat({key}, '=', slices[{key}])], [''])"
+    return f"SELECT *, arrayJoin({parts}) AS slice, {_pane(settings)} AS pane_ms FROM ({standing})"
+
+
+def _grouped(cells: str, parted: str) -> str:
+    """Sum (vector, index, value) of all rows by pane; what is zero stays away."""
+    return f"""
+SELECT model, version, deployment, role, slice, pane_ms,
+    cell_of.1 AS vector, cell_of.2 AS place, sum(cell_of.3) AS total
+FROM (
+    SELECT model, version, deployment, role, slice, pane_ms, arrayJoin(
+        CAST([{cells}], 'Array(Tuple(String, Int64, Int64))')) AS cell_of
+    FROM ({parted})
+)
+WHERE cell_of.3 != 0 GROUP BY model, version, deployment, role, slice, pane_ms, vector, place"""
+
+
+def _take(client: HttpClient, sql: str, found: Ledgers) -> None:
+    for model, version, deployment, role, part, pane_ms, vector, index, total in rows(client, sql):
+        key = (str(model), str(version), str(deployment), str(role), str(part), int(pane_ms))
+        found.setdefault(key, Ledger()).add_pairs(vector, [(int(index), int(total))])

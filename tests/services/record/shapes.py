@@ -1,0 +1,159 @@
+"""Histories for the recount: predictions of every odd shape, and the reference that some of them are counted in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from schemas.control import PolicySet, Reference, ReferenceSet
+from schemas.event import encode
+from schemas.policy import Attribution, JoinPolicy
+from streams.join.naive import Bounds, partition_of
+from streams.measure.reference import learn
+from tests.streams.join.histories import T0_MS, Arrival, History, S, request_of
+
+DIMENSION = "country"
+LABELS = (0, 1, 0.0, 1.0, True, False, "0", "1", "yes", "no", 2, 7.0, 2.5, -1, 2**53, 2**53 + 1, 2**63, ["a"])
+SLICES: tuple[dict[str, Any], ...] = (
+    {},
+    {DIMENSION: "DE"},
+    {DIMENSION: 3.0},
+    {DIMENSION: None},
+    {DIMENSION: ""},
+    {DIMENSION: "ü'\\"},
+    {"x": 1},
+)
+SUBJECTS = ("", *(f"user-{number}" for number in range(40)), "ü")
+
+
+def reference(model: str, version: str, *, at_ms: int = 0) -> ReferenceSet:
+    """Freeze a reference of numbers, of words, of words that look like numbers, of one value."""
+    random = Random(7)
+    rows = 400
+    one: Reference = learn(
+        model,
+        version,
+        {
+            "price": [random.choice((None, round(random.gauss(0, 1), 2), 1, 1)) for _ in range(rows)],
+            "constant": [3.0] * rows,
+            "plan": [random.choice(("free", "pro", True, 7, 0.5, "1e16", "it's")) for _ in range(rows)],
+        },
+        [random.random() for _ in range(rows)],
+        [random.randrange(2) for _ in range(rows)],
+        at_ms=T0_MS,
+    )
+    return ReferenceSet(reference=one, at_ms=at_ms)
+
+
+def shape(random: Random) -> dict[str, Any]:
+    """Draw what a prediction may carry beside its identity."""
+    features = {
+        "price": random.choice((None, True, "much", random.gauss(0, 1), random.gauss(0, 1), 1, 99, -99.5)),
+        "constant": random.choice((3, 3.0, 2.9, None)),
+        "plan": random.choice(("free", "true", True, 7, 7.0, "7", 0.5, "0.5", "gone", 1e16, "1e16", "it's", None)),
+    }
+    score: Any = random.choice(
+        (None, 0, 1, 0.5, 1e-9, 1 - 1e-12, -0.1, 1.1, [0.2, 0.8], [], *(random.random() for _ in range(20)))
+    )
+    return {
+        "score": score,
+        "features": {name: features[name] for name in random.sample(sorted(features), random.randrange(4))},
+        "slices": random.choice(SLICES),
+        "subject": random.choice(SUBJECTS),
+        **random.choice(({}, {}, {}, {"prediction": random.choice(LABELS)}, {"prediction": None})),
+        **random.choice(({}, {"threshold": random.choice((0.1, 0.9, 1))})),
+        **random.choice(({}, {"latency_ms": random.choice((0, 0.005, 0.01, 12.5, random.uniform(1, 900), 1e12))})),
+    }
+
+
+def enriched(history: History) -> History:
+    """Give each prediction of a history a shape of its own (equal bodies stay equal) and labels more values."""
+    return replace(history, arrivals=tuple(map(_enriched, history.arrivals)))
+
+
+def _enriched(arrival: Arrival) -> Arrival:
+    if request_of(arrival.value) is None or arrival.topic not in ("predictions", "labels"):
+        return arrival
+    body = json.loads(arrival.value or b"")
+    if "at_ms" not in body or not isinstance(body["at_ms"], int):
+        return arrival
+    random = Random((arrival.value or b"").decode())
+    if arrival.topic == "predictions":
+        body = shape(random) | {name: value for name, value in body.items() if name != "score"}
+    elif "label" in body:
+        body["label"] = random.choice((0, 1, 0, 1, 0, 1, *LABELS))
+    return replace(arrival, value=json.dumps(body).encode())
+
+
+def announced(history: History, *references: ReferenceSet) -> History:
+    """Put references before everything else into every partition's control log."""
+    first = history.arrivals[0].append_ms - S if history.arrivals else T0_MS
+    said = [
+        Arrival(min(first, T0_MS - 1_000 * S), "control", partition, None, encode(one))
+        for one in references
+        for partition in range(history.bounds.partitions)
+    ]
+    return replace(history, arrivals=(*said, *history.arrivals))
+
+
+def traffic(random: Random, requests: int, bounds: Bounds) -> History:
+    """Make a live stream: two models, a shadow, everything at least once that an at-least-once producer does.
+
+    A tenth of the labels is corrected and another tenth taken back; of predictions and labels some come twice, of
+    predictions some contradict each other, lie in the wrong partition, or come with a clock of their own.
+    """
+    arrivals: list[Arrival] = []
+
+    def send(topic: str, append_ms: int, body: dict[str, Any]) -> None:
+        partition = partition_of(body["request_id"], bounds.partitions)
+        if random.random() < 0.05:
+            partition = random.randrange(bounds.partitions)
+        value = json.dumps(body).encode()
+        for _ in range(1 + (random.random() < 0.05)):
+            arrivals.append(Arrival(append_ms, topic, partition, body["request_id"].encode(), value))
+            append_ms += random.choice((0, S))
+
+    policies = (
+        JoinPolicy(
+            model="m1",
+            horizon_ms=120 * S,
+            lateness_ms=20 * S,
+            retain_ms=600 * S,
+            on_timeout="negative",
+            provisional_after_ms=60 * S,
+            attribution=[Attribution(signal="click", label=1, weight=0.3335)],
+        ),
+        JoinPolicy(model="m2", horizon_ms=120 * S, retain_ms=600 * S, carry="features"),
+    )
+    arrivals += [
+        Arrival(T0_MS - 500 * S, "control", partition, None, encode(PolicySet(policy=policy)))
+        for policy in policies
+        for partition in range(bounds.partitions)
+    ]
+    for number in range(requests):
+        at_ms = T0_MS + number * S
+        body = {"request_id": f"q{number}", "at_ms": at_ms, "model": random.choice(("m1", "m1", "m2")), "version": "1"}
+        one = shape(random) | body | random.choice(({}, {"event_id": f"e{number}"}))
+        send("predictions", at_ms + random.randrange(2 * S), one)
+        if random.random() < 0.2:
+            shadow = {"deployment": "shadow", "role": "shadow", "version": "2", "score": random.random()}
+            send("predictions", at_ms + 2 * S, one | shadow)
+        if random.random() < 0.1:  # another prediction under the same id
+            moved = {"at_ms": at_ms + random.choice((-S, 0, S)), "event_id": random.choice(("", f"d{number}"))}
+            send("predictions", at_ms + 3 * S, shape(random) | body | moved)
+        if random.random() < 0.02:
+            send("predictions", at_ms, one | {"request_id": f"skewed{number}", "at_ms": at_ms + 10 * bounds.skew_ms})
+        if random.random() < 0.2:
+            send("signals", at_ms + 5 * S, {"request_id": f"q{number}", "at_ms": at_ms + 4 * S, "signal": "click"})
+        if random.random() < 0.75:
+            said_ms = at_ms + random.randrange(S, 100 * S)
+            label = {"request_id": f"q{number}", "at_ms": said_ms, "label": random.choice((0, 1, 0, 1, *LABELS))}
+            send("labels", said_ms + random.randrange(20 * S), label | {"confidence": random.choice((1.0, 1.0, 0.25))})
+            fate = random.random()
+            if fate < 0.3:
+                changed = {"op": "retract"} if fate < 0.1 else {"label": label["label"] if fate > 0.2 else 1}
+                kept = {name: label[name] for name in ("request_id",)} | {"at_ms": said_ms + 10 * S}
+                send("labels", said_ms + 40 * S, kept | changed)
+    return History(bounds, tuple(sorted(arrivals, key=lambda arrival: arrival.append_ms)))

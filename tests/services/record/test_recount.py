@@ -1,0 +1,232 @@
+"""Counted again by SQL: the same integers as `measure` emitted, and different ones as soon as a row is gone."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from schemas.control import ClockAdvanced
+from schemas.event import decode, encode
+from schemas.feedback import Feedback
+from schemas.settings import ClickHouse, Join, Kafka, Runtime, Settings
+from schemas.topics import INPUTS, TOPICS
+from services.cli.verify import as_text, verification
+from services.clickhouse import connect
+from services.kafka import Sender, read_to_end
+from services.local.clickhouse import LocalClickHouse
+from services.local.kafka import LocalKafka
+from services.record.land import Span, Store
+from services.record.recount import compare, measured, recount, references_of
+from streams.join.admission import JoinBounds
+from streams.join.naive import Expected, Record, expect
+from streams.join.outcome import Outcome
+from streams.join.processor import JoinProcessor
+from streams.measure.ledger import VECTORS
+from streams.measure.measure import Measure
+from streams.runtime.backlog import Backlog
+from streams.runtime.kafka import ensure_topics
+from streams.runtime.processor import Records
+from tests.processes import Process, process, until
+from tests.services.record.shapes import DIMENSION, announced, enriched, reference, traffic
+from tests.streams.join.driver import Driver
+from tests.streams.join.histories import BOUNDS, T0_MS, History, S, history
+from tests.streams.measure.naive import count
+
+PANE_MS = 60 * S
+
+
+def settings_of(at: ClickHouse, given: History) -> Settings:
+    bounds = given.bounds
+    return Settings(
+        namespace="recount",
+        clickhouse=at,
+        partitions=bounds.partitions,
+        clock="virtual" if bounds.virtual else "broker",
+        join=Join(
+            skew_ms=bounds.skew_ms,
+            early_label_ms=bounds.early_label_ms,
+            grace_ms=bounds.grace_ms,
+            max_event_bytes=bounds.max_event_bytes,
+            slice_dimension=DIMENSION,
+            pane_ms=PANE_MS,
+        ),
+    )
+
+
+@pytest.fixture
+def at(clickhouse: LocalClickHouse, database: str) -> ClickHouse:
+    password = SecretStr(clickhouse.password)
+    return ClickHouse(
+        host=clickhouse.host, port=clickhouse.port, user=clickhouse.user, password=password, database=database
+    )
+
+
+def played(given: History, seed: int) -> Driver[Any]:
+    """Run a history through join and measure, in memory."""
+    measure = Measure(partitions=given.bounds.partitions, pane_ms=PANE_MS, slice_dimension=DIMENSION)
+    driver = Driver(JoinProcessor(JoinBounds(**asdict(given.bounds)), measure), given, Random(seed))
+    driver.run()
+    return driver
+
+
+def land(settings: Settings, topic: str, said: list[Record]) -> None:
+    """Land records as the recorder would."""
+    store = Store(settings)
+    store.prepare()
+    spans = []
+    for number in sorted({record.partition for record in said}):
+        mine = sorted((one for one in said if one.partition == number), key=lambda one: one.offset)
+        records = Records(
+            [one.offset for one in mine],
+            [one.append_ms for one in mine],
+            [one.key for one in mine],
+            [one.value for one in mine],
+            {i: tuple(one.headers) for i, one in enumerate(mine) if one.headers},
+        )
+        spans.append(Span(number, mine[0].offset, mine[-1].offset + 1, records))
+    store.land(topic, spans)
+    store.close()
+
+
+@pytest.mark.clickhouse
+@pytest.mark.parametrize("seed", range(6))
+def test_any_history_counted_again(at: ClickHouse, seed: int) -> None:
+    bounds = replace(BOUNDS, virtual=seed % 2 == 0)
+    references = [reference("m1", "", at_ms=T0_MS + 500 * S), reference("m2", "v2"), reference("m1", "", at_ms=0)]
+    made = enriched(history(Random(seed), requests=60, events=1_500, bounds=bounds))
+    driver = played(announced(made, *references), seed)
+    while beyond := expect(driver.logs, bounds, driver.clocks).beyond:
+        made = made.without(beyond)
+        driver = played(announced(made, *references), seed)
+    settings = settings_of(at, made)
+    for topic in ("control", "predictions"):
+        land(settings, topic, driver.logs[topic])
+    for topic in ("feedback", "measures"):
+        land(settings, topic, driver.outputs[topic])
+    client = connect(settings)
+    assert len(references_of(client)) == 9
+    ours, theirs = measured(client), recount(client, settings, references_of(client))
+    client.close()
+    found = compare(ours, theirs)
+    assert not found.differing, found.differing[:5]
+    assert ours == theirs
+    assert len(ours) > 10
+
+
+# --- the real thing
+
+
+def advance(sender: Sender, settings: Settings, now_ms: int) -> None:
+    for partition in range(settings.partitions):
+        sender.send("control", encode(ClockAdvanced(now_ms=now_ms)), partition=partition, append_ms=now_ms)
+    sender.flush()
+
+
+def drain(settings: Settings, worker: Process, stage: str, topics: tuple[str, ...]) -> None:
+    with Backlog(settings, stage, topics) as backlog:
+        until(lambda: worker.alive and backlog.drained(), f"{stage} to drain", of=worker)
+
+
+def play(settings: Settings, given: History, join: Process) -> None:
+    """Send control first, then everything in its order, the clock behind it, then the clock to the end."""
+    inputs = ("control", *INPUTS)
+    first = [one for one in given.arrivals if one.topic == "control"]
+    rest = [one for one in given.arrivals if one.topic != "control"]
+    size = -(-len(rest) // 6)
+    with Sender(settings) as sender:
+        for chunk in (first, *(rest[start : start + size] for start in range(0, len(rest), size))):
+            for one in chunk:
+                sender.send(one.topic, one.value, key=one.key, partition=one.partition, append_ms=one.append_ms)
+            sender.flush()
+            drain(settings, join, "join", inputs)
+            advance(sender, settings, chunk[-1].append_ms)
+            drain(settings, join, "join", inputs)
+        advance(sender, settings, rest[-1].append_ms + 86_400 * S)
+        drain(settings, join, "join", inputs)
+
+
+def log(settings: Settings, topic: str) -> list[Record]:
+    return [
+        Record(
+            m.partition() or 0,
+            m.offset() or 0,
+            m.timestamp()[1],
+            m.key(),
+            m.value(),
+            m.headers() or (),  # type: ignore[arg-type]  # consumed headers are (str, bytes | None) pairs
+        )
+        for m in read_to_end(settings, topic)
+    ]
+
+
+def naively(settings: Settings, given: History, pane_ms: int) -> dict[Any, Any]:
+    """Count everything again in plain Python, from Kafka's logs: the twins of the join and of measure."""
+    logs = {topic: log(settings, topic) for topic in ("control", *INPUTS)}
+    last = {}
+    for record in sorted(log(settings, "feedback"), key=lambda one: one.offset):
+        said = decode(record.value or b"", Feedback)
+        last[said.request_id, said.model, said.deployment] = said
+    expected = expect(logs, given.bounds, dict.fromkeys(range(given.bounds.partitions), T0_MS + 10**9))
+    assert not expected.beyond
+
+    def outcome(identity: tuple[str, str, str], one: Expected) -> Outcome:
+        found = one.outcome
+        if found.label is None:
+            return Outcome()
+        said = last[identity]  # a source that repeats itself later is no revision
+        assert (said.label, said.label_kind, said.weight) == (found.label, found.kind, found.weight)
+        return Outcome(found.label, found.kind, found.weight, labelled_at_ms=said.labelled_at_ms)
+
+    known = {("m1", "1"): reference("m1", "1").reference}
+    standing = [(one.standing.body, outcome(identity, one)) for identity, one in expected.outcomes.items()]
+    return count(standing, pane_ms=pane_ms, dimension=DIMENSION, references=known)
+
+
+@pytest.mark.kafka
+@pytest.mark.clickhouse
+@pytest.mark.timeout(300)
+def test_measures_equal_sql_equal_python(kafka: LocalKafka, at: ClickHouse, tmp_path: Path) -> None:
+    bounds = replace(BOUNDS, virtual=True)
+    given = announced(traffic(Random(11), 600, bounds), reference("m1", "1"))
+    settings = settings_of(at, given).model_copy(
+        update={
+            "namespace": f"recount-{uuid.uuid4().hex[:8]}",
+            "kafka": Kafka(bootstrap=kafka.bootstrap),
+            "data_dir": tmp_path,
+            "runtime": Runtime(commit_ms=20, snapshot_s=5.0),
+        }
+    )
+    ensure_topics(settings)
+    with process("join", settings) as join, process("record", settings) as record:
+        play(settings, given, join)
+        drain(settings, record, "record", tuple(TOPICS))
+        client = connect(settings)
+        ours, theirs = measured(client), recount(client, settings, references_of(client))
+        found = verification(settings, measures=True)
+    assert found.ok, as_text(found)
+    assert found.measures is not None
+    assert "0 differ" in as_text(found)
+
+    cells = {key: ledger.cells for key, ledger in ours.items()}
+    assert cells == {key: ledger.cells for key, ledger in theirs.items()}
+    assert cells == naively(settings, given, PANE_MS)
+    seen = {name for vectors in cells.values() for name in vectors}
+    assert seen == {*VECTORS, "feature:price", "feature:constant", "feature:plan"} - {"feature:"}
+    assert compare(ours, theirs).equal == len(ours) > 80
+
+    for table, chosen in (
+        ("feedback", "label_json != '' ORDER BY revision DESC, offset"),
+        ("predictions", "request_id = 'q7' ORDER BY at_ms, event_id"),
+    ):
+        where = f"(partition, offset) IN (SELECT partition, offset FROM {table} WHERE {chosen} LIMIT 1)"
+        client.command(f"DELETE FROM landed_{table} WHERE {where}")
+        wrong = compare(ours, recount(client, settings, references_of(client)))
+        assert wrong.differing
+        assert "measured" in wrong.differing[0]
+    client.close()
