@@ -25,11 +25,16 @@ from schemas.settings import Settings
 from schemas.topics import INPUTS
 from services.demo.stream import ROW_MS, TRAINED, Stream
 from services.kafka import Sender
-from streams.runtime.kafka import ends, lags, make_admin
+from streams.runtime.backlog import Backlog
+from streams.runtime.kafka import ends, make_admin
 
 BLOCK_ROWS = 480
 PATIENCE_S = 120.0
-DOWNSTREAM = {"judge": ("control", "measures", "trials"), "train": ("retrain",)}
+STAGES = {
+    "join": ("control", *INPUTS),
+    "judge": ("control", "measures", "trials"),
+    "train": ("retrain",),
+}
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class Replay:
         self.settings, self.stream = settings, stream
         self.served = Served()
         self._admin = make_admin(settings, "replay")
+        self._backlogs = {stage: Backlog(settings, stage, inputs, self._admin) for stage, inputs in STAGES.items()}
         self._sender = Sender(settings, "replay")
         self._http = http.client.HTTPConnection(settings.serve.host, settings.serve.port, timeout=30)
         self._next_label = 0
@@ -80,27 +86,29 @@ class Replay:
         """Send the labels due before `now_ms`, let everything arrive, advance the clock, let that arrive too."""
         self._send_labels(now_ms)
         self._wait("serve", self._handed_over)
-        self._wait("join", lambda: self._drained("join", INPUTS))
+        self._wait("join", lambda: self._drained("join", *INPUTS))
         tick = encode(ClockAdvanced(now_ms=now_ms))
         for partition in range(self.settings.partitions):
             self._sender.send("control", tick, partition=partition, append_ms=now_ms)
         self._sender.flush()
-        self._wait("join", lambda: self._drained("join", ("control",)))
+        self._wait("join", lambda: self._drained("join", "control"))
         # What one stage decides may be work for the one before it (a promotion for serving, a reference for the join),
         # so the loop counts as quiet only when all of it is, twice in a row.
         quiet = 0
         while quiet < 2:
-            for stage, inputs in DOWNSTREAM.items():
-                self._wait(stage, lambda stage=stage, inputs=inputs: self._drained(stage, inputs))  # type: ignore[misc]
+            self._wait("judge", lambda: self._drained("judge"))
+            self._wait("train", lambda: self._drained("train"))
             self._wait("decide", self._decided)
             self._wait("serve", self._converged)
-            self._wait("join", lambda: self._drained("join", ("control", *INPUTS)))
-            quiet = quiet + 1 if self._decided() and self._drained("judge", DOWNSTREAM["judge"]) else 0
+            self._wait("join", lambda: self._drained("join"))
+            quiet = quiet + 1 if self._decided() and self._drained("judge") else 0
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
         self._sender.close()
+        for backlog in self._backlogs.values():
+            backlog.close()
 
     def _predict(self, row: int) -> None:
         body = json.dumps(
@@ -178,8 +186,8 @@ class Replay:
                     raise
         raise AssertionError("unreachable")
 
-    def _drained(self, stage: str, inputs: tuple[str, ...]) -> bool:
-        return all(lag == 0 for lag in lags(self.settings, stage, inputs, self._admin).values())
+    def _drained(self, stage: str, *inputs: str) -> bool:
+        return self._backlogs[stage].drained(*inputs)
 
     def _wait(self, stage: str, done: Callable[[], bool]) -> None:
         deadline, pause_s = time.monotonic() + PATIENCE_S, 0.005

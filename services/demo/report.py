@@ -19,7 +19,7 @@ from services.demo.receiver import Receiver
 from services.demo.replay import Replay
 from services.demo.story import Story, row_of
 from services.demo.stream import DAY_ROWS, ROW_MS, TRAINED, Stream
-from streams.runtime.kafka import lags
+from streams.runtime.backlog import lags
 
 QUALITY = "quality"
 PERMUTATIONS = 200

@@ -36,6 +36,7 @@ from services.demo.stream import (
     DRIFT_AT,
     DRIFT_SIZE,
     FEATURES,
+    LATE_ROWS,
     ORIGIN_MS,
     ROW_MS,
     TRAINED,
@@ -171,6 +172,7 @@ def _introduce(settings: Settings, stream: Stream) -> None:
         labels=stream.labels[:TRAINED],
         at_ms=np.array([Stream.at(row) for row in range(TRAINED)]),
         subjects=[Stream.subject(row) for row in range(TRAINED)],
+        labelled_at_ms=np.array([Stream.at(row + LATE_ROWS) for row in range(TRAINED)]),
     )
     promote = Promote(
         endpoint=ENDPOINT,

@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -204,7 +203,7 @@ def ensure_topics(settings: Settings) -> list[str]:
     """
     admin = make_admin(settings)
     plans = planned(settings)
-    existing = _partition_counts(admin, settings)
+    existing = partition_counts(admin, settings)
     missing = [plan for plan in plans if plan.topic not in existing]
     created = []
     if missing:
@@ -234,7 +233,7 @@ def check_topics(settings: Settings, logical: Collection[str] | None = None) -> 
     admin = make_admin(settings)
     names = None if logical is None else {topic_name(settings.namespace, name) for name in logical}
     plans = [plan for plan in planned(settings) if names is None or plan.topic in names]
-    counts = _partition_counts(admin, settings)
+    counts = partition_counts(admin, settings)
     wrong = [f"{plan.topic}: missing" for plan in plans if plan.topic not in counts]
     present = [plan for plan in plans if plan.topic in counts]
     wrong += [
@@ -284,25 +283,6 @@ def ends(admin: AdminClient, places: Sequence[Place], patience_s: float = 30.0) 
     return {place: (stable[0][place], stable[1][place]) for place in places}
 
 
-def lags(settings: Settings, stage: str, inputs: Sequence[str], admin: AdminClient | None = None) -> dict[Place, int]:
-    """Give how many offsets each input of a stage has not committed yet (transaction markers included).
-
-    A stage is drained when all are 0: its loop commits past markers too. Open transactions count as unread.
-    """
-    admin = admin or make_admin(settings)
-    counts = _partition_counts(admin, settings)
-    names = [topic_name(settings.namespace, name) for name in inputs]
-    stage_width = min(counts.get(name, 0) for name in names)  # control may have more partitions than the stage
-    places = [(name, partition) for name in names for partition in range(stage_width)]
-    group = group_id(settings.namespace, stage)
-    request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])]
-    answer = admin.list_consumer_group_offsets(request, require_stable=True)[group].result()
-    committed = {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions}
-    first = earliest(admin, places)
-    high = {place: high for place, (_, high) in ends(admin, places).items()}
-    return {place: high[place] - max(committed.get(place, -1), first[place]) for place in places}
-
-
 def reason(error: BaseException) -> str:
     """Give librdkafka's words for an exception, with the code's name."""
     inner = error.args[0] if error.args else None
@@ -334,7 +314,8 @@ def _offsets(
             time.sleep(0.05)
 
 
-def _partition_counts(admin: AdminClient, settings: Settings) -> dict[str, int]:
+def partition_counts(admin: AdminClient, settings: Settings) -> dict[str, int]:
+    """Give the partition count of every topic there is. Raises `WeirError` when Kafka does not answer."""
     try:
         found: Mapping[str, Any] = admin.list_topics(timeout=30).topics
     except KafkaException as error:
@@ -392,7 +373,7 @@ def _configs(admin: AdminClient, plans: Sequence[Plan]) -> list[dict[str, str] |
 
 def _wait_visible(admin: AdminClient, settings: Settings, created: Sequence[str]) -> None:
     deadline = time.monotonic() + 30
-    while not set(created) <= set(_partition_counts(admin, settings)):
+    while not set(created) <= set(partition_counts(admin, settings)):
         if time.monotonic() > deadline:
             raise WeirError("created topics do not show up within 30 s", fix="try again", code=ENVIRONMENT)
         time.sleep(0.02)

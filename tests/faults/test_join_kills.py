@@ -15,7 +15,8 @@ from schemas.topics import INPUTS
 from services.cli.verify import verification
 from services.kafka import Sender
 from services.local.kafka import LocalKafka
-from streams.runtime.kafka import ensure_topics, lags
+from streams.runtime.backlog import lags
+from streams.runtime.kafka import ensure_topics
 from tests.processes import Process, process, until
 from tests.streams.join.histories import BOUNDS, History, history
 

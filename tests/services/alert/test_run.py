@@ -19,7 +19,7 @@ from services.alert.look import look
 from services.alert.run import run
 from services.kafka import Sender
 from services.local.owner import DirectoryOwner
-from streams.runtime.kafka import lags
+from streams.runtime.backlog import lags
 from tests.processes import Process, process, until
 from tests.services.alert.receiver import Receiver, Reply, alert, receiving
 

@@ -16,6 +16,7 @@ from services.cli.verify import verification, verify
 from services.kafka import Sender, read_to_end
 from services.record.residual import residuals, total
 from streams.runtime import kafka as ours
+from streams.runtime.backlog import lags
 from tests.services.cli.test_dlq import joining
 from tests.services.record.harness import ask, label, prediction, recording, send, until
 
@@ -41,7 +42,7 @@ def fill(settings: Settings, seed: int = 3) -> None:
 
 def settled(settings: Settings) -> bool:
     inputs = ["control", "predictions", "labels", "signals"]
-    return not any(ours.lags(settings, "join", inputs).values())
+    return not any(lags(settings, "join", inputs).values())
 
 
 def counted(settings: Settings) -> bool:

@@ -15,8 +15,10 @@ from schemas.settings import ClickHouse, Settings
 from schemas.topics import INPUTS, TOPICS, topic_name
 from services.clickhouse import connect, database_of
 from services.local.clickhouse import LocalClickHouse
+from services.local.kafka import LocalKafka
 from services.record.tables import migrate
 from streams.runtime import kafka as ours
+from streams.runtime.backlog import lags
 from tests.services.record.harness import (
     alive,
     ask,
@@ -39,7 +41,7 @@ def assert_each_once(settings: Settings, *topics: str) -> None:
 
 
 def drained(settings: Settings) -> bool:
-    return not any(ours.lags(settings, "record", list(TOPICS)).values())
+    return not any(lags(settings, "record", list(TOPICS)).values())
 
 
 def test_every_event_lands_once_and_quickly(namespace: Settings) -> None:
@@ -248,11 +250,23 @@ def test_a_topic_made_anew_is_refused(namespace: Settings) -> None:
         again()
 
 
-def test_it_waits_for_kafka(namespace: Settings) -> None:
-    away = namespace.model_copy(update={"kafka": namespace.kafka.model_copy(update={"bootstrap": "127.0.0.1:9"})})
-    with recording(away) as recorder:
-        time.sleep(0.3)
-        assert recorder.landed.flushes == 0
+def test_kafka_away_at_the_start_and_amid_the_work(namespace: Settings, tmp_path: Path) -> None:
+    with LocalKafka(tmp_path / "k") as kafka:
+        at = namespace.kafka.model_copy(update={"bootstrap": kafka.bootstrap})
+        settings = namespace.model_copy(update={"kafka": at})
+        ours.ensure_topics(settings)
+        kafka.stop()
+        with recording(settings) as recorder:
+            time.sleep(0.5)  # it starts without Kafka
+            kafka.start()
+            send(settings, "labels", [label(n) for n in range(50)])
+            until(lambda: recorder.landed.rows >= 50, "the first rows")
+            kafka.kill()
+            time.sleep(1.0)
+            kafka.start()
+            send(settings, "labels", [label(n) for n in range(50, 100)])
+            until(lambda: recorder.landed.rows >= 100, "the rest")
+        assert_each_once(settings, "labels")
 
 
 def test_retention_that_overtook_it_is_survived(namespace: Settings) -> None:

@@ -16,6 +16,7 @@ from schemas.settings import Settings
 from schemas.topics import topic_name
 from services.local.kafka import LocalKafka
 from streams.runtime import kafka as ours
+from streams.runtime.backlog import lags
 from tests.streams.runtime.harness import (
     DEADLINE_S,
     assert_exactly_once,
@@ -80,6 +81,6 @@ def test_twenty_kills_lose_nothing_and_repeat_nothing(kafka: LocalKafka, tmp_pat
         sent = feed.end()
     with running(settings) as run:
         run.until(lambda: run.worker.progress.ready and run.worker.progress.steps >= 4, "the last life")
-        run.until(lambda: sum(ours.lags(settings, "join", ("predictions", "labels")).values()) == 0, "the end")
+        run.until(lambda: sum(lags(settings, "join", ("predictions", "labels")).values()) == 0, "the end")
     assert len(positions(settings, "predictions", "labels")) == sent
     assert_exactly_once(settings)

@@ -19,6 +19,7 @@ from schemas.topics import topic_name
 from services.local.kafka import LocalKafka
 from streams.runtime import failures, worker
 from streams.runtime import kafka as ours
+from streams.runtime.backlog import lags
 from streams.runtime.failures import NotRestored, ProcessorFailed, UnknownOutcome
 from streams.runtime.transaction import Transactions
 from tests.streams.runtime.counting import Counting
@@ -147,7 +148,7 @@ def test_input_that_runs_far_ahead_is_paused_and_goes_on(
         run.until(paused, "the pause")
         other.commit_transaction(10)
         run.until(lambda: not run.worker._running[0].paused, "going on")
-        run.until(lambda: not sum(ours.lags(settings, "join", ("predictions", "labels")).values()), "the end")
+        run.until(lambda: not sum(lags(settings, "join", ("predictions", "labels")).values()), "the end")
     assert_exactly_once(settings)
 
 
@@ -168,7 +169,7 @@ def test_virtual_clock_moves_every_partition_once_and_drains(kafka: LocalKafka, 
     with running(settings) as run:
         for now_ms, extra in ((1000, []), (2000, [b"due:3500"]), (3000, []), (4000, [])):
             advance(now_ms, *extra)
-            run.until(lambda: sum(ours.lags(settings, "join", Counting.inputs).values()) == 0, "drained stages")
+            run.until(lambda: sum(lags(settings, "join", Counting.inputs).values()) == 0, "drained stages")
     assert [step.clock_ms for step in recorded(settings, 1)] == [1000, 2000, 3000, 4000]
     assert {step.clock_ms for step in recorded(settings, 0)} == {1000, 2000, 3000, 4000}
     said = {message.key(): (message.value(), message.timestamp()[1]) for message in everything(settings, "feedback")}
