@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from schemas.errors import WeirError
 from schemas.event import encode
 from schemas.lifecycle import Approval
 from schemas.settings import Settings
@@ -28,7 +21,9 @@ from services.api.auth import Bearer
 from services.api.deliveries import deliveries
 from services.api.history import History, Window
 from services.api.live import Behind, Tail
+from services.api.middleware import Bounded, Counting
 from services.api.pipeline import pipeline
+from services.api.probes import probes
 from services.api.store import Recent, Store
 from streams.runtime.kafka import make_admin
 
@@ -76,13 +71,13 @@ def build(settings: Settings, stop: threading.Event) -> FastAPI:
         lifespan=living,
         docs_url=None,
         redoc_url=None,
-        max_body_size=MOST_BYTES,
     )
     errors.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1_000)
-    app.add_middleware(_Counting, counted=counted)
+    app.add_middleware(Bounded, most_bytes=MOST_BYTES)
+    app.add_middleware(Counting, counted=counted)
     app.include_router(page.router())
-    app.include_router(_probes(store, tail, counted))
+    app.include_router(probes(store, tail, counted))
     guarded = APIRouter(prefix="/v1", dependencies=[Depends(Bearer(settings.api.token.get_secret_value()))])
     guarded.include_router(_history(settings, history))
     guarded.include_router(_live(tail))
@@ -221,73 +216,3 @@ async def _in_thread(call: Any) -> Any:
     from starlette.concurrency import run_in_threadpool
 
     return await run_in_threadpool(call)
-
-
-def _probes(store: Store, tail: Tail, counted: Counter[tuple[str, int]]) -> APIRouter:
-    routes = APIRouter(tags=["probes"])
-    registry = CollectorRegistry()
-    registry.register(_Numbers(tail, counted))
-    recent = Recent(SOON_S)
-
-    @routes.get("/healthz")
-    async def healthz() -> dict[str, bool]:
-        """Whether the process lives; it depends on nothing."""
-        return {"ok": True}
-
-    @routes.get("/readyz")
-    def readyz() -> JSONResponse:
-        """Whether Kafka is followed and ClickHouse answers, and what is missing."""
-        reasons = [tail.problem] if tail.problem else []
-        try:
-            recent.of("ready", lambda: store.rows("SELECT count() AS n FROM landed_steps WHERE 0"))
-        except WeirError as error:
-            reasons.append(f"{error.message}; fix: {error.fix}")
-        return JSONResponse({"ok": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
-
-    @routes.get("/metrics")
-    async def metrics() -> Response:
-        """Prometheus' text format."""
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return routes
-
-
-class _Numbers(Collector):
-    def __init__(self, tail: Tail, counted: Counter[tuple[str, int]]) -> None:
-        self._tail, self._counted = tail, counted
-        self._began = time.time()
-
-    def collect(self) -> Any:
-        requests = CounterMetricFamily("weir_api_requests", "answers by route and status", labels=["route", "status"])
-        for (route, code), count in self._counted.items():
-            requests.add_metric([route, str(code)], count)
-        status = self._tail.status()
-        yield requests
-        yield GaugeMetricFamily("weir_api_ready", "1 when Kafka is followed", value=int(status["ready"]))
-        yield GaugeMetricFamily("weir_api_listeners", "open streams", value=status["listeners"])
-        yield GaugeMetricFamily("weir_api_kept_events", "events kept for listeners", value=status["kept"])
-        yield GaugeMetricFamily("weir_api_start_time_seconds", "when the process started", value=self._began)
-        position = GaugeMetricFamily("weir_api_position", "next offset to read", labels=["topic", "partition"])
-        for (topic, place), offset in zip(self._tail.places, self._tail.positions, strict=True):
-            position.add_metric([topic, str(place[1])], offset)
-        yield position
-
-
-class _Counting:
-    """Counts answers by route (as declared, so that labels stay few) and status."""
-
-    def __init__(self, app: ASGIApp, counted: Counter[tuple[str, int]]) -> None:
-        self._app, self._counted = app, counted
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")
-                self._counted[route, message["status"]] += 1
-            await send(message)
-
-        await self._app(scope, receive, counting)

@@ -83,7 +83,7 @@ class Outgoing:
 
     def close(self) -> None:
         """Send what is queued and stop."""
-        self._producer.flush(5)
+        self._producer.flush(2)
         self._stop.set()
         self._thread.join(5)
 

@@ -90,7 +90,7 @@ class Tail:
     def join(self) -> None:
         """Wait for the end, once `stop` is set."""
         self._wake()
-        self._thread.join(10)
+        self._thread.join(2)  # a daemon: it may wait for a Kafka that is away
 
     # --- listening
 
@@ -160,7 +160,8 @@ class Tail:
             positions = self.read_mark(since)
             if positions is None:
                 raise Behind("the mark is of another namespace or layout")
-            inside = zip(self._floor, positions, self.positions, strict=True)
+            # Just after a start the ends lie ahead of what has been read.
+            inside = zip(self._floor, positions, map(max, self.positions, self._ends), strict=True)
             if not all(floor <= position <= end for floor, position, end in inside):
                 raise Behind("what came since is no longer kept")
             return first, positions

@@ -1,7 +1,7 @@
 // The page: token, choices, what is fetched when, what the stream changes, and drawing at a pace that people can read.
 
 import { drawAlerts } from "./alerts.js";
-import { $, empty, h, show } from "./dom.js";
+import { $, h, show } from "./dom.js";
 import { drawDrift } from "./drift.js";
 import { drawFeedback } from "./feedback.js";
 import { clock, zone } from "./format.js";
@@ -14,9 +14,11 @@ import { drawTiles } from "./tiles.js";
 
 const PACE_MS = 250;
 const SPOKEN_MS = 10_000;
-const AGAIN_MS = { overview: 15_000, pipeline: 5_000, delay: 10_000, alerts: 15_000, drift: 60_000, rollout: 60_000, quality: 60_000 };
+const LANDED_MS = 2_000;
+const AGAIN_MS = { overview: 10_000, pipeline: 5_000, delay: 10_000, alerts: 15_000, drift: 60_000, rollout: 60_000, quality: 60_000 };
 const PANELS = { quality: drawQuality, drift: drawDrift, delay: drawFeedback, rollout: () => drawRollout(openDecision), alerts: drawAlerts, pipeline: drawPipeline };
 
+const PER_MODEL = ["quality", "drift", "delay", "rollout", "alerts"];
 const ALSO = { alerts: ["drift", "rollout"], drift: ["quality"], rollout: ["quality"], overview: ["drift", "rollout", "delay"] };
 
 let unfollow = () => {};
@@ -62,8 +64,10 @@ const QUESTIONS = {
     const overview = await ask("overview");
     const before = JSON.stringify(state.overview?.models.map((one) => [one.model, one.metrics, one.slices]));
     state.overview = overview;
+    const model = state.model;
     if (JSON.stringify(overview.models.map((one) => [one.model, one.metrics, one.slices])) !== before) choices();
     title();
+    if (before && state.model !== model) return () => choose({ model: state.model }, ...PER_MODEL);
   },
   async quality() {
     const found = await ask(`models/${encodeURIComponent(state.model)}/quality`, { metric: state.metric, slice: state.slice, window: state.window, from_ms: since() });
@@ -93,7 +97,7 @@ const keep = (name, value) => () => (state[name] = value);
 
 /** Ask one question; what the stream brought meanwhile is not undone by an older answer (see `state`). */
 async function fetchPanel(name) {
-  if (!state.model && !["overview", "pipeline"].includes(name)) return;
+  if (!state.model && PER_MODEL.includes(name) && name !== "alerts") return touch(name);
   const mine = generation;
   try {
     const take = await QUESTIONS[name]();
@@ -108,6 +112,17 @@ async function fetchPanel(name) {
     if (name === "overview") problem(error);
   }
   touch(name, ...(ALSO[name] ?? []));
+}
+
+const awaited = new Map();
+
+/** Ask again in a moment (by then the event has landed), however many events ask for it. */
+function soon(name) {
+  if (awaited.has(name)) return;
+  awaited.set(name, setTimeout(() => {
+    awaited.delete(name);
+    fetchPanel(name);
+  }, LANDED_MS));
 }
 
 async function everything() {
@@ -132,17 +147,18 @@ const HEARD = {
     if (!alerted(event)) return;
     touch("alerts", "drift", "rollout");
     announce(`${fires(event) ? "Alert" : "Resolved"}: ${event.summary}`);
-    setTimeout(() => fetchPanel("alerts"), 2_000); // by then its deliveries are known
+    soon("alerts"); // by then its deliveries are known
   },
   reset: () => everything(),
 };
 
 function heard(topic, event) {
+  if (!state.model && event.model) return soon("overview"); // the first sign of life
   if (HEARD[topic]) HEARD[topic](event);
   else if (decided(topic, event)) {
     touch("rollout", "quality");
     if (topic === "promote") announce(`Promotion: ${event.stage || "set"}. ${event.reason ?? ""}`);
-    if (topic === "promote" || topic === "candidates") setTimeout(() => fetchPanel("overview"), 2_000);
+    if (topic === "promote" || topic === "candidates") soon("overview");
   }
 }
 
@@ -204,12 +220,6 @@ function choices() {
   options($("slice"), [["", "the whole"], ...(known?.slices ?? []).map((name) => [name, name])], state.slice);
   options($("metric"), metrics.map((name) => [name, name.replaceAll("_", " ")]), state.metric);
   $("choices").hidden = false;
-  if (!models.length) {
-    const why = empty("Nothing has been seen in this namespace yet.", "Produce predictions to its topic `predictions`, or POST /v1/predictions; weir demo shows a whole story.");
-    ["drift", "feedback", "rollout", "alerts"].forEach((name) => show($(`${name}-body`), why.cloneNode(true)));
-    drawQuality();
-    show($("quality-empty"), why.cloneNode(true));
-  }
 }
 
 function title() {
@@ -315,20 +325,22 @@ async function open() {
   }
 }
 
+/** Mark in the navigation which section is being read: the topmost of those in view. */
 function spy() {
+  const sections = [...document.querySelectorAll("#house section.card[id]")];
+  const inView = new Set();
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      const link = document.querySelector(`nav a[href="#${entry.target.id}"]`);
-      if (entry.isIntersecting) {
-        document.querySelectorAll("nav a[aria-current]").forEach((other) => other.removeAttribute("aria-current"));
-        link?.setAttribute("aria-current", "true");
-      }
+    entries.forEach((entry) => (entry.isIntersecting ? inView.add(entry.target) : inView.delete(entry.target)));
+    const top = sections.find((section) => inView.has(section));
+    for (const link of document.querySelectorAll("nav a")) {
+      if (top && link.hash === `#${top.id}`) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
     }
-  }, { rootMargin: "-20% 0px -70% 0px" });
-  document.querySelectorAll("main section.card[id]:not(#entry)").forEach((section) => seen.observe(section));
+  }, { rootMargin: "-60px 0px -40% 0px" });
+  sections.forEach((section) => seen.observe(section));
 }
 
-$("model").onchange = (event) => choose({ model: event.target.value }, "quality", "drift", "delay", "rollout", "alerts");
+$("model").onchange = (event) => choose({ model: event.target.value }, ...PER_MODEL);
 $("slice").onchange = (event) => choose({ slice: event.target.value }, "quality");
 $("metric").onchange = (event) => choose({ metric: event.target.value }, "quality");
 $("window").onchange = (event) => choose({ window: event.target.value }, "quality");

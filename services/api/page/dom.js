@@ -67,6 +67,10 @@ export function empty(why, todo) {
   return h("div", { class: "empty" }, h("b", {}, why), h("span", { class: "quiet" }, todo));
 }
 
+/** What every panel says in a namespace where nothing has been seen. */
+export const nothingYet = () =>
+  empty("Nothing has been seen in this namespace yet.", "Produce predictions to its topic `predictions`, or POST /v1/predictions; weir demo shows a whole story.");
+
 /** A state: an icon, a word and a colour, so that none has to be told by colour alone. */
 export function told(kind, word) {
   const icon = { good: "✓", warn: "▲", bad: "✕", info: "●", none: "○" }[kind] ?? "○";

@@ -1,14 +1,15 @@
 // Drift: a row per stream with what the detector says, the distances beside what chance alone would give, and a strip.
 
-import { $, empty, h, show, table, told } from "./dom.js";
+import { $, empty, h, nothingYet, show, table, told } from "./dom.js";
 import { clock, count, figure, span, time } from "./format.js";
-import { about, firing, state } from "./state.js";
+import { about, deserted, firing, state } from "./state.js";
 
 export function drawDrift() {
   show($("drift-body"), body());
 }
 
 function body() {
+  if (deserted()) return nothingYet();
   if (state.errors.drift) return empty(state.errors.drift.message, state.errors.drift.fix);
   if (!state.drift) return h("p", { class: "quiet" }, "Loading…");
   const rows = [...state.drift.streams.values()].map(judged).sort((a, b) => b.rank - a.rank || a.stream.localeCompare(b.stream));

@@ -1,8 +1,8 @@
 // Feedback: how long labels take (among all predictions, those that still wait counted rightly), and who still waits.
 
-import { $, empty, h, show, table } from "./dom.js";
+import { $, empty, h, nothingYet, show, table } from "./dom.js";
 import { count, share, span, time } from "./format.js";
-import { about, state } from "./state.js";
+import { about, deserted, state } from "./state.js";
 
 const WIDTH = innerWidth < 640 ? 350 : 560; // text in a drawing shrinks with it
 const HEIGHT = 190;
@@ -14,6 +14,7 @@ export function drawFeedback() {
 }
 
 function body() {
+  if (deserted()) return nothingYet();
   if (state.errors.delay) return empty(state.errors.delay.message, state.errors.delay.fix);
   const delay = state.delay;
   if (!delay) return h("p", { class: "quiet" }, "Loading…");

@@ -1,9 +1,9 @@
 // The quality chart: a line and a band per version, the open end dashed and grey, marks for what happened, and the same
 // as a sentence and a table.
 
-import { $, empty, h, show, table } from "./dom.js";
+import { $, empty, h, nothingYet, show, table } from "./dom.js";
 import { clock, count, figure, interval, share, tick, time, zone } from "./format.js";
-import { about, champion, marks, series, since, state } from "./state.js";
+import { about, champion, deserted, marks, series, since, state } from "./state.js";
 
 const MOST = 6;
 const ROWS = 30;
@@ -34,6 +34,7 @@ export function drawQuality() {
 }
 
 function why() {
+  if (deserted()) return nothingYet();
   if (state.errors.quality) return empty(state.errors.quality.message, state.errors.quality.fix);
   if (!state.quality) return h("p", { class: "quiet" }, "Loading…");
   const known = about();

@@ -1,8 +1,8 @@
 // Rollout: who serves what, in which stage, on which evidence, and the buttons of the person it waits for.
 
-import { $, empty, h, show, table, told } from "./dom.js";
+import { $, empty, h, nothingYet, show, table, told } from "./dom.js";
 import { brief, count, figure, share, tidy, time } from "./format.js";
-import { about, firing, state } from "./state.js";
+import { about, deserted, firing, state } from "./state.js";
 
 const STAGES = ["shadow", "canary", "full"];
 const WORDS = { pass: "good", fail: "bad", inconclusive: "warn", error: "bad" };
@@ -12,6 +12,7 @@ export function drawRollout(decide) {
 }
 
 function body(decide) {
+  if (deserted()) return nothingYet();
   if (state.errors.rollout) return empty(state.errors.rollout.message, state.errors.rollout.fix);
   const rollout = state.rollout;
   if (!rollout) return h("p", { class: "quiet" }, "Loading…");

@@ -31,6 +31,9 @@ export function now() {
   return overview.clock === "virtual" ? overview.now_ms : Date.now();
 }
 
+/** Whether nothing has been seen in this namespace at all. */
+export const deserted = () => state.overview !== null && !state.overview.models.length;
+
 export const about = () => state.overview?.models.find((one) => one.model === state.model) ?? null;
 export const since = () => (state.range ? Math.max(0, now() - state.range) : 0);
 
