@@ -140,8 +140,11 @@ def build(settings: Settings) -> App:
     async def take(stream: Any) -> None:
         # Not acknowledged by the stream: it would acknowledge a batch whose handling raised.
         stream.noack()
+        consumer = cast(Consumer, app.consumer)
         async for event in stream.events():
             async with app.busy:
+                if event.value.epoch != consumer.epoch:
+                    continue  # read again, or by another by now
                 try:
                     await decide.handle(event.value)
                 except Exception as error:
@@ -149,8 +152,8 @@ def build(settings: Settings) -> App:
                     await app.crash(error)
                     return
                 await stream.ack(event)
-                cast(Consumer, app.consumer).settle(event.message.tp)
-            await app.consumer.commit()  # at once: who waits for a drained stage does not wait for a timer
+                consumer.settle(event.message.tp)
+            await consumer.commit()  # at once: who waits for a drained stage does not wait for a timer
 
     app.agent(BatchTopic(app, topics=list(app.inputs)), name=f"{settings.namespace}.decide")(take)
 

@@ -48,11 +48,15 @@ QUIESCE_S = 5.0
 
 
 class Records(NamedTuple):
-    """What one poll gave of one partition, in the order of offsets; each is an aiokafka `ConsumerRecord`."""
+    """What one poll gave of one partition, in the order of offsets; each is an aiokafka `ConsumerRecord`.
+
+    `epoch` is that of the consumer at the poll: after a seek or rebalance these records are read again, or by another.
+    """
 
     topic: str
     partition: int
     records: list[Any]
+    epoch: int
 
 
 class BatchSchema(faust.Schema[Any, Any]):
@@ -74,13 +78,38 @@ class BatchTopic(faust.Topic):
 
 
 class Fetched(dict[Any, Any]):
-    """What a fetch gave by partition, and the position of every partition after it."""
+    """What a fetch gave by partition, the position of every partition after it, and the epoch before it."""
 
     positions: Mapping[Any, int] = {}
+    epoch: int = -1
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread of aiokafka's loop."""
+    """The thread of aiokafka's loop.
+
+    A fetch that straddled a seek would tell of positions that hold no longer, so the two take turns.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.turn = asyncio.Lock()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Begin again behind what is committed."""
+        committed: Mapping[TP, int] = await self.call_thread(self._seek_in_turn)
+        return committed
+
+    async def _seek_in_turn(self) -> Any:
+        async with self.turn:
+            consumer = self._ensure_consumer()
+            committed = await consumer.seek_to_committed()
+            # aiokafka leaves a partition where it is when nothing, or 0, is committed of it, though Faust may have
+            # read on and let go of what it read.
+            inputs = cast(App, self.app).inputs
+            if anew := [tp for tp, offset in committed.items() if tp.topic in inputs and not (offset and offset > 0)]:
+                await consumer.seek_to_beginning(*anew)
+            cast(Consumer, self.consumer).epoch += 1
+            return committed
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> Any:
         consumer = super()._create_consumer(loop)
@@ -91,8 +120,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
     ) -> Any:
-        records = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=max_records)
-        fetched = Fetched(records)
+        async with self.turn:
+            return await self._fetch_in_turn(consumer, active_partitions, timeout, max_records)
+
+    async def _fetch_in_turn(self, consumer: Any, active: Any, timeout: float | None, max_records: int | None) -> Any:
+        epoch = cast(Consumer, self.consumer).epoch
+        fetched = Fetched(await super()._fetch_records(consumer, active, timeout=timeout, max_records=max_records))
+        fetched.epoch = epoch
         # Nothing is awaited between the fetch and here, so a position lies exactly behind what has been given out.
         subscription = consumer._subscription.subscription
         if subscription is not None and subscription.assignment is not None:
@@ -108,7 +142,8 @@ class Consumer(driver.Consumer):
     """Gives out batches, and commits the position behind the acknowledged ones.
 
     `delivered` holds per partition what is in progress, as (last offset, position behind it); `settled` the position
-    behind everything acknowledged.
+    behind everything acknowledged. Both are of the present `epoch`, which ends with every seek and rebalance: Faust
+    lets go of records on their way when either happens, and what was said of positions before says nothing after.
     """
 
     app: App
@@ -116,23 +151,27 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.delivered: dict[TP, deque[tuple[int, int]]] = defaultdict(deque)
         self.settled: dict[TP, int] = {}
+        self.epoch = 0
+        self._of_epoch = 0
         super().__init__(*args, **kwargs)
+        self._read_offset = _NothingRead(self.app.inputs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        fetched = await super()._getmany(active_partitions, min(timeout, POLL_S))
+        fetched: Any = await super()._getmany(active_partitions, min(timeout, POLL_S))
         progress, inputs = self.app.progress, self.app.inputs
         progress.polled_at = time.monotonic()
-        if not isinstance(fetched, Fetched):  # the flow is suspended
-            return fetched
+        if fetched.epoch != self.epoch:
+            return {}  # a seek has followed, or will: all of it is read again
+        self._begin()
         for tp, position in fetched.positions.items():
             if tp.topic not in inputs:
                 continue
             records = fetched.get(tp)
             if records:
-                fetched[tp] = [Records(inputs[tp.topic], tp.partition, records)]
+                fetched[tp] = [Records(inputs[tp.topic], tp.partition, records, fetched.epoch)]
                 self.delivered[tp].append((records[-1].offset, position))
             elif not self.delivered[tp]:
                 self.settled[tp] = progress.positions[tp] = position
@@ -158,8 +197,18 @@ class Consumer(driver.Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
+    def _begin(self) -> None:
+        """Forget what was said in another epoch."""
+        if self._of_epoch != self.epoch:
+            self._of_epoch = self.epoch
+            self.delivered.clear()
+            self.settled.clear()
+            self._acked_index.clear()
+            self.app.progress.positions.clear()
+
     def settle(self, tp: TP) -> int | None:
         """Move `settled` behind the acknowledged prefix and give it."""
+        self._begin()
         delivered, acked = self.delivered[tp], self._acked_index[tp]
         while delivered and delivered[0][0] in acked:
             offset, position = delivered.popleft()
@@ -172,6 +221,7 @@ class Consumer(driver.Consumer):
         return self.settle(tp)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        self._begin()
         known = {*self.settled, *self.delivered}
         return (tp for tp in known if topics is None or tp in topics or tp.topic in topics)
 
@@ -180,22 +230,31 @@ class Consumer(driver.Consumer):
         if tp.topic not in self.app.inputs:
             await super()._add_gap(tp, offset_from, offset_to - 1)
 
-    def _forget(self) -> None:
-        self.delivered.clear()
-        self.settled.clear()
-        self.app.progress.positions.clear()
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Begin again behind what is committed: nothing is in progress now."""
-        self._forget()
-        return await super().seek_to_committed()
-
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish the batch in progress, commit, give the partitions away."""
         await self.app.quiesce()
         await self.commit()
+        self.epoch += 1
         await super().on_partitions_revoked(revoked)
-        self._forget()
+
+
+class _NothingRead(defaultdict[TP, Any]):
+    """Faust's note of what it has read, which stays empty for our inputs: it would drop a batch that is read again.
+
+    Whether a record has been applied is known to the rows.
+    """
+
+    def __init__(self, inputs: Mapping[str, str]) -> None:
+        super().__init__(lambda: None)
+        self._inputs = inputs
+
+    def __setitem__(self, tp: TP, offset: Any) -> None:
+        super().__setitem__(tp, None if tp.topic in self._inputs else offset)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set each."""
+        for tp, offset in dict(*args, **kwargs).items():
+            self[tp] = offset
 
 
 class Transport(driver.Transport):

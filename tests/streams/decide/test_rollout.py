@@ -1,9 +1,11 @@
 """A challenger's way, as timelines: evidence, people, time, freezes, the ledger."""
 
+from typing import Any
+
 import pytest
 
 from schemas.control import AllocationSet, Frozen, Thawed
-from schemas.lifecycle import Alert, Promote
+from schemas.lifecycle import Alert, Deployment, Promote
 from streams.decide.rollout import layer
 from tests.streams.decide.builders import (
     World,
@@ -27,7 +29,7 @@ def started(automation: str = "full", **said: object) -> World:
     return World(policy(automation, **said), first(), tick(1_000), candidate())  # type: ignore[arg-type]
 
 
-def look(world: World, at_ms: int, **evidence: float) -> list[str]:
+def look(world: World, at_ms: int, **evidence: Any) -> list[str]:
     """Let the judge look at the stage the rollout is in, and say what leaves."""
     rollout = world.state.rollout
     assert rollout is not None
@@ -115,9 +117,9 @@ def test_worse_within_the_margin_is_no_pass() -> None:
         pytest.param({}, id="nothing to tell"),
     ],
 )
-def test_what_is_no_evidence_holds(evidence: dict[str, object]) -> None:
+def test_what_is_no_evidence_holds(evidence: dict[str, Any]) -> None:
     world = started()
-    assert look(world, 1_100, **evidence) == []  # type: ignore[arg-type]
+    assert look(world, 1_100, **evidence) == []
     assert world.state.rollout is not None
 
 
@@ -307,7 +309,12 @@ def test_the_next_rollout_resolves_what_was_told_of_the_last() -> None:
 
 def test_the_challengers_deployment_is_never_the_champions() -> None:
     # A deployment is part of a prediction's identity: two of one name would be one prediction.
-    own = first()
-    world = World(policy(), own.__replace__() if hasattr(own, "__replace__") else own, tick(5))
-    world.tell(candidate(version="v1"))
-    assert world.state.rollout is None
+    serving = Deployment(deployment="v2", version="v1", weight=1.0)
+    world = World(
+        policy(), Promote(endpoint="e", model="m", revision=1, deployments=[serving], at_ms=0), candidate(version="v2")
+    )
+    (promote,) = world.all
+    assert isinstance(promote, Promote)
+    names = [one.deployment for one in promote.deployments]
+    assert names[0] == "v2"
+    assert names[1].startswith("v2-")
