@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from streams.runtime.stderr import LossyStderr
+
 
 class Sparing(logging.Filter):
     """Lets one line of a kind through each `every_s` seconds: a broker that is away makes dozens a second.
@@ -41,6 +43,7 @@ def configure(process: str, level: str = "info", *, human: bool | None = None) -
     if number is None:
         raise ValueError(f"unknown log level {level!r}; use debug, info, warning or error")
     to_person = sys.stderr.isatty() if human is None else human
+    lines: Any = LossyStderr()
     renderer: Any = structlog.dev.ConsoleRenderer() if to_person else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
@@ -51,11 +54,9 @@ def configure(process: str, level: str = "info", *, human: bool | None = None) -
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(lines),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
     logging.getLogger("librdkafka").addFilter(Sparing())
-    logging.basicConfig(
-        level=max(number, logging.WARNING), stream=sys.stderr, format=f"{process} %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=max(number, logging.WARNING), stream=lines, format=f"{process} %(name)s: %(message)s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -25,6 +26,11 @@ from services.local.supervisor import Child, Say, Supervisor, next_delay_s
 
 if TYPE_CHECKING:
     from services.local.kafka import LocalKafka
+
+
+WATCH_S = 0.5
+LOW_MB, ENOUGH_MB = 32, 64
+"""Of free disk: below the one the embedded Kafka is stopped, from the other on it is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +151,37 @@ def _with_ports(settings: Settings) -> Settings:
 
 @contextlib.contextmanager
 def _watched(kafka: LocalKafka, say: Say) -> Iterator[None]:
-    """Start the broker again, on the same ports and data, whenever it ends unasked."""
+    """Start the broker again, on the same ports and data, whenever it ends unasked; stop it while the disk is full.
+
+    A broker that has seen a full disk may go on with threads dead (measured: groups without an answer for ever), so it
+    is never left running there.
+    """
     done = threading.Event()
+
+    def free_mb() -> int:
+        return shutil.disk_usage(kafka.data_dir).free >> 20
 
     def watch() -> None:
         delay_s: float | None = None
-        while not done.wait(0.5):
-            if kafka.alive:
+        while not done.wait(WATCH_S):
+            if free_mb() < LOW_MB:
+                disk = f"the disk that holds {kafka.data_dir}"
+                say(
+                    "kafka",
+                    f"stopped, because {disk} is full ({free_mb()} MB are left): nothing acknowledged is lost; "
+                    f"make room, and it starts again when {ENOUGH_MB} MB are free",
+                )
+                kafka.stop()
+                while free_mb() < ENOUGH_MB:
+                    if done.wait(WATCH_S):
+                        return
+            elif kafka.alive:
                 continue
-            delay_s = next_delay_s(delay_s, 0.0)
-            say("kafka", f"ended: {kafka.failure()}; starting it again in {delay_s:g} s")
-            if done.wait(delay_s):
-                return
+            else:
+                delay_s = next_delay_s(delay_s, 0.0)
+                say("kafka", f"ended: {kafka.failure()}; starting it again in {delay_s:g} s")
+                if done.wait(delay_s):
+                    return
             try:
                 kafka.start()
                 say("kafka", f"up again at {kafka.bootstrap}")

@@ -40,6 +40,7 @@ from services.local.owner import DirectoryOwner
 # Below the range from which the kernel takes ports for outgoing connections, so that a kept port is still free later.
 _PORTS = range(20_000, 32_000)
 _TAIL_LINES = 15
+_FULL_BYTES = 4 << 20
 _IN_USE = "Address already in use"
 
 
@@ -305,7 +306,8 @@ class LocalKafka:
 
 
 def _remedy(said: str, directory: Path) -> str:
-    if "No space left on device" in said:
+    # On a full disk nothing may be said at all, because the log is on it.
+    if "No space left on device" in said or shutil.disk_usage(directory).free < _FULL_BYTES:
         return f"The disk that holds {directory} is full: make room and start again; nothing acknowledged is lost."
     if _IN_USE in said:
         return "Its port was taken by another program: start again, or name another port."

@@ -19,6 +19,7 @@ from schemas.errors import OK, WeirError
 from schemas.settings import Settings
 from streams.runtime import kafka
 from streams.runtime.failures import KafkaFailed
+from streams.runtime.stderr import LossyStderr
 
 STOP_S = 2.5
 _log = structlog.get_logger()
@@ -116,6 +117,7 @@ def _set(answer: asyncio.Future[bool], result: Any) -> None:
 def _configure_logs(level: str) -> None:
     """Write one JSON object a line to standard error, as the other processes do (their set-up is `services`')."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    lines: Any = LossyStderr()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -124,10 +126,10 @@ def _configure_logs(level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(lines),
     )
     structlog.contextvars.bind_contextvars(process="decide")
-    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="decide %(name)s: %(message)s")
+    logging.basicConfig(level=max(number, logging.WARNING), stream=lines, format="decide %(name)s: %(message)s")
 
 
 if __name__ == "__main__":
