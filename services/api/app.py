@@ -22,10 +22,9 @@ from services.api.deliveries import deliveries
 from services.api.history import History, Window
 from services.api.live import Behind, Tail
 from services.api.middleware import Bounded, Counting
-from services.api.pipeline import pipeline
+from services.api.pipeline import Pipeline
 from services.api.probes import probes
 from services.api.store import Recent, Store
-from streams.runtime.kafka import make_admin
 
 MOST_BYTES = 8 << 20
 SOON_S, SLOW_S = 1.0, 3.0
@@ -52,6 +51,7 @@ def build(settings: Settings, stop: threading.Event) -> FastAPI:
     store = Store(settings)
     tail = Tail(settings, stop)
     history = History(settings, store)
+    pipeline = Pipeline(settings, history)
     counted: Counter[tuple[str, int]] = Counter()
     room: dict[str, ingest.Outgoing] = {}
 
@@ -63,6 +63,7 @@ def build(settings: Settings, stop: threading.Event) -> FastAPI:
         stop.set()
         room["outgoing"].close()
         tail.join()
+        pipeline.close()
         store.close()
 
     app = FastAPI(
@@ -79,7 +80,7 @@ def build(settings: Settings, stop: threading.Event) -> FastAPI:
     app.include_router(page.router())
     app.include_router(probes(store, tail, counted))
     guarded = APIRouter(prefix="/v1", dependencies=[Depends(Bearer(settings.api.token.get_secret_value()))])
-    guarded.include_router(_history(settings, history))
+    guarded.include_router(_history(settings, history, pipeline))
     guarded.include_router(_live(tail))
     guarded.include_router(ingest.router(lambda: room["outgoing"]))
     guarded.include_router(_decisions(history, lambda: room["outgoing"]))
@@ -87,10 +88,9 @@ def build(settings: Settings, stop: threading.Event) -> FastAPI:
     return app
 
 
-def _history(settings: Settings, history: History) -> APIRouter:
+def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRouter:
     routes = APIRouter(tags=["history"])
     soon, slow = Recent(SOON_S), Recent(SLOW_S)
-    admin = make_admin(settings, "api")
 
     @routes.get("/overview")
     def overview() -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _history(settings: Settings, history: History) -> APIRouter:
     @routes.get("/pipeline")
     def pipe() -> dict[str, Any]:
         """Lag by process and topic, dead letters, the residual."""
-        return slow.of("pipeline", lambda: pipeline(settings, history, admin))
+        return slow.of("pipeline", pipeline.now)
 
     return routes
 

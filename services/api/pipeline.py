@@ -6,18 +6,21 @@ offsets, markers of transactions included: a process that reads one event at a t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
 from schemas.topics import INPUTS, TOPICS, topic_name
 from services.api.history import History
+from services.kafka import places_of
 from streams.runtime import kafka
 
+ANSWER_S = 5.0
 EXPECTED = {
     "record": tuple(TOPICS),
     "join": ("control", *INPUTS),
@@ -30,36 +33,82 @@ EXPECTED = {
 """The processes of the loop and what they read; one that has committed nothing is "not seen"."""
 
 
-def pipeline(settings: Settings, history: History, admin: AdminClient) -> dict[str, Any]:
-    """Give topics with their ends, processes with their lag, dead letters and the residual.
+class Pipeline:
+    """Asks Kafka and ClickHouse how it goes; keeps its connections. One question at a time."""
 
-    Raises `WeirError` when Kafka or ClickHouse is away.
-    """
-    try:
-        topics, ends = _topics(settings, admin)
-        processes = _processes(settings, admin, ends)
-    except KafkaException as error:
-        raise WeirError(
-            f"Kafka at {settings.kafka.bootstrap} did not answer: {kafka.reason(error)}",
-            fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
-            code=ENVIRONMENT,
-        ) from None
-    return {
-        "topics": topics,
-        "processes": processes,
-        "dead_letters": history.dead_letters(),
-        "totals": history.totals(),
-        "residual": residual(settings, admin),
-    }
+    def __init__(self, settings: Settings, history: History) -> None:
+        self._settings, self._history = settings, history
+        self._admin = kafka.make_admin(settings, "api")
+        self._members: dict[str, Consumer] = {}
 
+    def now(self) -> dict[str, Any]:
+        """Give topics with their ends, processes with their lag, dead letters and the residual.
 
-def residual(settings: Settings, admin: AdminClient) -> dict[str, Any]:
-    """Give what the join counted minus what has landed, by input; `places` only where it is not 0."""
-    from services.record.residual import residuals, total
+        Raises `WeirError` when Kafka or ClickHouse is away.
+        """
+        try:
+            topics, ends = _topics(self._settings, self._admin)
+            processes = self._processes(ends)
+            residual = self.residual()
+        except KafkaException as error:
+            raise WeirError(
+                f"Kafka at {self._settings.kafka.bootstrap} did not answer: {kafka.reason(error)}",
+                fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
+                code=ENVIRONMENT,
+            ) from None
+        return {
+            "topics": topics,
+            "processes": processes,
+            "dead_letters": self._history.dead_letters(),
+            "totals": self._history.totals(),
+            "residual": residual,
+        }
 
-    found = residuals(settings, admin=admin)
-    wrong = [{**asdict(one), "value": one.value} for one in found if one.value]
-    return {"by_input": total(found) if found else None, "places": wrong}
+    def residual(self) -> dict[str, Any]:
+        """Give what the join counted minus what has landed, by input; `places` only where it is not 0."""
+        from services.record.residual import residuals, total
+
+        places = {place: name for name in INPUTS for place in places_of(self._settings, name)}
+        landed = self._committed("record", list(places))
+        passed = {(name, place[1]): max(0, landed.get(place, 0)) for place, name in places.items()}
+        found = residuals(self._settings, admin=self._admin, passed=passed)
+        wrong = [{**asdict(one), "value": one.value} for one in found if one.value]
+        return {"by_input": total(found) if found else None, "places": wrong}
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for member in self._members.values():
+            member.close()
+        self._members.clear()
+
+    def _committed(self, process: str, places: Sequence[kafka.Place]) -> dict[kafka.Place, int]:
+        """Give what a process has committed, asked by a member of its group that never joins.
+
+        The admin client's `list_consumer_group_offsets` is not used: on a fresh broker, or when a coordinator moves, it
+        can end the whole process (confluentinc/librdkafka#5040).
+        """
+        group = kafka.group_id(self._settings.namespace, process)
+        if group not in self._members:
+            self._members[group] = kafka.make_consumer(self._settings, "api-lag", group)
+        answer = self._members[group].committed([TopicPartition(*place) for place in places], timeout=ANSWER_S)
+        return {(tp.topic, tp.partition): tp.offset for tp in answer if tp.offset >= 0}
+
+    def _processes(self, ends: Mapping[kafka.Place, int]) -> list[dict[str, Any]]:
+        prefix = kafka.group_id(self._settings.namespace, "")
+        listed = self._admin.list_consumer_groups(request_timeout=ANSWER_S).result().valid
+        states = {
+            one.group_id: str(one.state).rpartition(".")[2].lower() for one in listed if one.group_id.startswith(prefix)
+        }
+        names = [*EXPECTED, *sorted({group[len(prefix) :] for group in states} - set(EXPECTED))]
+        logical = {topic_name(self._settings.namespace, name): name for name in TOPICS}
+        found = []
+        for name in names:
+            committed = self._committed(name, list(ends)) if prefix + name in states else {}
+            lags = _lags(committed, ends, logical)
+            if name in EXPECTED or lags:
+                state, lag = states.get(prefix + name, "not seen"), sum(row["lag"] for row in lags)
+                found.append({"process": name, "state": state, "lag": lag, "topics": lags})
+        return found
 
 
 def _topics(settings: Settings, admin: AdminClient) -> tuple[list[dict[str, Any]], dict[kafka.Place, int]]:
@@ -82,43 +131,14 @@ def _topics(settings: Settings, admin: AdminClient) -> tuple[list[dict[str, Any]
     return rows, high
 
 
-def _processes(settings: Settings, admin: AdminClient, ends: dict[kafka.Place, int]) -> list[dict[str, Any]]:
-    prefix = kafka.group_id(settings.namespace, "")
-    listed = admin.list_consumer_groups(request_timeout=5).result().valid
-    states = {
-        one.group_id: str(one.state).rpartition(".")[2].lower() for one in listed if one.group_id.startswith(prefix)
-    }
-    names = [*EXPECTED, *sorted({group[len(prefix) :] for group in states} - set(EXPECTED))]
-    logical = {topic_name(settings.namespace, name): name for name in TOPICS}
-    found = []
-    for name in names:
-        group = prefix + name
-        lags = _lags(admin, group, ends, logical) if group in states else []
-        if name in EXPECTED or lags:
-            found.append(
-                {
-                    "process": name,
-                    "state": states.get(group, "not seen"),
-                    "lag": sum(row["lag"] for row in lags),
-                    "topics": lags,
-                }
-            )
-    return found
-
-
 def _lags(
-    admin: AdminClient, group: str, ends: dict[kafka.Place, int], logical: dict[str, str]
+    committed: Mapping[kafka.Place, int], ends: Mapping[kafka.Place, int], logical: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=5)
     rows: dict[str, dict[str, Any]] = {}
-    for tp in answer[group].result().topic_partitions:
-        name, place = logical.get(tp.topic), (tp.topic, tp.partition)
-        if name is None or tp.offset < 0 or place not in ends:
-            continue
+    for place, offset in sorted(committed.items()):
+        name, end = logical[place[0]], ends[place]
         row = rows.setdefault(name, {"topic": name, "lag": 0, "partitions": []})
-        lag = max(0, ends[place] - tp.offset)
+        lag = max(0, end - offset)
         row["lag"] += lag
-        row["partitions"].append({"partition": tp.partition, "offset": tp.offset, "end": ends[place], "lag": lag})
-    for row in rows.values():
-        row["partitions"].sort(key=lambda one: one["partition"])
+        row["partitions"].append({"partition": place[1], "offset": offset, "end": end, "lag": lag})
     return sorted(rows.values(), key=lambda row: str(row["topic"]))

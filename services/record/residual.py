@@ -41,15 +41,22 @@ class Residual:
         return self.counted - self.landed
 
 
-def residuals(settings: Settings, client: HttpClient | None = None, admin: AdminClient | None = None) -> list[Residual]:
+def residuals(
+    settings: Settings,
+    client: HttpClient | None = None,
+    admin: AdminClient | None = None,
+    passed: Mapping[tuple[str, int], int] | None = None,
+) -> list[Residual]:
     """Give the residuals at the newest step of each partition whose offsets have landed; empty before the first.
+
+    `passed` says below which offset of each (logical topic, partition) everything has landed, for who knows it already.
 
     Raises `WeirError` when ClickHouse is away, `KafkaException` when Kafka is.
     """
     own = client is None
     client = client or connect(settings)
     try:
-        passed = landed_offsets(settings, INPUTS, admin)
+        passed = landed_offsets(settings, INPUTS, admin) if passed is None else passed
         steps = _steps(client, settings.partitions, passed)
         return [found for topic in INPUTS for found in _of_topic(client, topic, steps)]
     finally:

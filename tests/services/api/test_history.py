@@ -6,7 +6,10 @@ import pytest
 
 from services.alert.plan import Answer, settle
 from services.alert.store import NAME, Store
+from services.api.history import History
+from services.api.pipeline import Pipeline
 from services.api.store import Recent
+from services.api.store import Store as Rows
 from services.clickhouse import connect
 from tests.services.api.serving import Asker, at_free_port
 from tests.services.api.story import MINUTE_MS, MODEL, PANES, REQUESTS, ROLLOUT, STREAMS, WINDOW
@@ -158,10 +161,9 @@ def test_a_lost_row_shows_as_residual(house: Asker) -> None:
     client.command("CREATE TABLE kept ENGINE = Memory AS SELECT * FROM landed_labels WHERE " + where)
     try:
         client.command(f"DELETE FROM landed_labels WHERE {where}")
-        from services.api.pipeline import residual
-        from streams.runtime.kafka import make_admin
-
-        found = residual(house.settings, make_admin(house.settings))
+        pipeline = Pipeline(house.settings, History(house.settings, Rows(house.settings)))
+        found = pipeline.residual()
+        pipeline.close()
         assert found["by_input"]["labels"] == 1
         assert found["places"][0]["partition"] == row[0]
     finally:
