@@ -92,7 +92,7 @@ def test_equal_events_have_equal_bytes() -> None:
     assert encode(left) == encode(right)
     plain = decode(b'{"request_id": "r", "at_ms": 1, "label": 1}', Label)
     spelt = decode(
-        b'{"request_id": "r", "at_ms": 1, "label": 1, "name": "label", "source": "", "confidence": 1.0, "op": "assert"}',
+        b'{"request_id": "r", "at_ms": 1, "label": 1, "name": "label", "source": "", "confidence": 1.0}',
         Label,
     )
     assert encode(plain) == encode(spelt)
