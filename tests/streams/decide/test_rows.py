@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.control import Control
+from schemas.control import Control, Frozen, Thawed
 from schemas.event import decode
 from schemas.lifecycle import Alert, Approval, DecidePolicy, Promote, Retrain
 from schemas.measures import Gate
@@ -120,6 +120,8 @@ def history() -> Logs:
     say("gates", gate(f"shadow:{rollout_id()}", 1_150, below=50.0))
     say("rollout-status", status(3, error="disk full", at_ms=1_160))
     say("rollout-status", status(3, at_ms=1_170))
+    say("control", Frozen(source="market", at_ms=1_172))
+    say("control", Thawed(source="market", at_ms=1_174))
     say("drift", drift(1_180))
     say("candidates", candidate(None, "v3", at_ms=1_180))
     say("gates", gate(f"shadow:{rollout_id()}", 1_200, above=30.0))
@@ -149,6 +151,7 @@ def in_time(logs: Logs) -> list[tuple[str, Received]]:
 
 HISTORY = history()
 ORDER = in_time(HISTORY)
+COUNTS = st.sampled_from([1, 2, 100])
 DEATHS = (
     "",
     "",
@@ -177,26 +180,27 @@ def test_deaths_and_redeliveries_change_no_decision(data: st.DataObject) -> None
     # The twin applies what the process has stored, in the same order, and never dies or reads anything again. What it
     # decided is what must leave: each command at least once, and never two under one id.
     process, twin = Process(), Rows({})
-    reached = dict.fromkeys(INPUTS, 0)
+    reached, applied = dict.fromkeys(INPUTS, 0), dict.fromkeys(INPUTS, 0)
     decided: list[Effect] = []
 
-    def take(topic: str, dies: str) -> None:
-        at = process.position.get(topic, 0)
+    def take(topic: str, count: int, dies: str) -> None:
+        end = min(process.position.get(topic, 0) + count, reached[topic])
         seen = {name: events[: reached[name]] for name, events in HISTORY.items()}
-        process.take(seen, topic, 100, dies)
+        process.take(seen, topic, count, dies)
         if dies != "before storing":
-            for offset, event in enumerate(seen[topic][at:], at):
-                twin.take(topic, 0, offset, event)
+            for offset in range(applied[topic], end):
+                twin.take(topic, 0, offset, seen[topic][offset])
+            applied[topic] = max(applied[topic], end)
             decided.extend(twin.unsent())
             twin.sent()
 
     for topic, _ in ORDER:
         reached[topic] += 1
-        take(topic, data.draw(st.sampled_from(DEATHS)))
+        take(topic, data.draw(COUNTS), data.draw(st.sampled_from(DEATHS)))
         for again in data.draw(st.lists(st.sampled_from(INPUTS), max_size=2)):
-            take(again, data.draw(st.sampled_from(DEATHS)))
+            take(again, data.draw(COUNTS), data.draw(st.sampled_from(DEATHS)))
     for topic in INPUTS:
-        take(topic, "")
+        take(topic, 100, "")
     left: dict[str, str] = {}
     for effect in process.sent:
         assert left.setdefault(id_of(effect), effect.body) == effect.body, "two commands under one id"
