@@ -14,6 +14,7 @@ in the group kept. Offsets move past transaction markers, so a stage that is dra
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ FLUSH_BYTES = 16 << 20
 IDLE_S = 0.05
 BACKOFF_S = (0.2, 5.0)
 QUEUE_KIB = 16_384
+FENCED_TIMES, FENCED_S = 3, 60.0
 
 _NOT_OURS = (
     KafkaError.ILLEGAL_GENERATION,
@@ -47,14 +49,20 @@ _NOT_OURS = (
     KafkaError._ASSIGNMENT_LOST,
     KafkaError._STATE,
 )
+_FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 
 ResultT = TypeVar("ResultT")
 
 _log = structlog.get_logger()
+_rdkafka = logging.getLogger("librdkafka")
 
 
 class Abandoned(Exception):
     """The partitions were taken away, or the process was asked to stop, amid a flush. Whoever is next repeats it."""
+
+
+class Fenced(Exception):
+    """The group takes nothing more from this consumer: a broker that was killed forgot it, or another has our name."""
 
 
 @dataclass(slots=True)
@@ -115,6 +123,7 @@ class Recorder:
         self._pending: list[kafka.Place] | None = None
         self._rows = self._bytes = 0
         self._flushed_at = time.monotonic()
+        self._fenced: list[float] = []
 
     def run(self) -> None:
         """Wait for Kafka and ClickHouse, then gather and flush until asked to stop."""
@@ -122,7 +131,6 @@ class Recorder:
         if not kafka.wait_for_kafka(settings, self.stop) or not self._wait_for_store():
             return
         kafka.check_topics(settings, TOPICS)
-        self._admin = kafka.make_admin(settings, STAGE)
         self._consumer = self._open()
         try:
             while not self.stop.is_set():
@@ -131,8 +139,11 @@ class Recorder:
                     self._gather()
                     if self._due():
                         self._flush()
-                except Abandoned:
-                    self._forget()
+                except Abandoned as error:
+                    _log.info("begun_anew", stage=STAGE, reason=str(error) or "the partitions were taken away")
+                    self._begin_anew()
+                except Fenced as error:
+                    self._join_anew(str(error))
             self._last_flush()
         finally:
             self._consumer.close()
@@ -144,7 +155,7 @@ class Recorder:
         properties = kafka.consumer_properties(
             self.settings, client, kafka.group_id(self.settings.namespace, STAGE), instance=client
         )
-        consumer = Consumer({**properties, "queued.max.messages.kbytes": QUEUE_KIB})
+        consumer = Consumer({**properties, "queued.max.messages.kbytes": QUEUE_KIB}, logger=_rdkafka)
         consumer.subscribe(
             list(self._logical), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
         )
@@ -166,6 +177,28 @@ class Recorder:
         self._reading = {}
         self._rows = self._bytes = 0
 
+    def _begin_anew(self) -> None:
+        """Go back to what is committed. When the partitions are still ours, nobody will tell us again."""
+        self._forget()
+        if self._pending is None:
+            self._pending = [(tp.topic, tp.partition) for tp in self._consumer.assignment()] or None
+
+    def _join_anew(self, reason: str) -> None:
+        """Become a new member of the group. Raises `WeirError` when that is needed again and again."""
+        now = time.monotonic()
+        self._fenced = [*(at for at in self._fenced if now - at < FENCED_S), now]
+        if len(self._fenced) > FENCED_TIMES:
+            raise WeirError(
+                f"this recorder cannot go on as worker {self.settings.runtime.worker!r}: {reason}",
+                fix="another `weir record` with the same runtime.worker may run: stop one, or name it otherwise",
+                code=ENVIRONMENT,
+            )
+        _log.warning("joined_anew", stage=STAGE, reason=reason)
+        self._consumer.close()
+        self._pending = None
+        self._forget()
+        self._consumer = self._open()
+
     def _take_up(self) -> None:
         """Begin where the group left off: first repeat what was planned and may not have landed, then go on."""
         places = self._pending
@@ -178,14 +211,12 @@ class Recorder:
         if self._pending is not places:
             raise Abandoned
         self._pending, self._reading = None, reading
-        self._consumer.assign([TopicPartition(*place, one.position) for place, one in reading.items()])
+        self._fetch(reading)
         _log.info("assigned", stage=STAGE, partitions=len(places), repeated=len(planned))
 
     def _begin(self, places: list[kafka.Place]) -> dict[kafka.Place, Reading]:
         """Give where each partition stands; one that this database has never seen is read from its beginning."""
-        topics = {topic for topic, _ in places}
-        first = self._insist(lambda: kafka.earliest(self._admin, places))
-        ids = self._insist(lambda: {topic: kafka.topic_identity(self._admin, topic) for topic in topics})
+        first, ids = self._insist(lambda: self._ask(places))
         known = self._insist(self._store.sources)
         asked = [TopicPartition(*place) for place in places]
         committed = self._insist(lambda: self._consumer.committed(asked, timeout=30))
@@ -224,10 +255,25 @@ class Recorder:
             self._insist(lambda: self._store.remember(new))
         return reading
 
+    def _fetch(self, reading: dict[kafka.Place, Reading]) -> None:
+        places = [TopicPartition(*place, one.position) for place, one in reading.items()]
+        self._consumer.assign(places)
+        self._consumer.resume(places)  # a pause outlives the assignment in which it was made
+
+    def _ask(self, places: list[kafka.Place]) -> tuple[dict[kafka.Place, int], dict[str, str]]:
+        """Ask Kafka where partitions begin and which topics these are.
+
+        With a client of its own: one that has seen a broker die may be refused for minutes (FENCED_LEADER_EPOCH),
+        because librdkafka does not look for the leader again.
+        """
+        admin = kafka.make_admin(self.settings, STAGE)
+        first = kafka.earliest(admin, places)
+        return first, {topic: kafka.topic_identity(admin, topic) for topic in {topic for topic, _ in places}}
+
     def _repeat(self, planned: dict[kafka.Place, Reading]) -> None:
         """Land planned ranges again, exactly as planned."""
         self._reading = planned
-        self._consumer.assign([TopicPartition(*place, one.landed) for place, one in planned.items()])
+        self._fetch(planned)
         while any(one.position < (one.planned or 0) for one in planned.values()):
             self._keep(self._consumer.consume(1000, IDLE_S))
             if self.stop.is_set() or self._reading is not planned:
@@ -268,16 +314,11 @@ class Recorder:
                     self._bytes += len(message)
 
     def _refuse(self, message: Message, error: KafkaError) -> None:
-        if error.fatal():
-            raise WeirError(
-                f"this recorder cannot go on as worker {self.settings.runtime.worker!r}: {error.str()}",
-                fix="another `weir record` with the same runtime.worker may run: stop one, or name it otherwise",
-                code=ENVIRONMENT,
-            )
+        if error.fatal() or error.code() in _FENCED:
+            raise Fenced(error.str())
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # retention overtook us: begin anew at what is left
             _log.error("events_gone", topic=message.topic(), partition=message.partition(), reason=error.str())
-            self._pending = list(self._reading)
-            raise Abandoned
+            raise Abandoned(error.str())
         _log.warning("kafka_error", topic=message.topic(), partition=message.partition(), reason=error.str())
 
     def _due(self) -> bool:
@@ -320,7 +361,7 @@ class Recorder:
         if self._rows:
             try:
                 self._flush()
-            except Abandoned:
+            except (Abandoned, Fenced):
                 _log.info("left_unlanded", stage=STAGE, effect="the next start reads it again")
 
     def _commit(self, offsets: Mapping[kafka.Place, int], plans: Mapping[kafka.Place, int] | None = None) -> None:
@@ -334,8 +375,10 @@ class Recorder:
             try:
                 done = self._consumer.commit(offsets=positions, asynchronous=False)
             except KafkaException as error:
+                if error.args[0].fatal() or error.args[0].code() in _FENCED:
+                    raise Fenced(kafka.reason(error)) from None
                 if error.args[0].code() in _NOT_OURS:
-                    raise Abandoned from None
+                    raise Abandoned(kafka.reason(error)) from None
                 raise
             for tp in done or ():
                 if tp.error is not None:
@@ -350,8 +393,6 @@ class Recorder:
             try:
                 result = call()
             except (Away, KafkaException) as error:
-                if isinstance(error, KafkaException) and error.args[0].fatal():
-                    raise
                 self.landed.waits += 1
                 why = str(error) if isinstance(error, Away) else f"Kafka: {kafka.reason(error)}"
                 _log.warning("waiting", stage=STAGE, reason=why, waited_s=round(time.monotonic() - began, 1))

@@ -16,6 +16,7 @@ from schemas.topics import INPUTS, TOPICS, topic_name
 from services.clickhouse import connect, database_of
 from services.local.clickhouse import LocalClickHouse
 from services.local.kafka import LocalKafka
+from services.record.land import Span
 from services.record.tables import migrate
 from streams.runtime import kafka as ours
 from streams.runtime.backlog import lags
@@ -250,7 +251,11 @@ def test_a_topic_made_anew_is_refused(namespace: Settings) -> None:
         again()
 
 
-def test_kafka_away_at_the_start_and_amid_the_work(namespace: Settings, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("away_s", [0.0, 11.0])
+def test_kafka_away_at_the_start_and_killed_amid_a_flush(namespace: Settings, tmp_path: Path, away_s: float) -> None:
+    """Short enough that the group still knows the recorder, and long enough that it has given the recorder up."""
     with LocalKafka(tmp_path / "k") as kafka:
         at = namespace.kafka.model_copy(update={"bootstrap": kafka.bootstrap})
         settings = namespace.model_copy(update={"kafka": at})
@@ -259,14 +264,22 @@ def test_kafka_away_at_the_start_and_amid_the_work(namespace: Settings, tmp_path
         with recording(settings) as recorder:
             time.sleep(0.5)  # it starts without Kafka
             kafka.start()
+            land, kills = recorder._store.land, iter([True])
+
+            def land_amid_a_kill(topic: str, spans: list[Span]) -> int:
+                if next(kills, False):
+                    kafka.kill()
+                return land(topic, spans)
+
+            recorder._store.land = land_amid_a_kill  # type: ignore[method-assign]
             send(settings, "labels", [label(n) for n in range(50)])
-            until(lambda: recorder.landed.rows >= 50, "the first rows")
-            kafka.kill()
-            time.sleep(1.0)
+            until(lambda: not kafka.alive, "the kill")
+            time.sleep(away_s)
             kafka.start()
             send(settings, "labels", [label(n) for n in range(50, 100)])
-            until(lambda: recorder.landed.rows >= 100, "the rest")
+            until(lambda: recorder.landed.rows >= 100, "all of it")
         assert_each_once(settings, "labels")
+        assert ask(settings, "SELECT count() FROM landed_labels") == 100
 
 
 def test_retention_that_overtook_it_is_survived(namespace: Settings) -> None:
