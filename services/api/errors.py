@@ -64,6 +64,8 @@ def install(app: FastAPI) -> None:
         away = isinstance(error, Unreachable) or error.code == ENVIRONMENT
         headers = {"Retry-After": "2"} if away else None
         status = 503 if away else 422 if error.code == USAGE else 500
+        if status == 500:
+            _log.error("request_failed", path=request.url.path, reason=error.message)
         return answer(status, error.message, error.fix, headers=headers)
 
     @app.exception_handler(RequestValidationError)

@@ -141,6 +141,16 @@ class History:
                     **{name: far.get(name) for name in ("psi", "psi_q95", "ks", "ks_q95")},
                 }
             )
+        # A stream that alarms often must not hide when the others began.
+        first = self._store.rows(
+            "SELECT body FROM (SELECT * FROM landed_drift WHERE unreadable = '' AND alarmed AND model = {model:String} "
+            "ORDER BY at_ms, offset LIMIT 1 BY version, deployment, slice, stream, detector) "
+            "ORDER BY at_ms DESC LIMIT {most:UInt32}",
+            model=model,
+            most=EVENTS,
+        )
+        newest = {alarm["id"] for alarm in alarms}
+        alarms += [alarm for alarm in (json.loads(row["body"]) for row in first) if alarm["id"] not in newest]
         for alarm in reversed(alarms):
             at = tuple(alarm.get(name, "") for name in ("version", "deployment", "slice", "stream", "detector"))
             if at in streams:
@@ -164,6 +174,14 @@ class History:
             "WHERE unreadable = '' AND model = {model:String} AND predicted_at_ms >= {from_ms:Int64} "
             "AND ({name:String} = '' OR name = {name:String}) GROUP BY request_id, deployment, name, item"
         )
+        if self._settings.clock == "virtual":
+            # There the join's clock stands still between two ticks; the label's own time of sending does not.
+            outcomes = (
+                "SELECT one.predicted AS predicted, one.revisions AS revisions, one.status AS status, "
+                "one.kind AS kind, if(isNull(one.came), NULL, greatest(assumeNotNull(one.came), labels.sent)) AS came "
+                f"FROM ({outcomes}) AS one LEFT JOIN (SELECT request_id, min(append_ms) AS sent FROM landed_labels "
+                "WHERE unreadable = '' GROUP BY request_id) AS labels ON labels.request_id = one.request_id"
+            )
         age = "greatest({now_ms:Int64} - %s, 0)"
         labelled = self._store.rows(
             f"SELECT {bin_sql('came - predicted')} AS delay, {bin_sql(age % 'predicted')} AS age, count() AS n "

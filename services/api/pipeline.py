@@ -27,7 +27,6 @@ EXPECTED = {
     "judge": ("control", "measures", "trials"),
     "decide": ("metrics", "drift", "gates", "candidates", "approvals"),
     "train": ("retrain",),
-    "serve": ("promote",),
     "alert": ("alerts",),
 }
 """The processes of the loop and what they read; one that has committed nothing is "not seen"."""

@@ -20,7 +20,7 @@ function body() {
     table(`${now.filter(fires).length} firing; the newest state of each`, [
       ["State", (a) => (fires(a) ? told(KINDS[a.severity ?? "warning"], "fires") : told("good", "resolved")), "nowrap"],
       ["Severity", (a) => a.severity ?? "warning"],
-      ["Rule", (a) => h("span", { class: "mono" }, a.rule)],
+      ["Rule", (a) => h("span", { class: "mono" }, a.rule), "nowrap"],
       ["What", (a) => tidy(a.summary), "text"],
       ["Since", (a) => time(a.at_ms), "nowrap"],
       ["Delivered", (a) => delivered(a, store), ""],

@@ -149,7 +149,11 @@ export function champion() {
 /** What happened, for marks on a time axis. */
 export function marks() {
   const found = [];
-  for (const alarm of state.drift?.alarms ?? []) {
+  const known = new Set(); // of features and the score the first alarm tells; of quality each one
+  for (const alarm of [...(state.drift?.alarms ?? [])].sort((a, b) => a.at_ms - b.at_ms)) {
+    const stream = `${alarm.stream}|${alarm.version}|${alarm.deployment}`;
+    if (known.has(stream) && !alarm.stream.startsWith("quality")) continue;
+    known.add(stream);
     found.push({ at_ms: alarm.to_ms, kind: "bad", icon: "▲", text: `drift alarm on ${alarm.stream} of ${alarm.version}` });
   }
   for (const one of state.rollout?.retrains ?? []) found.push({ at_ms: one.at_ms, kind: "info", icon: "↻", text: `retrain asked: ${one.reason}` });

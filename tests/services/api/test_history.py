@@ -98,6 +98,17 @@ def test_delay_counts_every_prediction_and_label(house: Asker) -> None:
     assert house.get(f"models/{MODEL}/delay", from_ms=answer["last_ms"] + 1)["predicted"] == 0
 
 
+def test_delay_with_a_virtual_clock_takes_the_labels_own_time(house: Asker) -> None:
+    broker = house.get(f"models/{MODEL}/delay")
+    rows = Rows(house.settings)
+    answer = History(house.settings.model_copy(update={"clock": "virtual"}), rows).delay(MODEL)
+    rows.close()
+    assert (answer["predicted"], answer["labelled"]) == (broker["predicted"], broker["labelled"])
+    # The story's labels were all sent when it was told: at its end.
+    youngest = answer["last_ms"] - answer["first_ms"]
+    assert answer["curve"][-1]["age_ms"] > youngest > broker["quantiles"]["p50"]
+
+
 def test_rollout_tells_stage_gate_and_what_led_here(house: Asker) -> None:
     answer = house.get(f"models/{MODEL}/rollout")
     assert [one["revision"] for one in answer["promotions"]] == [3, 2, 1]
