@@ -18,7 +18,7 @@ import structlog
 from schemas.errors import OK, WeirError
 from schemas.settings import Settings
 from streams.runtime import kafka
-from streams.runtime.failures import KafkaFailed
+from streams.runtime.failures import KafkaFailed, ProcessorFailed
 from streams.runtime.stderr import LossyStderr
 
 STOP_S = 2.5
@@ -67,12 +67,23 @@ async def _run(settings: Settings) -> int:
         except TimeoutError:
             _log.warning("slow_stop", waited_s=STOP_S)
         if crashed is not None:
-            raise KafkaFailed(f"{type(crashed).__name__}: {crashed}") from crashed
+            raise _why(crashed) from crashed
         if not stop.is_set():
             raise KafkaFailed("the app ended by itself")
         return OK
     finally:
         server.close()
+
+
+def _why(crashed: BaseException) -> WeirError:
+    """Tell what Kafka did from what we did wrong."""
+    from aiokafka.errors import KafkaError
+    from faust.exceptions import ProducerSendError
+
+    said = f"{type(crashed).__name__}: {crashed}"
+    if isinstance(crashed, (KafkaError, ProducerSendError, OSError)):
+        return KafkaFailed(said)
+    return ProcessorFailed(f"decide cannot go on, and nothing of the last batch is committed: {said}")
 
 
 async def _kafka_answers(settings: Settings, stop: asyncio.Event, topics: set[str]) -> bool:

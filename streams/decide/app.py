@@ -45,6 +45,7 @@ POLL_S = 0.1
 COMMIT_S = 0.1
 SESSION_S = 8.0
 QUIESCE_S = 5.0
+STUCK_S = 15.0
 
 
 class Records(NamedTuple):
@@ -153,6 +154,7 @@ class Consumer(driver.Consumer):
         self.settled: dict[TP, int] = {}
         self.epoch = 0
         self._of_epoch = 0
+        self._moved_at = time.monotonic()
         super().__init__(*args, **kwargs)
         self._read_offset = _NothingRead(self.app.inputs)
 
@@ -175,7 +177,15 @@ class Consumer(driver.Consumer):
                 self.delivered[tp].append((records[-1].offset, position))
             elif not self.delivered[tp]:
                 self.settled[tp] = progress.positions[tp] = position
+        await self._watch(progress.polled_at)
         return fetched
+
+    async def _watch(self, now: float) -> None:
+        """End the process when a batch was given out and never arrived; its successor reads it again."""
+        if self.app.busy.locked() or not any(self.delivered.values()):
+            self._moved_at = now
+        elif now - self._moved_at > STUCK_S:
+            await self.app.crash(RuntimeError(f"a batch given out {STUCK_S:g} s ago never arrived at the agent"))
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, Records):

@@ -29,6 +29,7 @@ from streams.decide.reading import INPUTS
 from streams.decide.rows import Effect, Row
 from streams.decide.state import empty
 from streams.runtime.backlog import lags
+from streams.runtime.failures import PROCESSOR_FAILED
 from streams.runtime.kafka import ensure_topics, group_id, make_admin, make_producer, make_reader
 from tests.streams.decide.builders import MODEL, candidate, drift, first, gate, policy, tick
 
@@ -290,6 +291,15 @@ def test_what_a_dead_process_had_decided_is_sent(system: System) -> None:
     assert system.sent("retrain", Retrain) == [event]
     last = msgspec.json.decode(system.read("decide-state")[-1].value(), type=Row)
     assert last.unsent == []
+
+
+def test_a_row_that_it_cannot_read_ends_it_with_the_reason(system: System) -> None:
+    body = msgspec.json.encode(Row(state=empty(MODEL))).replace(b'"v":1', b'"v":2', 1)
+    system.producer.produce(topic_name(system.settings.namespace, "decide-state"), body, key=MODEL.encode())
+    system.producer.flush()
+    process = system.start(wait=False)
+    assert process.wait(30) == PROCESSOR_FAILED
+    assert "was it written by a newer version?" in (system.directory / "decide.log").read_text()
 
 
 def test_a_standby_takes_over_with_what_the_other_knew(system: System) -> None:
