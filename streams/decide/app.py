@@ -175,6 +175,7 @@ class Consumer(driver.Consumer):
             if records:
                 fetched[tp] = [Records(inputs[tp.topic], tp.partition, records, fetched.epoch)]
                 self.delivered[tp].append((records[-1].offset, position))
+                progress.positions.setdefault(tp, records[0].offset)  # who asks must not miss a partition
             elif not self.delivered[tp]:
                 self.settled[tp] = progress.positions[tp] = position
         await self._watch(progress.polled_at)
