@@ -53,7 +53,11 @@ def load_settings(
         flags["kafka"] = {"bootstrap": bootstrap}
     if data_dir is not None:
         flags["data_dir"] = data_dir
-    return settings_from(config, flags), flags
+    settings = settings_from(config, flags)
+    from services import logs
+
+    logs.configure("weir", settings.log_level)  # to standard error: standard output is for what was asked
+    return settings, flags
 
 
 def _add_process(name: str, about: str) -> None:

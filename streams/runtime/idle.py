@@ -34,14 +34,15 @@ def confirm(
     admin: AdminClient,
     topics: Mapping[str, str],
     now: float,
-) -> None:
+) -> bool:
     """Ask whether silent inputs are drained, at most once a second (oftener for a timer), and move their clocks.
 
     `moment_ms` is the append time of this worker's last step less the bound for broker skew; `topics` gives Kafka's
-    name of each input. When a broker does not answer the clocks stay.
+    name of each input. When a broker does not answer the clocks stay, and the answer is False: ask with another client
+    next time, because one that saw a broker die may be told of a fenced leader for ever.
     """
     if moment_ms is None:
-        return
+        return True
     asked: dict[kafka.Place, tuple[Partition[StateT], str]] = {}
     for part in partitions:
         clock, wake_at_ms = part.at.clock, part.at.wake_at_ms
@@ -56,7 +57,7 @@ def confirm(
         ends = kafka.ends(admin, list(asked), patience_s=0)
     except KafkaException as error:
         _log.warning("ends_unknown", reason=kafka.reason(error), effect="the clock stays")
-        return
+        return False
     for place, (part, name) in asked.items():
         stable, high = ends[place]
         if part.position[name] == stable == high:
@@ -65,6 +66,7 @@ def confirm(
         else:
             part.held[name] = "unread" if part.position[name] < stable else "open transaction"
         part.at.clock.advance()
+    return True
 
 
 def ticking(

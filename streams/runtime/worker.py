@@ -222,7 +222,8 @@ class Worker(Generic[StateT]):
     def _idle(self, now: float) -> set[Partition[StateT]]:
         skew_ms, parts = self.settings.join.broker_skew_ms, self._running.values()
         moment_ms = None if self._out.moment_ms is None else self._out.moment_ms - skew_ms
-        confirm(parts, moment_ms, self._admin, self._topic, now)
+        if not confirm(parts, moment_ms, self._admin, self._topic, now):
+            self._admin = kafka.make_admin(self.settings, self._client)
         return set(ticking(parts, self._out, skew_ms, now))
 
     def _gather(self) -> None:
@@ -267,7 +268,7 @@ class Worker(Generic[StateT]):
                 f"{message.topic()}/{message.partition()}: the next record to read is gone: {error.str()}",
                 fix="retention was shorter than the downtime; to go on without these records, use another namespace",
             )
-        elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+        elif error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             raise KafkaException(error)
         else:
             _log.warning("kafka_error", topic=message.topic(), partition=message.partition(), reason=error.str())
