@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.gzip import GZipMiddleware
 
-from schemas.event import encode
+from schemas.event import MAX_MS, encode
 from schemas.lifecycle import Approval
 from schemas.settings import Settings
 from services.api import errors, ingest, page
@@ -29,7 +29,7 @@ from services.api.store import Recent, Store
 MOST_BYTES = 8 << 20
 SOON_S, SLOW_S = 1.0, 3.0
 
-FromMs = Annotated[int, Query(ge=0, description="only what lies after this time")]
+FromMs = Annotated[int, Query(ge=0, le=MAX_MS, description="only what lies after this time")]
 Model = Annotated[str, Query(description="only this model; empty: all")]
 
 

@@ -19,7 +19,7 @@ const AGAIN_MS = { overview: 10_000, pipeline: 5_000, delay: 10_000, alerts: 15_
 const PANELS = { quality: drawQuality, drift: drawDrift, delay: drawFeedback, rollout: () => drawRollout(openDecision), alerts: drawAlerts, pipeline: drawPipeline };
 
 const PER_MODEL = ["quality", "drift", "delay", "rollout", "alerts"];
-const ALSO = { alerts: ["drift", "rollout"], drift: ["quality"], rollout: ["quality"], overview: ["drift", "rollout", "delay"] };
+const ALSO = { alerts: ["drift", "rollout"], drift: ["quality"], rollout: ["quality", "drift"], overview: ["drift", "rollout", "delay"] };
 
 let unfollow = () => {};
 let timers = [];
@@ -156,7 +156,7 @@ function heard(topic, event) {
   if (!state.model && event.model) return soon("overview"); // the first sign of life
   if (HEARD[topic]) HEARD[topic](event);
   else if (decided(topic, event)) {
-    touch("rollout", "quality");
+    touch("rollout", "quality", "drift");
     if (topic === "promote") announce(`Promotion: ${event.stage || "set"}. ${event.reason ?? ""}`);
     if (topic === "promote" || topic === "candidates") soon("overview");
   }

@@ -2,7 +2,7 @@
 
 import { $, empty, h, nothingYet, show, table, told } from "./dom.js";
 import { clock, count, figure, span, time } from "./format.js";
-import { about, deserted, firing, state } from "./state.js";
+import { about, deserted, firing, serving, state } from "./state.js";
 
 export function drawDrift() {
   show($("drift-body"), body());
@@ -14,30 +14,32 @@ function body() {
   if (!state.drift) return h("p", { class: "quiet" }, "Loading…");
   const rows = [...state.drift.streams.values()].map(judged).sort((a, b) => b.rank - a.rank || a.stream.localeCompare(b.stream));
   if (!rows.length) return whyNothing();
-  const newest = Math.max(...rows.map((row) => row.latest.at_ms));
-  const old = rows.filter((row) => newest - row.latest.at_ms > 60 * 60_000 && row.version !== rows[0].version);
+  const served = serving();
+  const old = served.size ? rows.filter((row) => !served.has(row.version)) : [];
   const fresh = rows.filter((row) => !old.includes(row));
   const { false_alarms, period_ms } = state.drift.budget;
   return [
-    table("Each stream against the reference of its version", [
-      ["State", (r) => told(r.kind, r.word), "nowrap"],
-      ["Stream", (r) => h("span", {}, h("b", {}, r.stream), ` ${r.version}`), ""],
-      ["Evidence", (r) => evidence(r), "nowrap"],
-      ["PSI (by chance up to)", (r) => distance(r.far.psi, r.far.psi_q95), "num"],
-      ["KS (by chance up to)", (r) => distance(r.far.ks, r.far.ks_q95), "num"],
-      ["n", (r) => count(r.latest.evidence.n), "num"],
-      ["Last alarm", (r) => (r.last_alarm ? time(r.last_alarm.at_ms) : "none"), "nowrap"],
-      ["Last panes", (r) => strip(r)],
-    ], fresh, (r) => r.key),
+    fresh.length ? table("Each stream against the reference of its version", columns(), fresh, (r) => r.key) : empty("No stream of the version that serves is watched yet.", "Its first panes have to close."),
     h("div", { class: "key" }, h("span", {}, h("i"), "as the reference"), h("span", {}, h("i", { class: "h1" }), "more than chance"), h("span", {}, h("i", { class: "h2" }), "twice"),
       h("span", {}, h("i", { class: "h3" }), "four times"), h("span", {}, h("i", { class: "h4" }), "eight times"), h("span", {}, "▲ alarm")),
     h("p", { class: "quiet small" }, `Alarms come from the evidence alone, at most ${figure(false_alarms, 2)} false ones expected per ${span(period_ms)} over all streams. `,
       "PSI and KS are shown with what chance gives 95 times in 100; beyond it something moved, and whether it matters the evidence says. Of quality the strip shows how near the evidence was to an alarm."),
     h("details", { "data-key": "sentences" }, h("summary", {}, "What the detectors say"),
       h("ul", { class: "said" }, fresh.map((r) => h("li", {}, h("b", {}, `${r.stream} `), r.latest.evidence.sentence || "no sentence")))),
-    old.length ? h("p", { class: "quiet small" }, `Not shown: ${old.length} streams of versions that no longer get traffic.`) : [],
+    old.length ? h("details", { "data-key": "old" }, h("summary", {}, `Versions that no longer serve (${old.length} streams)`), table("Streams of versions that no longer serve, as they ended", columns(), old, (r) => r.key)) : [],
   ];
 }
+
+const columns = () => [
+  ["State", (r) => told(r.kind, r.word), "nowrap"],
+  ["Stream", (r) => h("span", {}, h("b", {}, r.stream), ` ${r.version}`), ""],
+  ["Evidence", (r) => evidence(r), "nowrap"],
+  ["PSI (by chance up to)", (r) => distance(r.far.psi, r.far.psi_q95), "num"],
+  ["KS (by chance up to)", (r) => distance(r.far.ks, r.far.ks_q95), "num"],
+  ["n", (r) => count(r.latest.evidence.n), "num"],
+  ["Last alarm", (r) => (r.last_alarm ? time(r.last_alarm.at_ms) : "none"), "nowrap"],
+  ["Last panes", (r) => strip(r)],
+];
 
 function whyNothing() {
   const known = about();
@@ -56,7 +58,7 @@ function judged(one) {
   const ratio = statistic !== null && threshold ? statistic / threshold : null;
   const far = latest.distances ?? {};
   const alarm = firing(`drift:${latest.stream}`.slice(0, 128));
-  const alarmed = alarm ? (alarm.version ?? "") === latest.version : (latest.alarmed ?? false);
+  const alarmed = latest.alarmed || (alarm !== null && lastAlarm !== null); // it alarmed, and its alert has not ended
   const moved = far.psi > far.psi_q95 || far.ks > far.ks_q95;
   const [kind, word, rank] = alarmed ? ["bad", "alarm", 4] : ratio > 0.5 ? ["warn", "rising", 3] : moved ? ["info", "moved", 2] : ["good", "steady", 1];
   const key = [latest.version, latest.deployment, latest.slice ?? "", latest.stream, latest.detector].join("|");

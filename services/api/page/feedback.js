@@ -71,7 +71,7 @@ function curve(delay, policy) {
       h("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, share(value)),
     ]),
     ticks.map((ms) => h("text", { x: x(ms), y: HEIGHT - 6, "text-anchor": "middle" }, span(ms))),
-    wait && wait > first ? [h("line", { class: "mark", x1: x(wait), x2: x(wait), y1: 8, y2: HEIGHT - BOTTOM }), h("text", { x: x(wait) - 4, y: 18, "text-anchor": "end" }, "deadline")] : [],
+    wait && wait > first ? [h("line", { class: "mark", x1: x(wait), x2: x(wait), y1: 8, y2: HEIGHT - BOTTOM }), h("text", { x: x(wait) + 4, y: HEIGHT - BOTTOM - 6 }, "deadline")] : [],
     h("path", { class: "curve", d: path }));
 }
 

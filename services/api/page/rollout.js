@@ -112,7 +112,7 @@ function evidence(rollout) {
   if (!gate && !verdicts.length) return [];
   return [
     h("h3", {}, "Evidence"),
-    gate ? look(gate) : layer ? h("p", { class: "quiet" }, "No subject of this stage has been counted yet.") : [],
+    gate ? look(gate) : current.stage === "shadow" || current.stage === "canary" ? h("p", { class: "quiet" }, "No subject of this stage has been counted yet.") : [],
     h("ul", { class: "said" }, verdicts.map((one) => h("li", {}, told(WORDS[one.outcome] ?? "none", one.outcome), ` ${one.sentence || one.gate}`))),
   ];
 }

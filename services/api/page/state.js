@@ -146,6 +146,13 @@ export function champion() {
   return [...serving].sort((a, b) => b.weight - a.weight || (b.arm === "champion") - (a.arm === "champion"))[0]?.version ?? null;
 }
 
+/** Give the versions that get traffic, or shadow it, by the newest promotion of each endpoint; empty: nobody said. */
+export function serving() {
+  const newest = new Map();
+  for (const one of state.rollout?.promotions ?? []) if (!newest.has(one.endpoint)) newest.set(one.endpoint, one);
+  return new Set([...newest.values()].flatMap((one) => one.deployments.map((deployment) => deployment.version)));
+}
+
 /** What happened, for marks on a time axis. */
 export function marks() {
   const found = [];

@@ -1,6 +1,7 @@
 """What the API says of a story that really went through Kafka, the recorder and ClickHouse."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -127,6 +128,18 @@ def test_an_unknown_model_is_empty_not_an_error(house: Asker) -> None:
     answer = house.client.get("/v1/models/nobody/quality", params={"window": "hourly"})
     assert answer.status_code == 422
     assert answer.json()["fields"][0]["at"] == "query.window"
+
+
+@pytest.mark.parametrize(
+    "name", ["a'b", "a\\b", "{model:String}", "a\nb", "a\tb", "ü☃", "' OR 1=1 --", "x" * 5_000, "%00"]
+)
+def test_any_name_is_only_a_name(house: Asker, name: str) -> None:
+    path = f"models/{quote(name, safe='')}"
+    assert house.get(f"{path}/quality", metric=name, slice=name)["points"] == []
+    assert house.get(f"{path}/drift")["model"] == name
+    assert house.get(f"{path}/delay", name=name)["predicted"] == 0
+    assert house.get("alerts", model=name)["alerts"] == []
+    assert house.client.get(f"/v1/{path}/delay", params={"from_ms": 10**30}).status_code == 422
 
 
 def test_alerts_and_their_deliveries(house: Asker) -> None:
