@@ -5,8 +5,8 @@ correction; a signal follows each second one. One of two models takes silence fo
 records. Making the records is not counted; admission, state, revisions, their encoding and the timers are. `--no-gc`
 switches Python's cycle collector off: the state has no cycles, and a runtime may do the same.
 
-    python -m benchmarks.join_processor
-    python -m benchmarks.join_processor --profile
+    python -m benchmarks.bench_join
+    python -m benchmarks.bench_join --profile
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
     dumped = time.process_time() - start
     print(f"machine       {platform.processor() or platform.machine()}, {platform.system()} {platform.release()}")
     print(f"versions      python {platform.python_version()}, msgspec {version('msgspec')}, {processor.version}")
-    print(f"command       python -m benchmarks.join_processor {' '.join(sys.argv[1:])}".rstrip())
+    print(f"command       python -m benchmarks.bench_join {' '.join(sys.argv[1:])}".rstrip())
     print(f"events        {read}, {outputs} outputs, {len(steps)} steps")
     print(f"per CPU s     {read / seconds:,.0f} events ({seconds / read * 1e6:.1f} µs each)")
     print(f"state         at most {most} requests, {grown / max(most, 1):,.0f} bytes of resident memory for each")
