@@ -19,10 +19,14 @@ from schemas.settings import Settings
 from schemas.topics import topic_name, width
 from streams.runtime import kafka
 from streams.runtime.failures import Fenced, ProcessorFailed, UnknownOutcome
+from streams.runtime.overdue import Overdue
 from streams.runtime.processor import Output
 
 RECORD_OVERHEAD_BYTES = 512
 """What a record costs beyond key, value and headers, generously."""
+
+OVERDUE_S = 5.0
+"""How much longer than its timeouts a commit may take."""
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError.INVALID_PRODUCER_EPOCH, 90})
 
@@ -42,6 +46,7 @@ class Transactions:
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
         self._widths = {name: width(name, **counts) for name in self._names}
         self._open = False
+        self._overdue = Overdue("a commit", 2 * self._timeout_s + OVERDUE_S)
         self.moment_ms: int | None = None
         self._moment_at = 0.0
 
@@ -99,10 +104,11 @@ class Transactions:
             for (topic, partition), offset in offsets.items()
         ]
         try:
-            self._begin()
-            metadata = consumer.consumer_group_metadata()
-            self._producer.send_offsets_to_transaction(positions, metadata, self._timeout_s)
-            self._producer.commit_transaction(self._timeout_s)
+            with self._overdue.watch():
+                self._begin()
+                metadata = consumer.consumer_group_metadata()
+                self._producer.send_offsets_to_transaction(positions, metadata, self._timeout_s)
+                self._producer.commit_transaction(self._timeout_s)
         except KafkaException as error:
             raise self._failed("a commit", error) from error
         self._open = False
@@ -114,6 +120,7 @@ class Transactions:
 
     def close(self) -> None:
         """Let go. Nothing may be open."""
+        self._overdue.close()
         self._producer.flush(self._timeout_s)
 
     def _begin(self) -> None:
