@@ -25,7 +25,7 @@ from streams.runtime.processor import Output
 RECORD_OVERHEAD_BYTES = 512
 """What a record costs beyond key, value and headers, generously."""
 
-OVERDUE_S = 5.0
+OVERDUE_S = 3.0
 """How much longer than its timeouts a commit may take."""
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError.INVALID_PRODUCER_EPOCH, 90})

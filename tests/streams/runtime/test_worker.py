@@ -279,7 +279,7 @@ def test_a_bug_in_the_processor_names_the_records_and_commits_nothing(kafka: Loc
 def test_output_that_no_broker_takes_is_refused(kafka: LocalKafka, tmp_path: Path) -> None:
     settings = fresh(kafka.bootstrap, tmp_path, partitions=1)
     send(settings, "predictions", [b"fine"])
-    error = Running(settings, Counting(wide=2_000_000)).ended()
+    error = Running(settings, Counting(wide=5_000_000)).ended()
     assert isinstance(error, ProcessorFailed)
     assert "'dead-letters'" in str(error)
     assert reflected(settings) == []
