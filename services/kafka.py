@@ -36,6 +36,7 @@ class Sender:
     """
 
     def __init__(self, settings: Settings, client: str = "sender") -> None:
+        wait_for_kafka(settings, timeout_s=ANSWER_S)
         self._settings = settings
         self._producer = make_producer(settings, client, large=True)
         self._refused: list[str] = []

@@ -1,10 +1,10 @@
 """`weir dlq ls|show|retry`: what could not be used, why, and sending it once more.
 
 A dead letter's id is the position of its record, `TOPIC/PARTITION/OFFSET` (logical topic). A retry sends key, value and
-headers as they came, with the header `weir-retry` naming the letter, to the partition where the request belongs. It
-changes nothing by itself: repair the cause first (a policy, a setting, the clock). What cannot be used again becomes a
-new dead letter under its new position. Events with an `event_id`, or equal in all fields, count once however often they
-are retried.
+the sender's own headers as they came, with the header `weir-retry` naming the letter, to the partition where the
+request belongs. It changes nothing by itself: repair the cause first (a policy, a setting, the clock). What cannot be
+used again becomes a new dead letter under its new position. Events with an `event_id`, or equal in all fields, count
+once however often they are retried.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from schemas.settings import Settings
 from schemas.topics import TOPICS, topic_name, width
 
 RETRY_HEADER = "weir-retry"
+OURS = (RETRY_HEADER, "weir-append-ms", "weir-hop")
+"""What we added on the way. A retry is a new record: it goes where it belongs and takes the time it comes at."""
 _ID = re.compile(r"[a-z-]+/\d+/\d+\Z")
 
 
@@ -89,6 +91,8 @@ def retry(settings: Settings, ids: list[str], *, reason: str | None = None, as_j
     if bool(ids) == bool(reason):
         raise WeirError("name the letters, or a reason", fix="weir dlq ls; weir dlq retry ID | --reason R", code=USAGE)
     chosen = _find(settings, ids) if ids else [one for one in read_letters(settings) if one.reason == reason]
+    if not chosen:
+        raise WeirError(f"no dead letter has the reason {reason!r}", fix="weir dlq ls shows the reasons there are")
     ready = [(one, _record(settings, one)) for one in {one.id: one for one in chosen}.values()]
     with Sender(settings, "dlq-retry") as sender:
         for _, record in ready:
@@ -152,7 +156,7 @@ def _record(settings: Settings, one: Letter) -> dict[str, Any]:
             f"{letter.partition}, offset {letter.offset}; a smaller one has to come from its producer",
         )
     key = _bytes(letter.key)
-    headers = [(name, _bytes(held)) for name, held in letter.headers if name != RETRY_HEADER]
+    headers = [(name, _bytes(held)) for name, held in letter.headers if name not in OURS]
     return {
         "topic": letter.topic,
         "value": value,

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from schemas.errors import USAGE, WeirError
+from schemas.errors import ENVIRONMENT, USAGE, WeirError
 from schemas.settings import Settings
 from services.cli.configuration import write_running
 from services.cli.processes import PROCESSES
+from services.local.owner import DirectoryInUse
 from services.local.supervisor import Child, Say, Supervisor, next_delay_s
 
 if TYPE_CHECKING:
     from services.local.kafka import LocalKafka
+
+EDGES = ("serve", "api")
+LISTENING_S = 60.0
 
 
 WATCH_S = 0.5
@@ -70,7 +75,7 @@ def running(
         if not settings.api.token.get_secret_value():
             token = SecretStr("weir_" + secrets.token_urlsafe(24))
             settings = settings.model_copy(update={"api": settings.api.model_copy(update={"token": token})})
-        settings = _with_ports(settings)
+        settings = _with_ports(settings, names)
         _prepare(settings, say)
         path = write_running(settings)
         stack.callback(path.unlink, missing_ok=True)
@@ -95,7 +100,8 @@ def up(settings: Settings, *, only: Sequence[str], without: Sequence[str], embed
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with running(settings, names, embedded=embedded, say=_say) as system:
-            _say("up", f"{len(names)} processes: {', '.join(names)}; logs in {system.settings.data_dir / 'logs'}")
+            _say("up", f"started {', '.join(names)}; logs in {system.settings.data_dir / 'logs'}")
+            _await_listening(system.settings, names, stop)
             if "api" in names:
                 print(f"\n  page   {system.page}", flush=True)
             if "serve" in names:
@@ -110,13 +116,31 @@ def up(settings: Settings, *, only: Sequence[str], without: Sequence[str], embed
             signal.signal(number, handler)
 
 
+def _await_listening(settings: Settings, names: Sequence[str], stop: threading.Event) -> None:
+    """Wait until the edges answer, so that the addresses printed next are true when they are read."""
+    deadline = time.monotonic() + LISTENING_S
+    for name in EDGES:
+        edge = getattr(settings, name)
+        while name in names and not stop.wait(0.1):
+            with contextlib.suppress(OSError), socket.create_connection((edge.host, edge.port), timeout=1):
+                break
+            if time.monotonic() > deadline:
+                _say(name, f"does not answer yet; see {settings.data_dir / 'logs' / (name + '.log')}")
+                break
+
+
 def _start_embedded(settings: Settings, stack: contextlib.ExitStack, say: Say) -> Settings:
     from services.local.clickhouse import LocalClickHouse
     from services.local.kafka import LocalKafka
 
     told = functools.partial(say, "clickhouse")
-    clickhouse = stack.enter_context(LocalClickHouse(settings.data_dir / "clickhouse", told=told))
-    kafka = stack.enter_context(LocalKafka(settings.data_dir / "kafka", say=functools.partial(say, "kafka")))
+    try:
+        clickhouse = stack.enter_context(LocalClickHouse(settings.data_dir / "clickhouse", told=told))
+        kafka = stack.enter_context(LocalKafka(settings.data_dir / "kafka", say=functools.partial(say, "kafka")))
+    except DirectoryInUse as refused:
+        raise WeirError(str(refused), fix="use the running system, stop it, or name another --data-dir") from None
+    except (RuntimeError, OSError) as failed:
+        raise WeirError(str(failed), fix="see the message; then start again", code=ENVIRONMENT) from None
     say("kafka", f"up at {kafka.bootstrap}")
     stack.enter_context(_watched(kafka, say))
     say("clickhouse", f"up at {clickhouse.url}")
@@ -136,15 +160,26 @@ def _start_embedded(settings: Settings, stack: contextlib.ExitStack, say: Say) -
     )
 
 
-def _with_ports(settings: Settings) -> Settings:
-    """Choose a free port wherever 0 was asked for, so that every process and the person are told the same one."""
+def _with_ports(settings: Settings, names: Sequence[str]) -> Settings:
+    """Choose a free port wherever 0 was asked for, so that every process and the person are told the same one.
+
+    Raises `WeirError` when a port that was asked for is taken.
+    """
     chosen: dict[str, int] = {}
     with contextlib.ExitStack() as held:
-        for name in ("serve", "api"):
+        for name in EDGES:
             edge = getattr(settings, name)
-            if edge.port == 0:
-                taken = held.enter_context(socket.create_server((edge.host, 0)))
-                chosen[name] = taken.getsockname()[1]
+            if name not in names:
+                continue
+            try:
+                taken = held.enter_context(socket.create_server((edge.host, edge.port)))
+            except OSError as error:
+                raise WeirError(
+                    f"`{name}` cannot listen on {edge.host}:{edge.port}: {error.strerror}",
+                    fix=f"free the port, or set {name}.port (WEIR_{name.upper()}__PORT); 0 takes a free one",
+                    code=ENVIRONMENT,
+                ) from None
+            chosen[name] = taken.getsockname()[1]
     update = {name: getattr(settings, name).model_copy(update={"port": port}) for name, port in chosen.items()}
     return settings.model_copy(update=update)
 

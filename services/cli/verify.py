@@ -126,8 +126,9 @@ def verification(settings: Settings, say: Say = lambda text: None, *, measures: 
     Raises `WeirError`.
     """
     from services.kafka import places_of
-    from streams.runtime.kafka import earliest, ends, make_admin
+    from streams.runtime.kafka import earliest, ends, make_admin, wait_for_kafka
 
+    wait_for_kafka(settings, timeout_s=5)
     admin = make_admin(settings, "verify")
     places = {place: topic for topic in LOGS for place in places_of(settings, topic)}
     _refuse_truncated(earliest(admin, list(places)))

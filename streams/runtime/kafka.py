@@ -163,7 +163,8 @@ def wait_for_kafka(settings: Settings, stop: threading.Event | None = None, *, t
             if timeout_s is not None and waited_s >= timeout_s:
                 raise WeirError(
                     f"Kafka at {settings.kafka.bootstrap} did not answer within {timeout_s:g} s: {reason(error)}",
-                    fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
+                    fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP); a system that `weir up` runs is "
+                    "found from the directory where it was started, or with --data-dir",
                     code=ENVIRONMENT,
                 ) from None
             if time.monotonic() - said < _SAY_S:

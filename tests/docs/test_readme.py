@@ -65,3 +65,27 @@ def test_commands_exist(words: list[str]) -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_policy_page_lists_every_field_with_its_default_and_its_example_is_valid(tmp_path: Path) -> None:
+    import msgspec
+
+    from schemas.lifecycle import DecidePolicy
+    from schemas.policy import Attribution
+
+    page = (ROOT / "docs/policies.md").read_text(encoding="utf-8")
+    for struct in (JoinPolicy, Attribution, DecidePolicy):
+        for field in msgspec.structs.fields(struct):
+            if field.name == "v":
+                continue
+            default = field.default if field.default is not msgspec.NODEFAULT else None
+            if field.default_factory is not msgspec.NODEFAULT:
+                default = field.default_factory()
+            shown = "**required**" if field.required else f"`{default!r}`"
+            assert f"| `{field.name}` | {shown} |" in page, field.name
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "ctr.toml").write_text(example, encoding="utf-8")
+    first = read_policies(tmp_path / "ctr.toml", now_ms=0)
+    again = read_policies(tmp_path / "ctr.toml", now_ms=0, known={("join", "ctr", "ctr"): 1})
+    assert [one.policy.version for one in (*first, *again)] == [1, 1, 2, 1]
+    assert {one.policy.name for one in first} == {"ctr"}
