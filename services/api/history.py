@@ -40,7 +40,7 @@ class History:
     def models(self) -> list[Row]:
         """Give each model with its versions (the newest first), metrics, slices, references and policies.
 
-        `predictions` counts the last day that has any.
+        `predictions` counts the requests of the last day that has any.
         """
         seen = self._store.rows(
             "SELECT model, version, deployment, role, min(from_ms) AS first_ms, max(to_ms) AS last_ms, "
@@ -48,7 +48,8 @@ class History:
             "FROM landed_metrics WHERE unreadable = '' GROUP BY model, version, deployment, role ORDER BY last_ms DESC"
         )
         predicted = self._store.rows(
-            "SELECT model, version, deployment, role, min(at_ms) AS first_ms, max(at_ms) AS last_ms, count() AS rows "
+            "SELECT model, version, deployment, role, min(at_ms) AS first_ms, max(at_ms) AS last_ms, "
+            "uniqExact(request_id) AS rows "
             "FROM landed_predictions WHERE unreadable = '' "
             f"AND append_ms > (SELECT max(append_ms) FROM landed_predictions) - {DAY_MS} "
             "GROUP BY model, version, deployment, role ORDER BY last_ms DESC"
