@@ -61,7 +61,9 @@ INPUTS = ("predictions", "labels", "signals")
 
 INTERNAL: dict[str, Topic] = {
     topic.name: topic
-    for topic in (Topic("decide-state", "model", "one", -1, compacted=True, about="the changelog of decide's table"),)
+    for topic in (
+        Topic("decide-state", "model", "one", -1, compacted=True, large=True, about="the changelog of decide's table"),
+    )
 }
 """Topics of one stage's own: planned and created like the others, but they carry no events for anybody else."""
 

@@ -138,8 +138,9 @@ def build(settings: Settings) -> App:
     decide = Decide(app, table)
 
     async def take(stream: Any) -> None:
-        # Not acknowledged by the stream: it would acknowledge a batch whose handling raised.
-        stream.noack()
+        # Not acknowledged by the stream: it would acknowledge a batch whose handling raised. `stream.noack()` will not
+        # do: it gives a clone that does not, and leaves this one as it was.
+        stream.enable_acks = False
         consumer = cast(Consumer, app.consumer)
         async for event in stream.events():
             async with app.busy:

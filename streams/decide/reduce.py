@@ -104,4 +104,5 @@ def _reported(turn: Turn, event: RolloutStatus) -> None:
         turn.resolve(rule, f"{event.server} serves revision {event.revision} of {event.endpoint}")
     elif event.error:
         summary = f"{event.server} cannot serve revision {event.revision} of {event.endpoint}: {event.error}"
-        turn.fire(rule, f"{event.server}/{event.revision}", summary, severity="critical")
+        # With the time: the same server may fail at the same revision again, and that is another alert.
+        turn.fire(rule, f"{event.server}/{event.revision}/{event.at_ms}", summary, severity="critical")

@@ -22,7 +22,7 @@ from schemas.lifecycle import Approval, Candidate, DecidePolicy, Deployment, Pro
 from schemas.measures import Gate
 from schemas.verdict import Verdict
 from streams.decide.state import GATES, NEXT, ModelState, Promoted, Rollout
-from streams.decide.turn import Turn, hashed
+from streams.decide.turn import Turn, hashed, shortened
 
 APPROVAL, ENDED, REFUSED, VOID = "approval-needed", "rollout-ended", "candidate-refused", "approval-void"
 
@@ -336,7 +336,7 @@ def _promote(
         stage=stage,
         salt=rollout_id,
         deployments=deployments,
-        reason=reason,
+        reason=shortened(reason),
         evidence=evidence,
         at_ms=turn.now_ms,
     )

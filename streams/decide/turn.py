@@ -19,6 +19,13 @@ from streams.decide.state import REMEMBERED, Firing, ModelState
 Command = Retrain | Promote | Alert | AllocationSet
 Severity = Literal["critical", "error", "warning", "info"]
 
+MOST_TEXT = 4_000
+
+
+def shortened(text: str) -> str:
+    """Cut what others wrote to a length that people read and every topic takes."""
+    return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+
 
 def hashed(kind: str, *content: object) -> str:
     """Give an id made from what it stands for.
@@ -93,7 +100,7 @@ class Turn:
             model=state.model,
             version=version,
             slice=slice_,
-            summary=summary,
+            summary=shortened(summary),
             evidence=evidence or [],
             at_ms=self.now_ms,
         )
@@ -123,7 +130,7 @@ class Turn:
                 model=self.state.model,
                 version=version,
                 slice=slice_,
-                summary=summary,
+                summary=shortened(summary),
                 at_ms=self.now_ms,
             )
         )

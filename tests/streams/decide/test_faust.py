@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from schemas.event import decode, encode
-from schemas.lifecycle import Alert, Promote, Retrain
+from schemas.lifecycle import Alert, Promote, Retrain, RolloutStatus
 from schemas.records import DeadLetter
 from schemas.settings import Kafka, Settings
 from schemas.topics import topic_name, width
@@ -300,6 +301,34 @@ def test_a_row_that_it_cannot_read_ends_it_with_the_reason(system: System) -> No
     process = system.start(wait=False)
     assert process.wait(30) == PROCESSOR_FAILED
     assert "was it written by a newer version?" in (system.directory / "decide.log").read_text()
+
+
+def test_a_batch_that_fails_is_not_committed_and_is_read_again(system: System) -> None:
+    """The stream would acknowledge what raised if it were left to it; a race, so it is tried twice."""
+
+    def allow(size: int) -> None:
+        name = topic_name(system.settings.namespace, "decide-state")
+        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+        system.admin.incremental_alter_configs([resource])[resource].result(30)
+
+    for attempt in range(2):
+        process = system.start()
+        system.settle()
+        allow(100)  # no row fits: storing the turn fails
+        status = RolloutStatus(
+            endpoint="e", model=MODEL, revision=1, server=f"s{attempt}", converged=False, error="no file", at_ms=1_000
+        )
+        system.send("rollout-status", status)
+        assert process.wait(60) != 0
+        assert not system.drained(), "the failed batch was committed"
+        allow(4 << 20)
+        again = system.start()
+        wait_for("drained inputs", system.drained, 90)
+        fired = [alert for alert in system.sent("alerts", Alert) if f"s{attempt}" in alert.summary]
+        assert [alert.severity for alert in fired] == ["critical"]
+        again.terminate()
+        again.wait(40)
 
 
 def test_a_standby_takes_over_with_what_the_other_knew(system: System) -> None:
