@@ -128,7 +128,7 @@ def main() -> int:
     point, _, countdown = (sys.argv[2] if len(sys.argv) > 2 else "").partition(":")
     if point == "halfway":
         make: Callable[..., Any] = kafka.make_producer
-        vars(kafka)["make_producer"] = lambda *given: _HalfwayProducer(make(*given), int(countdown))
+        vars(kafka)["make_producer"] = lambda *given, **more: _HalfwayProducer(make(*given, **more), int(countdown))
     elif point:
         die_at(point, int(countdown))
     stop = threading.Event()
