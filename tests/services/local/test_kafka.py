@@ -221,7 +221,7 @@ def test_ctrl_c_does_not_reach_the_broker_before_us(parent: tuple[subprocess.Pop
     process, _, jvm = parent
     assert os.getpgid(jvm.pid) != os.getpgid(process.pid)
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(20)
+    process.wait(60)
     psutil.wait_procs([jvm], timeout=20)
     assert not jvm.is_running() or jvm.status() == psutil.STATUS_ZOMBIE
 
