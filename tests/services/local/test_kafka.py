@@ -86,6 +86,11 @@ def values(bootstrap: str, topic: str) -> list[bytes | None]:
     return [message.value() for message in read_all(bootstrap, topic)]
 
 
+def _hear_interrupts() -> None:
+    """A test run in the background ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def parent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, psutil.Process]]:
     """Another process that owns a broker in `tmp_path / "data"`: it, the address, the JVM."""
@@ -95,6 +100,7 @@ def parent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, psutil.
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear_interrupts,
     )
     assert process.stdout is not None
     bootstrap, pid = process.stdout.readline().split()
