@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.serial]
 PARTITIONS = 3
 
 
-def wait_for(what: str, found: Callable[[], Any], patience_s: float = 40.0) -> Any:
+def wait_for(what: str, found: Callable[[], Any], patience_s: float = 90.0) -> Any:
     """Wait until something is true, and give it."""
     deadline = time.monotonic() + patience_s
     while not (value := found()):
