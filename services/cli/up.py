@@ -99,8 +99,8 @@ def up(settings: Settings, *, only: Sequence[str], without: Sequence[str], embed
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with running(settings, names, embedded=embedded, say=_say) as system:
-            _say("up", f"started {', '.join(names)}; logs in {system.settings.data_dir / 'logs'}")
+        with running(settings, names, embedded=embedded, say=announce) as system:
+            announce("up", f"started {', '.join(names)}; logs in {system.settings.data_dir / 'logs'}")
             _await_listening(system.settings, names, stop)
             if "api" in names:
                 print(f"\n  page   {system.page}", flush=True)
@@ -109,8 +109,8 @@ def up(settings: Settings, *, only: Sequence[str], without: Sequence[str], embed
                 print(f"  serve  http://{serve.host}:{serve.port}/v1/predict", flush=True)
             print(f"  kafka  {system.settings.kafka.bootstrap}\n\n  Ctrl-C stops everything.\n", flush=True)
             stop.wait()
-            _say("up", "stopping, the last started first")
-        _say("up", "stopped")
+            announce("up", "stopping, the last started first")
+        announce("up", "stopped")
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -125,7 +125,7 @@ def _await_listening(settings: Settings, names: Sequence[str], stop: threading.E
             with contextlib.suppress(OSError), socket.create_connection((edge.host, edge.port), timeout=1):
                 break
             if time.monotonic() > deadline:
-                _say(name, f"does not answer yet; see {settings.data_dir / 'logs' / (name + '.log')}")
+                announce(name, f"does not answer yet; see {settings.data_dir / 'logs' / (name + '.log')}")
                 break
 
 
@@ -247,5 +247,6 @@ def _child(name: str, run_file: Path) -> Child:
     return Child(name, [sys.executable, "-m", "services.cli", name], environment)
 
 
-def _say(child: str, text: str) -> None:
+def announce(child: str, text: str) -> None:
+    """Tell a person on standard error what happens to a process: the `Say` of the command line."""
     print(f"{child:>10}  {text}", file=sys.stderr, flush=True)

@@ -9,13 +9,11 @@ from __future__ import annotations
 import json as jsonlib
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 from pydantic import SecretStr
@@ -27,7 +25,7 @@ from schemas.lifecycle import DecidePolicy, Deployment, Promote
 from schemas.policy import JoinPolicy
 from schemas.settings import AlertDelivery, Api, Join, Serve, Settings, Webhook
 from services.cli.policy import send_control
-from services.cli.up import Running, running
+from services.cli.up import Running, announce, running
 from services.demo.receiver import Receiver
 from services.demo.replay import Replay
 from services.demo.report import Result, false_alarms, result_of
@@ -107,7 +105,7 @@ def run(
     try:
         with (
             Receiver() as receiver,
-            running(_settings(directory, receiver), NAMES, embedded=True, say=_aside) as system,
+            running(_settings(directory, receiver), NAMES, embedded=True, say=announce) as system,
         ):
             result = _replay(system, stream, receiver, began)
             print(result.table(), flush=True)
@@ -120,7 +118,7 @@ def run(
             print(jsonlib.dumps(result.as_json()), flush=True)
         return 0
     except KeyboardInterrupt:
-        _aside("demo", "ended before its time; everything is stopped")
+        announce("demo", "ended before its time; everything is stopped")
         return 130
     finally:
         for number, handler in previous.items():
@@ -144,7 +142,7 @@ def _replay(system: Running, stream: Stream, receiver: Receiver, began: float) -
             if now - told > 5 or done == total:
                 told = now
                 rate = done / (now - started)
-                _aside("replay", f"{done:,} of {total:,} rows ({done / total:.0%}), {rate:.0f} rows/s")
+                announce("replay", f"{done:,} of {total:,} rows ({done / total:.0%}), {rate:.0f} rows/s")
         return result_of(settings, stream, story, replay, receiver, time.monotonic() - began)
     finally:
         story.stop()
@@ -207,7 +205,3 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _tell(text: str) -> None:
     print(text, flush=True)
-
-
-def _aside(child: str, text: str) -> Any:
-    print(f"{child:>10}  {text}", file=sys.stderr, flush=True)

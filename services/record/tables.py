@@ -41,7 +41,7 @@ from services.record.columns import Column, as_json, columns_of
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
 
-__all__ = ["EVENTS", "POSITION", "SCHEMA_VERSION", "Table", "connect", "migrate", "table_of"]
+__all__ = ["EVENTS", "POSITION", "SCHEMA_VERSION", "Table", "migrate", "table_of"]
 
 SCHEMA_VERSION = 1
 
