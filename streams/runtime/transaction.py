@@ -20,6 +20,7 @@ from schemas.topics import topic_name, width
 from streams.runtime import kafka
 from streams.runtime.failures import Fenced, ProcessorFailed, UnknownOutcome
 from streams.runtime.overdue import Overdue
+from streams.runtime.phase import Phase, Untold
 from streams.runtime.processor import Output
 
 RECORD_OVERHEAD_BYTES = 512
@@ -34,7 +35,8 @@ _FENCED = frozenset({KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaErr
 class Transactions:
     """Sends and commits for one slot. `moment_ms` is the append time of the last step record, by the broker's clock."""
 
-    def __init__(self, settings: Settings, stage: str) -> None:
+    def __init__(self, settings: Settings, stage: str, phase: Untold | None = None) -> None:
+        self._phase = phase or Untold()
         self._slot = kafka.transactional_id(settings, stage)
         self._timeout_s = settings.runtime.transaction_timeout_ms / 1000
         client = f"{stage}-{settings.runtime.worker}"
@@ -46,7 +48,7 @@ class Transactions:
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
         self._widths = {name: width(name, **counts) for name in self._names}
         self._open = False
-        self._overdue = Overdue("a commit", 2 * self._timeout_s + OVERDUE_S)
+        self._overdue = Overdue("a commit", 3 * self._timeout_s + OVERDUE_S)
         self.moment_ms: int | None = None
         self._moment_at = 0.0
 
@@ -105,9 +107,13 @@ class Transactions:
         ]
         try:
             with self._overdue.watch():
+                self._phase.enter(Phase.FLUSH)
                 self._begin()
                 metadata = consumer.consumer_group_metadata()
                 self._producer.send_offsets_to_transaction(positions, metadata, self._timeout_s)
+                if left := self._producer.flush(self._timeout_s):
+                    raise UnknownOutcome("a flush", f"{left} records were not taken within {self._timeout_s:g} s")
+                self._phase.enter(Phase.COMMIT)
                 self._producer.commit_transaction(self._timeout_s)
         except KafkaException as error:
             raise self._failed("a commit", error) from error

@@ -31,6 +31,7 @@ from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
 from streams.runtime.idle import TICK_S, confirm, ticking
 from streams.runtime.partition import Partition, columns
+from streams.runtime.phase import Phase, told
 from streams.runtime.processor import Batch, Processor
 from streams.runtime.restore import Abandoned, Restored, Restorer, read_committed
 from streams.runtime.snapshot import SnapshotStore
@@ -85,6 +86,7 @@ class Worker(Generic[StateT]):
         self._gathered_events = self._gathered_bytes = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing: Future[Path] | None = None
+        self._phase = told()
 
     def run(self) -> None:
         """Run until `stop` is set. Raises `WeirError`; see `run` of this module."""
@@ -122,7 +124,7 @@ class Worker(Generic[StateT]):
         self._admin = kafka.make_admin(settings, self._client)
         log = kafka.topic_identity(self._admin, topic_name(settings.namespace, "steps"))
         self._snapshots = SnapshotStore(settings.data_dir, settings.namespace, stage, log)
-        self._out = Transactions(settings, stage)
+        self._out = Transactions(settings, stage, self._phase)
         self._out.take_slot()  # before any committed offset is asked for: it may settle a transaction over them
         self._consumer = kafka.make_consumer(
             settings, self._client, kafka.group_id(settings.namespace, stage), kafka.transactional_id(settings, stage)
@@ -162,6 +164,7 @@ class Worker(Generic[StateT]):
         numbers = self._pending
         if numbers is None:
             return
+        self._phase.enter(Phase.RESTORE)
         self.progress.restoring = tuple(numbers)
         alive = partial(self._alive, numbers)
         restorer = Restorer(self.processor, self.settings, self._snapshots, self._admin, alive)
@@ -227,6 +230,7 @@ class Worker(Generic[StateT]):
         return set(ticking(parts, self._out, skew_ms, now))
 
     def _gather(self) -> None:
+        self._phase.enter(Phase.POLL if self._running else Phase.START)
         limit = self.settings.runtime.batch_events
         window_s = self._committed_at + self.settings.runtime.commit_ms / 1000 - time.monotonic()
         if window_s > 0:
@@ -277,6 +281,7 @@ class Worker(Generic[StateT]):
 
     def _transact(self, due: Iterable[Partition[StateT]]) -> None:
         """Take a step of each partition and commit them together with every position that moved past markers."""
+        self._phase.enter(Phase.STEP)
         due = sorted(due, key=lambda part: part.number)
         for part in due:
             self._step(part)
@@ -365,7 +370,9 @@ class Worker(Generic[StateT]):
         part.snapshot_at = time.monotonic() + self.settings.runtime.snapshot_s
         if part.at.step == part.snapshot_step:
             return
-        self._writing = self._writer.submit(self._snapshots.write, part.snapshot(self.processor))
+        self._phase.enter(Phase.SNAPSHOT)
+        snapshot = part.snapshot(self.processor)
+        self._writing = self._writer.submit(self._phase.during, Phase.SNAPSHOT, self._snapshots.write, snapshot)
         part.snapshot_step = part.at.step
 
     def _wait_written(self) -> None:
