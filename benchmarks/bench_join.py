@@ -26,7 +26,7 @@ from random import Random
 from streams.join.admission import JoinBounds
 from streams.join.partition import partition_of
 from streams.join.processor import JoinProcessor
-from streams.runtime.processor import Batch, Records
+from streams.runtime.processor import Batch, Records, whole_parts
 
 T = 1_700_000_000_000
 PARTITIONS = 4
@@ -137,7 +137,7 @@ def main() -> None:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident) * 1024
     read = sum(len(records) for batch, _ in steps for records in batch.inputs.values())
     start = time.process_time()
-    body = processor.dump(state)
+    body = whole_parts(processor, state)
     dumped = time.process_time() - start
     print(f"machine       {platform.processor() or platform.machine()}, {platform.system()} {platform.release()}")
     print(f"versions      python {platform.python_version()}, msgspec {version('msgspec')}, {processor.version}")
@@ -145,7 +145,7 @@ def main() -> None:
     print(f"events        {read}, {outputs} outputs, {len(steps)} steps")
     print(f"per CPU s     {read / seconds:,.0f} events ({seconds / read * 1e6:.1f} µs each)")
     print(f"state         at most {most} requests, {grown / max(most, 1):,.0f} bytes of resident memory for each")
-    print(f"snapshot      {len(body) / 1e6:.1f} MB of {len(state.join.requests)} requests in {dumped:.2f} s of CPU")
+    print(f"snapshot      {sum(map(len, body.values())) / 1e6:.1f} MB of {len(state.join.requests)} requests in {dumped:.2f} s of CPU")
     print("classes       " + " ".join(f"{name}={n}" for name, n in stepped.counters.items() if n))
     if given.profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(22)

@@ -28,7 +28,7 @@ from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, scope
 from streams.join.revise import differs, feedback, was
 from streams.join.snapshot import dump_join, dump_pair, load_join, load_pair
 from streams.join.state import Case, JoinState, Predicted, Request, Waiting
-from streams.runtime.processor import Batch, Output, Records, Stepped
+from streams.runtime.processor import Batch, Dump, Output, Records, Stepped, only
 
 ENDED = {
     "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",
@@ -432,16 +432,16 @@ class JoinProcessor(Generic[ChainedT]):
             outputs = [*outputs, *more]
         return Stepped(outputs, stepped.counters, stepped.wake_at_ms)
 
-    def dump(self, state: JoinMeasureState[ChainedT]) -> bytes:
-        """Give the whole state as bytes that begin with a format version."""
+    def dump(self, state: JoinMeasureState[ChainedT], *, whole: bool) -> Dump:
+        """Give the whole state in one part that begins with a format version."""
         chained = b""
         if self.chained is not None and state.chained is not None:
             chained = self.chained.dump(state.chained)
-        return dump_pair(dump_join(state.join), chained)
+        return Dump.of(dump_pair(dump_join(state.join), chained))
 
-    def load(self, partition: int, body: bytes) -> JoinMeasureState[ChainedT]:
-        """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
-        join, chained = load_pair(body)
+    def load(self, partition: int, parts: Mapping[str, bytes]) -> JoinMeasureState[ChainedT]:
+        """Read `dump`'s part. Raises `ValueError` for a format it does not know."""
+        join, chained = load_pair(only(parts))
         state = load_join(partition, join, self.join.bounds)
         if self.chained is None:
             return JoinMeasureState(state)

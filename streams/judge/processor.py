@@ -13,7 +13,7 @@ corrections), `drift` (each closed pane and stream), `gates` (each look with a n
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ from streams.judge.figures import event_id, figures
 from streams.judge.gates import Layer
 from streams.judge.panes import Closing, Key, Pane, Panes, Window
 from streams.judge.watch import Stream, Watch, distances
-from streams.runtime.processor import Batch, Output, Records, Stepped
+from streams.runtime.processor import Batch, Dump, Output, Records, Stepped, only
 
 _FORMAT = b"judge/1\n"
 
@@ -291,8 +291,8 @@ class Judge:
             state.watches[at] = Watch(reference, self.bounds)
         return state.watches[at]
 
-    def dump(self, state: JudgeState) -> bytes:
-        """Give the whole state as bytes that begin with a format version."""
+    def dump(self, state: JudgeState, *, whole: bool) -> Dump:
+        """Give the whole state in one part that begins with a format version."""
         kept = _Kept(
             sources=dict(sorted(state.sources.items())),
             source_count=state.source_count,
@@ -305,10 +305,11 @@ class Judge:
             counters=state.counters,
             panes=state.panes.dump(),
         )
-        return _FORMAT + msgspec.msgpack.encode(kept)
+        return Dump.of(_FORMAT + msgspec.msgpack.encode(kept))
 
-    def load(self, partition: int, body: bytes) -> JudgeState:
-        """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
+    def load(self, partition: int, parts: Mapping[str, bytes]) -> JudgeState:
+        """Read `dump`'s part. Raises `ValueError` for a format it does not know."""
+        body = only(parts)
         if not body.startswith(_FORMAT):
             raise ValueError(f"expected a snapshot of format {_FORMAT.decode().strip()!r}, got {body[:16]!r}")
         kept = msgspec.msgpack.decode(body[len(_FORMAT) :], type=_Kept)

@@ -10,7 +10,7 @@ from confluent_kafka import Message
 
 from streams.runtime.clock import CONTROL, BrokerClock
 from streams.runtime.health import PartitionProgress
-from streams.runtime.processor import Processor, Records
+from streams.runtime.processor import Processor, Records, only
 from streams.runtime.restore import Restored, append
 from streams.runtime.snapshot import Header, Snapshot
 
@@ -90,7 +90,7 @@ class Partition(Generic[StateT]):
             wake_at_ms=at.wake_at_ms,
             counters=dict(at.counters),
         )
-        return Snapshot(header, processor.dump(at.state))
+        return Snapshot(header, bytes(only(processor.dump(at.state, whole=True).parts)))
 
     def progress(self, ends: dict[str, int]) -> PartitionProgress:
         """Show where it stands."""

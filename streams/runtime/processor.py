@@ -10,9 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 StateT = TypeVar("StateT")
+
+WHOLE = "state"
+"""The name of the only part of a state that is dumped in one piece."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -79,6 +85,33 @@ class Stepped:
     wake_at_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Parts of a state by name: their bytes, or None for one that is gone. A part that did not change is left out.
+
+    A body is contiguous memory (`bytes`, a `memoryview`, a numpy array) that nobody changes any more: another thread
+    hashes and writes it while the state goes on.
+    """
+
+    parts: Mapping[str, Buffer | None]
+
+    @classmethod
+    def of(cls, body: Buffer) -> Dump:
+        """Give the dump of a state that is dumped in one piece, each time.
+
+        >>> only(Dump.of(b"1").parts)
+        b'1'
+        """
+        return cls({WHOLE: body})
+
+
+def only(parts: Mapping[str, Any]) -> Any:
+    """Give the body of a state that was dumped in one piece. Raises `ValueError` for another one."""
+    if list(parts) != [WHOLE]:
+        raise ValueError(f"expected one part named {WHOLE!r}, got {sorted(parts)[:10]}")
+    return parts[WHOLE]
+
+
 class Processor(Protocol[StateT]):
     """A stage's thinking. `version` names the code: recorded digests are compared only within one version."""
 
@@ -98,13 +131,27 @@ class Processor(Protocol[StateT]):
         """
         ...
 
-    def dump(self, state: StateT) -> bytes:
-        """Give the whole state as bytes that begin with a format version."""
+    def dump(self, state: StateT, *, whole: bool) -> Dump:
+        """Give copies of every part that changed since the last dump of this state, or since it was loaded.
+
+        With `whole` of all parts there are, whatever changed: nothing of what was dumped before can be counted on.
+        It runs between two steps, so it copies and leaves encoding to others. Some part carries a format version.
+        """
         ...
 
-    def load(self, partition: int, body: bytes) -> StateT:
-        """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
+    def load(self, partition: int, parts: Mapping[str, bytes]) -> StateT:
+        """Make a state of its parts: of each name the body dumped last, without those that are gone.
+
+        Parts are read and checked as they are asked for. Raises `ValueError` for a format it does not know, and lets
+        through what `parts` raises.
+        """
         ...
+
+
+def whole_parts(processor: Processor[StateT], state: StateT) -> dict[str, bytes]:
+    """Dump a whole state, as `Processor.load` takes it. The next dump then leaves out what does not change from here."""
+    parts = processor.dump(state, whole=True).parts
+    return {name: bytes(memoryview(body).cast("B")) for name, body in parts.items() if body is not None}
 
 
 @dataclass(frozen=True, slots=True)

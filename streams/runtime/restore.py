@@ -29,7 +29,7 @@ from schemas.topics import topic_name
 from streams.runtime import kafka, steps
 from streams.runtime.clock import BrokerClock, PartitionClock, VirtualClock
 from streams.runtime.failures import NotRestored
-from streams.runtime.processor import Batch, Processor, Records
+from streams.runtime.processor import WHOLE, Batch, Processor, Records
 from streams.runtime.snapshot import Snapshot, SnapshotStore
 
 StateT = TypeVar("StateT")
@@ -178,7 +178,7 @@ class Restorer(Generic[StateT]):
         if (header.stage, header.partition) != (self._processor.stage, partition):
             raise ValueError(f"it is of stage {header.stage}, partition {header.partition}")
         return Restored(
-            self._processor.load(partition, snapshot.body),
+            self._processor.load(partition, {WHOLE: snapshot.body}),
             self._clock(header.clock_ms, header.seen_ms),
             step=header.step,
             offsets=dict(header.offsets),

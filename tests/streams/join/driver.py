@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from schemas.topics import INPUTS
 from streams.join.naive import Record, partition_of
-from streams.runtime.processor import Batch, Output, Processor, Records, Stepped
+from streams.runtime.processor import Batch, Output, Processor, Records, Stepped, whole_parts
 from tests.streams.join.histories import T0_MS, History, S
 
 StateT = TypeVar("StateT")
@@ -158,7 +158,7 @@ class Driver(Generic[StateT]):
         """Step one partition: take all that came up to a moment, or some of everything."""
         part = self.parts[partition]
         if self.reload is not None and self.reload.random() < 0.3:
-            part.state = self.processor.load(partition, self.processor.dump(part.state))
+            part.state = self.processor.load(partition, whole_parts(self.processor, part.state))
         inputs: dict[str, Records] = {}
         for topic in TOPICS:
             unread = part.unread(topic)

@@ -14,12 +14,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.settings import Settings
-from streams.runtime.processor import Batch, Output, Stepped
+from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 
 
 @dataclass
@@ -66,10 +66,11 @@ class Counting:
         counters = {f"{name}.read": count for name, count in state.read.items()} | {"timers.fired": state.fired}
         return Stepped(outputs, counters, state.timers[0][0] if state.timers else None)
 
-    def dump(self, state: Counts) -> bytes:
-        return b"1" + json.dumps([state.chain, state.read, state.timers, state.fired]).encode()
+    def dump(self, state: Counts, *, whole: bool) -> Dump:
+        return Dump.of(b"1" + json.dumps([state.chain, state.read, state.timers, state.fired]).encode())
 
-    def load(self, partition: int, body: bytes) -> Counts:
+    def load(self, partition: int, parts: Mapping[str, bytes]) -> Counts:
+        body = only(parts)
         if not body.startswith(b"1"):
             raise ValueError(f"format {body[:1]!r}")
         chain, read, timers, fired = json.loads(body[1:])
