@@ -2,38 +2,39 @@
 
 Each module or package in `benchmarks/join/peers/` that defines `PEER` is found by itself. `PEER.prepare(cache)` fetches
 or builds what the program needs under the directory `cache` (kept between runs) and gives the command's first words;
-it raises `Unavailable` with one line when a toolchain, package or network is missing, and the peer is skipped with that
-line. The harness adds the arguments of `Task.arguments()` and starts the command in a session of its own, with `work` as
-working directory. All threads and child processes of that session count as the peer's.
+it raises `Unavailable` with one line when a toolchain, package or network is missing, and the peer is skipped with
+that line. The harness adds the arguments of `Task.arguments()` and starts the command in a session of its own, with
+`--state` as working directory. All threads and processes of that session count as the peer's.
 
 **The job.** Two topics, `--predictions` and `--labels`, have `--partitions` partitions each, are keyed by request id
-(murmur2) and are read from their beginning. Every record's Kafka timestamp equals the `at_ms` in its value (within
-1 ms), and in a partition these ascend. A prediction is JSON of about 417 bytes:
+(murmur2) and are read from their beginning. A record's Kafka timestamp equals the `at_ms` in its value (the second copy
+of a label has a later one), and in a partition these ascend. A prediction is JSON of about 417 bytes:
 
     {"request_id": UUID, "at_ms": int, "model": str, "version": str, "deployment": str, "score": float,
-     "subject": str, "slices": {str: str}, "features": {str: float × 13}}
+     "subject": str, "slices": {str: str}, "features": {str: float × 12}}
 
 and a label `{"request_id": UUID, "at_ms": int, "label": 0 | 1, "source": str}`. For each prediction one row of feedback
 goes to `--output` (it exists, with `--partitions` partitions), keyed by request id:
 
 - its label came: at once, `"label"` as it came, `"label_kind": "explicit"`, `"labelled_at_ms"`: the label's `at_ms`;
-- no label with `at_ms` ≤ prediction's `at_ms` + `--timeout-ms` came: `"label": 0`, `"label_kind": "timeout"`,
-  `"labelled_at_ms": null`, once the time has passed that point. Time is event time (of both topics) where the library
-  has it, else the wall clock.
+- no label with `at_ms` ≤ the prediction's `at_ms` + `--timeout-ms` came: `"label": 0`, `"label_kind": "timeout"`,
+  `"labelled_at_ms": null`, once time has passed that point. Time is event time (the lesser one of both topics) where
+  the library has it, else the wall clock. With event time a negative is still due when both topics fall silent.
 
-A row carries the prediction's fields: `request_id, model, version, deployment, score, subject, slices, features` as they
-came, and `predicted_at_ms` (its `at_ms`). More fields are welcome. In the log, about 71 % of the predictions have a
-label; 3 % of the labels stand before their prediction, by up to 5 s; 1 % come twice, byte by byte (the second time is to
-give no row); no label comes after the timeout. A peer may read one topic far ahead of the other, and has to cope. After
-the last event follow, for longer than the timeout, ticks: predictions and labels of the model `tick` with ids of
-their own in every partition of both topics, so that event time passes everything. They need no row.
+A row carries the prediction's `request_id, model, version, deployment, score, subject, slices, features` as they came,
+and `predicted_at_ms` (its `at_ms`). More fields are welcome. About 71 % of the predictions have a label; 3 % of the
+labels stand before their prediction, by up to 5 s; 1 % come twice, byte by byte (the second copy is to give no row);
+none comes after the timeout. A peer may happen to read one topic far ahead of the other, and has to cope. Behind the
+last event follow, for longer than the timeout, ticks: predictions and labels of the model `tick` (label source `tick`)
+with ids of their own in every partition of both topics, so that event time passes everything. They need no row, and
+rows for them are ignored.
 
-The program goes on until SIGTERM (10 s later SIGKILL, to the whole session), and stands a SIGKILL at any moment: started
-again with the same arguments it goes on where its own guarantee says. What it keeps on disk lies under `--state`. It
-writes little to standard output and error (both end up in a log file), and no prompt. It uses one worker or task per
-partition at most, and its library's recommended settings otherwise; whatever is tuned, say why in a comment. Exactly
-once is to be on where the library has it, with a commit or checkpoint interval of 100 ms, or the shortest that
-the library recommends.
+The program goes on until SIGTERM (10 s later SIGKILL, to the whole session). It may be killed by SIGKILL at any moment:
+started again with the same arguments it goes on where its own guarantee says. What it keeps on disk lies under
+`--state`. It writes little to standard output and error (both go to a log file). It uses at most one worker or task per
+partition, and its library's recommended settings otherwise; where something is tuned, a comment says why. Exactly once
+is on where the library has it, with a commit or checkpoint interval of 100 ms, or the shortest that the library
+recommends.
 
 Write it as that library's users would: its own joins, states and timers, not our tricks.
 """
