@@ -24,7 +24,7 @@ from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import INPUTS
 from services.record.residual import Residual, residuals, total
-from streams.join.naive import Bounds, Record
+from streams.join.naive import Bounds, Record, timers_clock
 from streams.join.verify import Report
 from streams.join.verify import verify as compare
 
@@ -55,10 +55,11 @@ class _Died(msgspec.Struct):
 
 @dataclass(slots=True)
 class Cut:
-    """One step of each partition, and whether what came of it can be told from what came later."""
+    """One step of each partition, whether what came of it can be told from what came later, and all steps up to it."""
 
     steps: dict[int, Step]
     exact: bool
+    taken: dict[int, list[Step]]
 
     @property
     def clocks(self) -> dict[int, int]:
@@ -141,7 +142,7 @@ def verification(settings: Settings, say: Say = lambda text: None, *, measures: 
         logs,
         feedback,
         _bounds(settings),
-        cut.clocks,
+        _timers_clocks(cut, logs["control"], _bounds(settings)),
         dead_letters=dead_letters if cut.exact else None,
         counters=cut.counters if cut.exact else None,
         exact=cut.exact,
@@ -157,12 +158,13 @@ def verification(settings: Settings, say: Say = lambda text: None, *, measures: 
 def _read_said(settings: Settings, say: Say) -> tuple[Cut, list[Record], list[Record]]:
     """Choose the cut, and read what the join said up to it: feedback and dead letters."""
     for attempt in range(TRIES):
-        newest = {number: taken[-1] for number, taken in _steps(settings, say).items()}
-        cut = Cut(newest, False)
+        taken = _steps(settings, say)
+        newest = {number: several[-1] for number, several in taken.items()}
+        cut = Cut(newest, False, taken)
         feedback = list(_feedback(settings, cut.clocks, say))
         dead_letters = list(_dead_letters(settings, cut.clocks, say))
         if stands_apart(newest, _steps(settings, say)):
-            return Cut(newest, True), feedback, dead_letters
+            return Cut(newest, True, taken), feedback, dead_letters
         say(f"the join goes on while its feedback is read; once more ({attempt + 1} of {TRIES})")
     return cut, feedback, dead_letters
 
@@ -338,6 +340,18 @@ def _read(settings: Settings, topic: str, say: Say) -> Iterator[Record]:
             message.value(),
             message.headers() or (),  # type: ignore[arg-type]  # consumed headers are (str, bytes | None) pairs
         )
+
+
+def _timers_clocks(cut: Cut, control: Sequence[Record], bounds: Bounds) -> dict[int, int]:
+    """Partition → the clock of its timers, which a freeze holds."""
+    return {
+        number: timers_clock(
+            [record for record in control if record.partition == number],
+            [(step.offsets.get("control", 0), step.clock_ms) for step in cut.taken[number]],
+            bounds,
+        )
+        for number in cut.steps
+    }
 
 
 def _bounds(settings: Settings) -> Bounds:

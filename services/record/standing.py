@@ -1,9 +1,9 @@
 """Which predictions stand, by SQL over the raw rows: docs/join.md said once more, by another engine.
 
 Admission by rules 1 (size, form), 2 (Kafka's murmur2 of the request id; the append time that a forward carries), 3
-(skew) and 5 (reach of the policy in force), then the least (`at_ms`, event key) of each identity. SQL cannot write an
-event's canonical bytes, whose hash is the key of an event without id, nor read JSON integers beyond 64 bits. Rows where
-either may decide are few: they are fetched, and only they are decided by our own code.
+(skew) and 5 (reach of the policy in force), then the least (`at_ms`, event key) of each identity. SQL has no seeded
+XXH64, which is the key of an event without id and orders contents, nor can it read JSON integers beyond 64 bits. Rows
+where either may decide are few: they are fetched, and only they are decided by our own code.
 
 **Limits.** A request id that comes back after its state has ended (`beyond` in `weir verify`) stands once here, and
 twice in the join. Rule 5 is asked with every policy that is known now, not those known when the prediction was read.
@@ -46,7 +46,9 @@ def standing_sql(client: HttpClient, settings: Settings, cuts: Cuts | None) -> s
     aside = _set_aside(client, settings, cuts)
     out = f"WHERE (partition, offset) NOT IN ({listed(aside)})" if aside else ""
     admitted = _admitted(client, settings, cuts)
-    return f"SELECT * FROM ({admitted}) {out} ORDER BY at_ms, event_id LIMIT 1 BY request_id, model, deployment"
+    return (
+        f"SELECT * FROM ({admitted}) {out} ORDER BY at_ms, xxHash64(event_id) LIMIT 1 BY request_id, model, deployment"
+    )
 
 
 def _admitted(client: HttpClient, settings: Settings, cuts: Cuts | None) -> str:
@@ -113,7 +115,7 @@ def _set_aside(client: HttpClient, settings: Settings, cuts: Cuts | None) -> lis
             found.append((partition, offset))
     admitted = _admitted(client, settings, cuts)
     out = f"WHERE (partition, offset) NOT IN ({listed(found)})" if found else ""
-    # A body has one event id: as many bodies as ids means that ids, not bytes, decide.
+    # A body has one event id: as many bodies as ids means that ids, not contents, decide.
     tied = f"""
 WITH admitted AS (SELECT * FROM ({admitted}) {out})
 SELECT request_id, model, deployment, partition, offset, body FROM admitted
@@ -124,12 +126,12 @@ WHERE (request_id, model, deployment, at_ms) IN (
         FROM admitted GROUP BY request_id, model, deployment, at_ms
         ORDER BY at_ms LIMIT 1 BY request_id, model, deployment
     ) WHERE bodies > 1 AND (least_id = '' OR bodies > ids))"""
-    rivals: dict[tuple[str, str, str], list[tuple[str, bytes, Position]]] = {}
+    rivals: dict[tuple[str, str, str], list[tuple[int, int, Position]]] = {}
     for request_id, model, deployment, partition, offset, body in rows(client, tied):
-        event = decode(body, Prediction)
-        canonical = encode(event)
-        key = event.event_id or "~" + xxhash.xxh3_128_hexdigest(canonical)
-        rivals.setdefault((request_id, model, deployment), []).append((key, canonical, (partition, offset)))
+        content = xxhash.xxh64_intdigest(body.encode(), 1)
+        event_id = decode(body, Prediction).event_id
+        key = xxhash.xxh64_intdigest(event_id.encode(), 0) if event_id else content
+        rivals.setdefault((request_id, model, deployment), []).append((key, content, (partition, offset)))
     for several in rivals.values():
         found += [position for _, _, position in sorted(several)[1:]]
     return found

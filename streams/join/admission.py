@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from xxhash import xxh64_intdigest
 
 from schemas.control import Control, PolicySet
 from schemas.event import Input, encode
@@ -28,6 +29,7 @@ HOP_HEADER = "weir-hop"
 
 _INTEGERS = range(-(2**63), 2**64)
 _APPEND_DIGITS = 15  # as many as the year 9999 has
+_ID_SEED, _CONTENT_SEED = 0, 1  # apart, so that an id that spells out another event's value is not its key
 _GROWTH = 4  # `1e15,` becomes `1000000000000000.0,` in what we write of it, and nothing grows more
 
 DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
@@ -65,11 +67,16 @@ class JoinBounds(Bounds):
 
 
 class Admitted(Struct, gc=False):
-    """An event that belongs to E(r), the place of its record in the batch, and its (original) append time."""
+    """An event that belongs to E(r), the place of its record in the batch, its (original) append time and two hashes.
+
+    `key` tells events apart, `content` the contents of one event; both are unsigned 64-bit integers.
+    """
 
     index: int
     event: Any
     append_ms: int
+    key: int
+    content: int
 
 
 @dataclass(slots=True)
@@ -159,7 +166,7 @@ def admit(
             problem = "clock_skew", _skewed(at_ms, append_ms, bounds.skew_ms)
         elif not predicted:
             if event.item is None:
-                result.append(Admitted(index, event, append_ms))
+                result.append(_admitted(index, event, append_ms, records.values[index]))
                 continue
             problem = (
                 "item_not_supported",
@@ -168,7 +175,7 @@ def admit(
         else:
             reach_ms = in_force(event.model, at_ms).reach_ms
             if append_ms <= at_ms + reach_ms:
-                result.append(Admitted(index, event, append_ms))
+                result.append(_admitted(index, event, append_ms, records.values[index]))
                 continue
             problem = (
                 "too_late",
@@ -181,6 +188,30 @@ def admit(
         output = dead_letter(origin, *problem, clock_ms, request_id=event.request_id, model=event.model or "")
         result.append(Refused("quarantined" if problem[0] == "clock_skew" else "dead", output))
     return Admission(result, differing)
+
+
+def content_of(value: bytes) -> int:
+    """Hash a record's value as it came.
+
+    >>> content_of(b'{"request_id": "r"}') == content_of(b'{"request_id":"r"}')
+    False
+    """
+    return xxh64_intdigest(value, _CONTENT_SEED)
+
+
+def key_of(event_id: str, content: int) -> int:
+    """Give the event key: two records of one kind and request with one key are one event.
+
+    >>> key_of("e1", 7) == key_of("e1", 8), key_of("", 7)
+    (True, 7)
+    """
+    return xxh64_intdigest(event_id.encode(), _ID_SEED) if event_id else content
+
+
+def _admitted(index: int, event: Any, append_ms: int, value: bytes | None) -> Admitted:
+    assert value is not None
+    content = content_of(value)
+    return Admitted(index, event, append_ms, key_of(event.event_id, content), content)
 
 
 def read_control(partition: int, records: Records, index: int, bounds: JoinBounds, clock_ms: int) -> Control | Output:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 import xxhash
 
-from schemas.control import Control, PolicySet
+from schemas.control import Control, Frozen, PolicySet, Thawed
 from schemas.event import LabelValue, encode
 from schemas.feedback import LabelKind, Status
 from schemas.inputs import Label, Prediction, Signal
@@ -82,8 +82,8 @@ class Admitted:
     append_ms: int
     kafka_ms: int
     body: Prediction | Label | Signal
-    canonical: bytes
-    key: str
+    content: int
+    key: int
 
 
 def murmur2(data: bytes) -> int:
@@ -185,9 +185,9 @@ def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bo
             return Refused("dead", "too_late")
     elif body.item is not None:
         return Refused("dead", "item_not_supported")
-    canonical = encode(body)
-    key = body.event_id or "~" + xxhash.xxh3_128_hexdigest(canonical)
-    return Admitted(topic, record.partition, record.offset, append_ms, record.append_ms, body, canonical, key)
+    content = xxhash.xxh64(record.value or b"", seed=1).intdigest()
+    key = xxhash.xxh64(body.event_id.encode()).intdigest() if body.event_id else content
+    return Admitted(topic, record.partition, record.offset, append_ms, record.append_ms, body, content, key)
 
 
 def policy_in_force(policies: Sequence[JoinPolicy], model: str, at_ms: int) -> JoinPolicy:
@@ -213,7 +213,7 @@ class Event:
         return self.records[0].body
 
     @property
-    def key(self) -> str:
+    def key(self) -> int:
         return self.records[0].key
 
 
@@ -222,7 +222,7 @@ class Standing:
     """The standing prediction of one identity, and the policy that resolves it."""
 
     body: Prediction
-    key: str
+    key: int
     append_ms: int
     policy: JoinPolicy
     conflicts: int
@@ -249,7 +249,7 @@ def events_of(admitted: Iterable[Admitted]) -> list[Event]:
         groups.setdefault((record.topic, scope, record.key), []).append(record)
     return [
         Event(
-            records=tuple(sorted(group, key=lambda one: (one.body.at_ms, one.canonical, one.offset))),
+            records=tuple(sorted(group, key=lambda one: (one.body.at_ms, one.content, one.offset))),
             append_ms=min(one.append_ms for one in group),
         )
         for group in groups.values()
@@ -336,7 +336,7 @@ def resolve(standing: Standing, events: Sequence[Event], clock_ms: int, bounds: 
     labels = [(event.body, event.key) for event in counted if isinstance(event.body, Label)]
     signals = [event.body for event in counted if isinstance(event.body, Signal)]
 
-    speaking: dict[str, tuple[Label, str]] = {}
+    speaking: dict[str, tuple[Label, int]] = {}
     for source in {body.source for body, _ in labels}:
         last = max((one for one in labels if one[0].source == source), key=lambda one: (one[0].at_ms, one[1]))
         if last[0].op == "assert":
@@ -385,6 +385,27 @@ def same_value(one: object, other: object) -> bool:
 # Whole logs
 
 
+def timers_clock(control: Iterable[Record], steps: Iterable[tuple[int, int]], bounds: Bounds) -> int:
+    """Give a partition's timers' clock after some steps, each (control offset up to which it read, clock), in order.
+
+    `control` is the partition's, in offset order. While a source is frozen, the clock of the step before the one that
+    read so is not passed.
+    """
+    waiting = list(control)
+    frozen: dict[str, int] = {}
+    clock_ms = timers_ms = 0
+    for until, step_ms in steps:
+        while waiting and waiting[0].offset < until:
+            command = read_command(waiting.pop(0), bounds)
+            if isinstance(command, Frozen) and command.source not in frozen:
+                frozen[command.source] = clock_ms
+            elif isinstance(command, Thawed) and command.source in frozen:
+                del frozen[command.source]
+        clock_ms = max(clock_ms, step_ms)
+        timers_ms = max(timers_ms, min([clock_ms, *frozen.values()]))
+    return timers_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Dead:
     """A dead letter: which record, and why."""
@@ -427,6 +448,7 @@ def expect(
 ) -> Expectation:
     """Say what these logs should lead to once all of them have been read and the clocks have come.
 
+    `clock_by_partition` holds the timers' clocks (`timers_clock`; the partition's own while nothing is frozen).
     `said` holds the identities of which `feedback` has a revision: it tells `void` from `unlabelled`.
     """
     expectation = Expectation()
@@ -458,24 +480,30 @@ def expect(
     return expectation
 
 
-def read_policy(record: Record, bounds: Bounds) -> JoinPolicy | Refused | None:
-    """Read a control record: the policy that it sets, why it is refused, or None when it is about something else."""
+def read_command(record: Record, bounds: Bounds) -> Control | Refused:
+    """Read a control record."""
     if record.value is None:
         return Refused("dead", "not_json")
     if size_of(record) > bounds.max_event_bytes:
         return Refused("dead", "too_large")
     try:
         record.value.decode("utf-8")
-        command = msgspec.json.decode(record.value, type=Control)
+        command: Control = msgspec.json.decode(record.value, type=Control)
     except (ValueError, RecursionError):
         return Refused("dead", "bad_event" if is_json(record.value) else "not_json")
-    policy = command.policy if isinstance(command, PolicySet) else None
-    if policy is not None and any(map(is_big_integer, values_of(policy))):
+    if isinstance(command, PolicySet) and any(map(is_big_integer, values_of(command.policy))):
         return Refused("dead", "bad_event")
-    if len(encode(command)) > bounds.max_event_bytes:
-        return Refused("dead", "too_large")
-    if policy is None:
+    return Refused("dead", "too_large") if len(encode(command)) > bounds.max_event_bytes else command
+
+
+def read_policy(record: Record, bounds: Bounds) -> JoinPolicy | Refused | None:
+    """Read a control record: the policy that it sets, why it is refused, or None when it is about something else."""
+    command = read_command(record, bounds)
+    if isinstance(command, Refused):
+        return command
+    if not isinstance(command, PolicySet):
         return None
+    policy = command.policy
     if not bounds.virtual and record.append_ms > policy.effective_from_ms - POLICY_NOTICE_MS:
         return Refused("dead", "policy_too_late")
     return policy
@@ -572,7 +600,7 @@ def is_beyond(events: Sequence[Event], standing: Mapping[Identity, Standing], bo
         known_ends = [one.reach_until_ms + grace_ms for one in standing.values() if is_known(event, one, bounds)]
         if any(r.kafka_ms >= max([first.append_ms + wait_ms, *(end + 1 for end in known_ends)]) for r in later):
             return True
-        differ = any(record.canonical != first.canonical for record in later)
+        differ = any(record.content != first.content for record in later)
         if differ and any(first.append_ms <= end < record.kafka_ms for end in ends for record in later):
             return True
         # A forwarded record whose two append times lie on two sides of an end.

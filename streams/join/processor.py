@@ -1,9 +1,9 @@
 """The join: predictions meet what later turned out to be true. Pure; `docs/join.md` is the specification.
 
-A step takes the records at the clock of the step before, then the timers at its own. Every event is put into E(r), the
-set of its request, and each case (identity) that it concerns is *settled*: resolved anew, its revision emitted when the
-outcome differs, its class moved, and the change told to the stage that is chained behind. Settling is idempotent, so
-order, duplication and batching of the records decide only about the revisions in between.
+A step takes the records at the timers' clock of the step before, then the timers at its own. Every event is put into
+E(r), the set of its request, and each case (identity) that it concerns is *settled*: resolved anew, its revision
+emitted when the outcome differs, its class moved, and the change told to the stage that is chained behind. Settling is
+idempotent, so order, duplication and batching of the records decide only about the revisions in between.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from msgspec.structs import replace
-from xxhash import xxh3_128_hexdigest
 
-from schemas.control import Control, PolicySet
+from schemas.control import Control, Frozen, PolicySet, Thawed
 from schemas.event import encode
-from schemas.inputs import Label, Prediction, Signal
+from schemas.inputs import Prediction
 from schemas.topics import INPUTS
 from streams.join.admission import Admitted, JoinBounds, admit, origin_of, read_control
 from streams.join.chained import Chained, ChainedT
@@ -64,24 +63,27 @@ class Join:
         control = batch.inputs.get("control")
         if control:
             step.take_control(control)
+        step.timers_ms = state.held_ms(step.clock_ms)
         for topic in INPUTS:
             records = batch.inputs.get(topic)
             if records:
                 step.take(topic, records)
         step.take_timers()
-        state.clock_ms = step.clock_ms
+        state.clock_ms, state.timers_ms = step.clock_ms, step.timers_ms
         return JoinStepped(step.outputs, step.changes, step.control, dict(state.counters), state.wake_at_ms())
 
 
 class _Step:
-    """One step at work: where outputs and changes gather. `seen_ms` is the clock of the step before."""
+    """One step at work: where outputs and changes gather. `timers_ms` is its timers' clock, `seen_ms` that of the step
+    before.
+    """
 
     def __init__(self, bounds: JoinBounds, state: JoinState, clock_ms: int) -> None:
         self.bounds = bounds
         self.state = state
         self.counters = state.counters
         self.clock_ms = clock_ms
-        self.seen_ms = state.clock_ms
+        self.seen_ms = self.timers_ms = state.timers_ms
         self.outputs: list[Output] = []
         self.changes: list[Change] = []
         self.control: list[Control] = []
@@ -97,8 +99,19 @@ class _Step:
             elif isinstance(event, PolicySet):
                 self.take_policy(event, records, index)
             else:
-                self.counters["control.ignored"] += 1
+                applied = self.freeze(event)
+                self.counters["control.applied" if applied else "control.ignored"] += 1
                 self.control.append(event)
+
+    def freeze(self, event: Control) -> bool:
+        """Hold or release the timers' clock, if that is what a control event asks for."""
+        if isinstance(event, Frozen):
+            self.state.frozen_ms.setdefault(event.source, self.state.clock_ms)
+            return True
+        if isinstance(event, Thawed):
+            self.state.frozen_ms.pop(event.source, None)
+            return True
+        return False
 
     def take_policy(self, event: PolicySet, records: Records, index: int) -> None:
         policy = event.policy
@@ -150,7 +163,6 @@ class _Step:
 
     def take_prediction(self, record: Admitted) -> None:
         event: Prediction = record.event
-        key = event_key(event)
         request_id = event.request_id
         request = self.state.requests.get(request_id)
         if request is None:
@@ -158,12 +170,12 @@ class _Step:
         identity = event.model, event.deployment
         for case in request.cases:
             if case.identity == identity:
-                if not self.take_again(case, key, event, record.append_ms):
+                if not self.take_again(case, record):
                     return
                 break
         else:
             policy = self.state.policies.in_force(event.model, event.at_ms)
-            standing = Predicted(key, event, record.append_ms)
+            standing = Predicted(record.key, record.content, event, record.append_ms)
             case = Case(identity, standing, scope(event, record.append_ms, policy, self.bounds))
             request.cases = tuple(sorted((*request.cases, case), key=_identity)) if request.cases else (case,)
         if request.labels or request.signals:
@@ -171,22 +183,23 @@ class _Step:
         self.settle(request, case, self.seen_ms)
         self.state.arm(request_id, request, case.due_ms(self.seen_ms))
 
-    def take_again(self, case: Case, key: str, event: Prediction, append_ms: int) -> bool:
+    def take_again(self, case: Case, record: Admitted) -> bool:
         """Take another prediction of an identity, duplicate or conflict. True when another content or time stands."""
         standing = case.standing
+        key, event, append_ms = record.key, record.event, record.append_ms
         if case.conflicts is None:
             case.conflicts = {}
         held = standing if key == standing.key else case.conflicts.get(key)
         if held is None:
             self.counters["predictions.conflict"] += 1
-            held = case.conflicts[key] = Predicted(key, event, append_ms)
+            held = case.conflicts[key] = Predicted(key, record.content, event, append_ms)
             changed = False
         else:
             self.counters["predictions.duplicate"] += 1
             changed = append_ms < held.append_ms
             held.append_ms = min(append_ms, held.append_ms)
-            if _content(event) < _content(held.event):
-                held.event = event
+            if _precedes(record, held):
+                held.event, held.content = event, record.content
                 changed = True
         if held is not standing:
             if (held.event.at_ms, held.key) > (standing.event.at_ms, standing.key):
@@ -202,11 +215,11 @@ class _Step:
     def take_heard(self, topic: str, records: Records, record: Admitted) -> None:
         event: Any = record.event
         index = record.index
-        key = event_key(event)
+        key = record.key
         request = self.state.requests.get(event.request_id)
         if request is None:
             request = self.state.requests[event.request_id] = Request()
-        waiting: dict[str, Any] | None = request.labels if topic == "labels" else request.signals
+        waiting: dict[int, Any] | None = request.labels if topic == "labels" else request.signals
         if waiting is None:
             waiting = {}
             if topic == "labels":
@@ -218,8 +231,8 @@ class _Step:
             self.counters[f"{topic}.duplicate"] += 1
             changed = record.append_ms < held.append_ms
             held.append_ms = min(record.append_ms, held.append_ms)
-            if _content(event) < _content(held.event):
-                held.event = event
+            if _precedes(record, held):
+                held.event, held.content = event, record.content
                 held.offset = records.offsets[index]
                 held.raw = None if held.joined else _raw(records, index)
                 changed = True
@@ -230,7 +243,7 @@ class _Step:
                 case.evidence = None
                 self.settle(request, case, self.seen_ms)
         else:
-            held = waiting[key] = Waiting(key, event, record.append_ms, records.offsets[index], None)
+            held = waiting[key] = Waiting(key, record.content, event, record.append_ms, records.offsets[index], None)
             for case in request.cases:
                 if stage(case.scope, event, record.append_ms) == COUNTS:
                     held.joined = True
@@ -318,27 +331,27 @@ class _Step:
 
     def take_timers(self) -> None:
         state = self.state
-        while (taken := state.take_due(self.clock_ms)) is not None:
+        while (taken := state.take_due(self.timers_ms)) is not None:
             request_id, request = taken
             due_ms = request.next_due_ms(self.seen_ms, self.bounds)
             if due_ms is not None and due_ms > request.due_ms:
                 state.rearm(request_id, request, due_ms)
                 continue
             for case in request.cases:
-                self.settle(request, case, self.clock_ms)
-            if any(case.scope.evict_ms <= self.clock_ms for case in request.cases):
+                self.settle(request, case, self.timers_ms)
+            if any(case.scope.evict_ms <= self.timers_ms for case in request.cases):
                 self.evict(request)
             if not request.cases:
                 self.end(request_id, request)
-            due_ms = request.next_due_ms(self.clock_ms, self.bounds)
+            due_ms = request.next_due_ms(self.timers_ms, self.bounds)
             if due_ms is None:
                 del state.requests[request_id]
             else:
                 state.rearm(request_id, request, due_ms)
 
     def evict(self, request: Request) -> None:
-        gone = [case for case in request.cases if case.scope.evict_ms <= self.clock_ms]
-        request.cases = tuple(case for case in request.cases if case.scope.evict_ms > self.clock_ms)
+        gone = [case for case in request.cases if case.scope.evict_ms <= self.timers_ms]
+        request.cases = tuple(case for case in request.cases if case.scope.evict_ms > self.timers_ms)
         for case in gone:
             for held in request.heard():
                 reached = stage(case.scope, held.event, held.append_ms)
@@ -349,7 +362,7 @@ class _Step:
 
     def end(self, request_id: str, request: Request) -> None:
         for topic, waiting in _heard(request):
-            for key in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.clock_ms):
+            for key in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.timers_ms):
                 held = waiting.pop(key)
                 if held.joined:
                     continue
@@ -367,26 +380,16 @@ class _Step:
         return held.append_ms + self.bounds.early_label_ms + self.bounds.grace_ms
 
 
-def event_key(event: Prediction | Label | Signal) -> str:
-    """Give the key by which two records are seen to be one event.
-
-    >>> event_key(Signal(request_id="r", at_ms=1, signal="click", event_id="e1"))
-    'e1'
-    >>> event_key(Signal(request_id="r", at_ms=1, signal="click"))
-    '~...'
-    """
-    return event.event_id or "~" + xxh3_128_hexdigest(encode(event))
-
-
-def _content(event: Prediction | Label | Signal) -> tuple[int, bytes]:
-    return event.at_ms, encode(event)
+def _precedes(record: Admitted, held: Predicted | Waiting[Any]) -> bool:
+    """Say whether the content of a record stands instead of that of its own event."""
+    return (record.event.at_ms, record.content) < (held.event.at_ms, held.content)
 
 
 def _identity(case: Case) -> tuple[str, str]:
     return case.identity
 
 
-def _heard(request: Request) -> list[tuple[str, dict[str, Any]]]:
+def _heard(request: Request) -> list[tuple[str, dict[int, Any]]]:
     named = (("labels", request.labels), ("signals", request.signals))
     return [(topic, waiting) for topic, waiting in named if waiting]
 
@@ -415,7 +418,7 @@ class JoinProcessor(Generic[ChainedT]):
     def __init__(self, bounds: JoinBounds, chained: Chained[ChainedT] | None = None) -> None:
         self.join = Join(bounds)
         self.chained = chained
-        self.version = "join-1" if chained is None else f"join-1+{chained.version}"
+        self.version = "join-2" if chained is None else f"join-2+{chained.version}"
 
     def empty(self, partition: int) -> JoinMeasureState[ChainedT]:
         """Give the state of a partition that has read nothing."""

@@ -29,9 +29,10 @@ REASONS = ("orphan", "unknown_name", "outside_horizon", "too_late")
 
 
 class Heard(Struct, Generic[HeardT], gc=False):
-    """An event of E(r): its event key, the content that stands, the least append time."""
+    """An event of E(r): its event key, the content that stands with its hash, the least append time."""
 
-    key: str
+    key: int
+    content: int
     event: HeardT
     append_ms: int
 
@@ -138,8 +139,8 @@ class Evidence(Struct, gc=False):
             self.exposed = True
 
 
-Labels = Mapping[str, Heard[Label]] | None
-Signals = Mapping[str, Heard[Signal]] | None
+Labels = Mapping[int, Heard[Label]] | None
+Signals = Mapping[int, Heard[Signal]] | None
 
 
 def gather(scope: Scope, labels: Labels, signals: Signals) -> Evidence:

@@ -16,7 +16,7 @@ from streams.runtime.processor import Output
 def differs(said: Outcome, of: Prediction | None, now: Outcome, prediction: Prediction) -> bool:
     """Say whether a revision is due: `said` was emitted last, of the prediction `of`.
 
-    Predictions are compared by identity: a standing one is replaced only by one with other canonical bytes.
+    Predictions are compared by identity: a standing one is replaced only by one with another content hash.
     """
     if not same_label(said.label, now.label):
         return True

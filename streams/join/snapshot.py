@@ -19,7 +19,8 @@ from streams.join.outcome import NOTHING, Counted, Outcome
 from streams.join.resolve import Bounds, scope
 from streams.join.state import Case, JoinState, Predicted, Request, Waiting, zeros
 
-FORMAT = b"\x01"
+PAIR = b"\x01"
+FORMAT = b"\x02"
 
 
 class _Outcome(Struct, array_like=True):
@@ -32,7 +33,8 @@ class _Outcome(Struct, array_like=True):
 
 
 class _Predicted(Struct, array_like=True):
-    key: str
+    key: int
+    content: int
     event: bytes
     append_ms: int
 
@@ -50,7 +52,8 @@ class _Case(Struct, array_like=True):
 
 
 class _Waiting(Struct, array_like=True):
-    key: str
+    key: int
+    content: int
     event: bytes
     append_ms: int
     offset: int
@@ -71,6 +74,8 @@ class _Request(Struct, array_like=True):
 class _State(Struct, array_like=True):
     partition: int
     clock_ms: int
+    timers_ms: int
+    frozen_ms: dict[str, int]
     counters: dict[str, int]
     policies: list[bytes]
     requests: list[_Request]
@@ -83,12 +88,12 @@ _pair = msgspec.msgpack.Decoder(tuple[bytes, bytes])
 
 def dump_pair(join: bytes, chained: bytes) -> bytes:
     """Put the join's bytes and those of the stage behind it into one body."""
-    return FORMAT + _encoder.encode((join, chained))
+    return PAIR + _encoder.encode((join, chained))
 
 
 def load_pair(body: bytes) -> tuple[bytes, bytes]:
     """Read `dump_pair`'s bytes."""
-    return _pair.decode(_after_version(body))
+    return _pair.decode(_after_version(body, PAIR))
 
 
 def dump_join(state: JoinState) -> bytes:
@@ -97,6 +102,8 @@ def dump_join(state: JoinState) -> bytes:
         _State(
             state.partition,
             state.clock_ms,
+            state.timers_ms,
+            state.frozen_ms,
             state.counters,
             [encode(policy) for policy in state.policies.all()],
             [
@@ -115,10 +122,15 @@ def dump_join(state: JoinState) -> bytes:
 
 def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
     """Read a state. Raises `ValueError` when the format or the partition is another one."""
-    read = _decoder.decode(_after_version(body))
+    if body[:1] == b"\x01":
+        raise ValueError(
+            "the snapshot is of format 1, which told events apart by their canonical bytes; this version uses hashes "
+            "of the bytes as they came, which it does not hold: start a new namespace, or run the older version"
+        )
+    read = _decoder.decode(_after_version(body, FORMAT))
     if read.partition != partition:
         raise ValueError(f"the snapshot is of partition {read.partition}, not of partition {partition}")
-    state = JoinState(partition, read.clock_ms)
+    state = JoinState(partition, read.clock_ms, read.timers_ms, read.frozen_ms)
     state.counters = zeros() | read.counters
     for policy in read.policies:
         state.policies.add(decode(policy, JoinPolicy))
@@ -132,9 +144,9 @@ def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
     return state
 
 
-def _after_version(body: bytes) -> bytes:
-    if body[:1] != FORMAT:
-        raise ValueError(f"unknown snapshot format {body[:1]!r}: this version reads {FORMAT!r}")
+def _after_version(body: bytes, known: bytes) -> bytes:
+    if body[:1] != known:
+        raise ValueError(f"unknown snapshot format {body[:1]!r}: this version reads {known!r}")
     return body[1:]
 
 
@@ -158,11 +170,11 @@ def _load_outcome(read: _Outcome | None) -> Outcome:
 
 
 def _dump_predicted(held: Predicted) -> _Predicted:
-    return _Predicted(held.key, encode(held.event), held.append_ms)
+    return _Predicted(held.key, held.content, encode(held.event), held.append_ms)
 
 
 def _load_predicted(read: _Predicted) -> Predicted:
-    return Predicted(read.key, decode(read.event, Prediction), read.append_ms)
+    return Predicted(read.key, read.content, decode(read.event, Prediction), read.append_ms)
 
 
 def _dump_case(case: Case) -> _Case:
@@ -205,11 +217,27 @@ def _dump_waiting(held: Waiting[Any]) -> _Waiting:
         key, value, headers = held.raw
         raw = key, value, [(name, said) for name, said in headers]
     return _Waiting(
-        held.key, encode(held.event), held.append_ms, held.offset, raw, held.joined, held.kept, held.furthest
+        held.key,
+        held.content,
+        encode(held.event),
+        held.append_ms,
+        held.offset,
+        raw,
+        held.joined,
+        held.kept,
+        held.furthest,
     )
 
 
 def _load_waiting(read: _Waiting, kind: type[Any]) -> Waiting[Any]:
     return Waiting(
-        read.key, decode(read.event, kind), read.append_ms, read.offset, read.raw, read.joined, read.kept, read.furthest
+        read.key,
+        read.content,
+        decode(read.event, kind),
+        read.append_ms,
+        read.offset,
+        read.raw,
+        read.joined,
+        read.kept,
+        read.furthest,
     )

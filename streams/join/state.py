@@ -52,9 +52,10 @@ CLASSES: dict[str, tuple[str, ...]] = {
 
 
 class Predicted(Struct, gc=False):
-    """A prediction of E(r): its event key, the content that stands, the least append time."""
+    """A prediction of E(r): its event key, the content that stands with its hash, the least append time."""
 
-    key: str
+    key: int
+    content: int
     event: Prediction
     append_ms: int
 
@@ -82,7 +83,7 @@ class Case(Struct, gc=False):
     identity: tuple[str, str]
     standing: Predicted
     scope: Scope
-    conflicts: dict[str, Predicted] | None = None
+    conflicts: dict[int, Predicted] | None = None
     counted: Counted | None = None
     said: Outcome = NOTHING
     said_of: Prediction | None = None
@@ -102,8 +103,8 @@ class Request(Struct, gc=False):
 
     due_ms: int = -1
     cases: tuple[Case, ...] = ()
-    labels: dict[str, Waiting[Label]] | None = None
-    signals: dict[str, Waiting[Signal]] | None = None
+    labels: dict[int, Waiting[Label]] | None = None
+    signals: dict[int, Waiting[Signal]] | None = None
 
     @property
     def many(self) -> bool:
@@ -127,14 +128,27 @@ class Request(Struct, gc=False):
 
 @dataclass(slots=True)
 class JoinState:
-    """One partition's state. `clock_ms` is the clock of the step before."""
+    """One partition's state. `clock_ms` is the clock of the step before, `timers_ms` the timers' clock of it.
+
+    `frozen_ms` holds, for each frozen source, the clock at which it was frozen: the timers' clock stops there.
+    """
 
     partition: int
     clock_ms: int = 0
+    timers_ms: int = 0
+    frozen_ms: dict[str, int] = field(default_factory=dict)
     policies: PolicyBook = field(default_factory=PolicyBook)
     requests: dict[str, Request] = field(default_factory=dict)
     timers: list[tuple[int, str]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=lambda: zeros())
+
+    def held_ms(self, clock_ms: int) -> int:
+        """Give the timers' clock of a step whose control has been taken.
+
+        >>> JoinState(0, timers_ms=5, frozen_ms={"desk": 7, "": 8}).held_ms(9)
+        7
+        """
+        return max(self.timers_ms, min([clock_ms, *self.frozen_ms.values()]))
 
     def arm(self, request_id: str, request: Request, due_ms: int) -> None:
         """See to it that a request is visited at `due_ms` or before."""
@@ -157,7 +171,9 @@ class JoinState:
         return None
 
     def wake_at_ms(self) -> int | None:
-        """Give the moment of the first live timer."""
+        """Give the moment of the first live timer; None also while a source is frozen, for no clock would take it."""
+        if self.frozen_ms:
+            return None
         while self.timers:
             due_ms, request_id = self.timers[0]
             request = self.requests.get(request_id)

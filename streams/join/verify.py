@@ -122,9 +122,10 @@ def verify(
     `logs` maps each input (and `control`) to all its records from the beginning up to what the run has read; those of
     one partition come in offset order. `feedback` and, if given, `dead_letters` (stage `join` only) are read from their
     topics up to the same step, `counters` are that step's classes summed over the partitions, `clock_by_partition` its
-    clocks: before an identity's deadline only its chain is checked. `exact` says that logs and clocks are those of one
-    step of each partition, to the record and the millisecond; then what is not yet due is compared too.
-    `in_flight` says that logs end amid the stream, so that what was forwarded may not have been read yet.
+    timers' clocks (`naive.timers_clock`): before an identity's deadline only its chain is checked. `exact` says that
+    logs and clocks are those of one step of each partition, to the record and the millisecond; then what is not yet due
+    is compared too. `in_flight` says that logs end amid the stream, so that what was forwarded may not have been read
+    yet.
     """
     report = Report(records=sum(len(records) for records in logs.values()), revisions=len(feedback))
     chains = _read_chains(feedback, bounds, report)

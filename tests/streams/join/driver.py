@@ -15,7 +15,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from schemas.topics import INPUTS
-from streams.join.naive import Record, partition_of
+from streams.join.naive import Record, partition_of, timers_clock
 from streams.runtime.processor import Batch, Output, Processor, Records, Stepped, whole_parts
 from tests.streams.join.histories import T0_MS, History, S
 
@@ -43,6 +43,7 @@ class Part(Generic[StateT]):
     read: Counter[str] = field(default_factory=Counter)
     clock_ms: int = 0
     steps: list[Step] = field(default_factory=list)
+    control_read: list[tuple[int, int]] = field(default_factory=list)
 
     def unread(self, topic: str) -> list[Record]:
         return self.logs[topic][self.read[topic] :]
@@ -83,7 +84,11 @@ class Driver(Generic[StateT]):
 
     @property
     def clocks(self) -> dict[int, int]:
-        return {partition: part.clock_ms for partition, part in enumerate(self.parts)}
+        """Partition → its timers' clock."""
+        return {
+            partition: timers_clock(part.logs["control"], part.control_read, self.history.bounds)
+            for partition, part in enumerate(self.parts)
+        }
 
     @property
     def counters(self) -> Counter[str]:
@@ -177,6 +182,8 @@ class Driver(Generic[StateT]):
         batch = Batch(partition, len(part.steps), inputs)
         stepped = self.processor.step(part.state, batch, part.clock_ms)
         part.steps.append(Step(batch, part.clock_ms, stepped))
+        control = part.logs["control"][: part.read["control"]]
+        part.control_read.append((control[-1].offset + 1 if control else 0, part.clock_ms))
         for output in stepped.outputs:
             self._produce(output)
 

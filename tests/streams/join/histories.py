@@ -13,7 +13,7 @@ from random import Random
 import msgspec
 from hypothesis import strategies as st
 
-from schemas.control import PolicySet
+from schemas.control import Frozen, PolicySet, Thawed
 from schemas.event import encode
 from schemas.policy import Attribution, JoinPolicy
 from schemas.topics import INPUTS
@@ -117,6 +117,8 @@ def history(random: Random, *, requests: int, events: int, bounds: Bounds = BOUN
     arrivals: list[Arrival] = []
     for _ in range(random.randint(0, policies)):
         arrivals += policy_arrivals(random, bounds)
+    for _ in range(random.choice((0, 0, 1, 2))):
+        arrivals += freeze_arrivals(random, requests, bounds)
     bases = {f"r{number}": T0_MS + random.choice(range(0, 60 * requests, 20)) * S for number in range(requests)}
     topics = random.choice((INPUTS, INPUTS, (*INPUTS, "labels", "labels"), ("predictions", "signals")))
     made: list[Arrival] = []
@@ -150,6 +152,21 @@ def policy_arrivals(random: Random, bounds: Bounds) -> list[Arrival]:
         value = random.choice((b"", b"{}", b'{"kind": "policy_set", "policy": {"model": "m1", "horizon": 3}}', b"\xff"))
     return [
         Arrival(append_ms + random.choice((0, 0, 1)), "control", partition, None, value)
+        for partition in range(bounds.partitions)
+    ]
+
+
+def freeze_arrivals(random: Random, requests: int, bounds: Bounds) -> list[Arrival]:
+    """Freeze a source, and mostly thaw it later: each copy comes when it comes."""
+    source = random.choice(("desk", "shop", ""))
+    since_ms = T0_MS + random.choice(range(-100, 60 * requests + 300, 20)) * S
+    until_ms = since_ms + random.choice((0, 10 * S, 100 * S, 1_000 * S))
+    told = [(since_ms, encode(Frozen(source=source)))]
+    if random.random() < 0.85:
+        told.append((until_ms, encode(Thawed(source=source))))
+    return [
+        Arrival(append_ms + random.choice((0, 0, 1, 5 * S)), "control", partition, None, value)
+        for append_ms, value in told
         for partition in range(bounds.partitions)
     ]
 
@@ -231,7 +248,7 @@ def placed(random: Random, append_ms: int, topic: str, request_id: str, value: b
         claimed = random.choice(
             (b"1", b"x", b"-1", b"", None, str(append_ms - S).encode(), str(append_ms + 1).encode())
         )
-        hop = random.choice(((), (("weir-hop", b"labels/0/1"),)))
+        hop = random.choice(((), (("weir-hop", b"labels/0/999999"),)))
         headers = (*headers, ("weir-append-ms", claimed), *hop)
     return Arrival(append_ms, topic, partition, key, value, headers)
 

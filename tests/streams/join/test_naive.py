@@ -6,11 +6,23 @@ import json
 from typing import Any
 
 import pytest
+import xxhash
 
-from schemas.control import PolicySet
+from schemas.control import Frozen, PolicySet, Thawed
 from schemas.event import encode
 from schemas.policy import Attribution, JoinPolicy
-from streams.join.naive import Bounds, Dead, Expectation, Outcome, Record, expect, murmur2, partition_of, same_value
+from streams.join.naive import (
+    Bounds,
+    Dead,
+    Expectation,
+    Outcome,
+    Record,
+    expect,
+    murmur2,
+    partition_of,
+    same_value,
+    timers_clock,
+)
 
 BOUNDS = Bounds(partitions=1, skew_ms=1_000, early_label_ms=200, grace_ms=100, max_event_bytes=500)
 T = 10_000_000
@@ -124,7 +136,7 @@ def test_retraction_counts_up_to_the_reach_and_silences_its_source_alone() -> No
 def test_latest_label_of_a_source_speaks_then_precedence_then_the_latest() -> None:
     assert Log().predict().label(20, "new").label(10, "old").outcome().label == "new"
     tie = Log().predict().label(10, "a", event_id="2").label(10, "b", event_id="10")
-    assert tie.outcome().label == "a"  # "2" > "10" as strings
+    assert tie.outcome().label == ("a" if hashed("2") > hashed("10") else "b")
     listed = Log().predict().label(10, "h", source="human").label(20, "a", source="audit").label(30, "x", source="x")
     assert listed.outcome().label == "h"
     unlisted = Log().predict().label(10, "x", source="x").label(20, "y", source="y")
@@ -179,14 +191,38 @@ def test_least_prediction_of_an_identity_stands_and_others_conflict() -> None:
 def test_one_event_id_is_one_event_but_not_across_identities() -> None:
     log = Log().predict(event_id="e").predict(event_id="e", append=3).predict(event_id="e", deployment="canary")
     assert log.classes() == {"predictions.final": 2, "predictions.duplicate": 1}
-    labels = Log().predict().label(10, "b", event_id="e").label(10, "a", event_id="e").label(11, "z", event_id="e")
-    assert labels.outcome().label == "a"  # the least (at_ms, bytes)
+    labels = Log().predict().label(10, "b", event_id="e").label(10, "a", event_id="e").label(9, "z", event_id="e")
+    assert labels.outcome().label == "z"  # the least (at_ms, content hash)
+    tie = Log().predict().label(10, "b", event_id="e").label(10, "a", event_id="e")
+    least = min(tie.records["labels"], key=lambda record: hashed(record.value or b"", 1))
+    assert tie.outcome().label == json.loads(least.value or b"")["label"]
     assert labels.classes()["labels.duplicate"] == 2
 
 
-def test_without_ids_equal_known_fields_make_one_event() -> None:
-    log = Log().predict().label(10).label(10, unknown=1, append=20).label(10, 1.0)
-    assert log.classes() == {"predictions.final": 1, "labels.joined": 2, "labels.duplicate": 1}  # 1 and 1.0 differ
+def test_without_ids_equal_bytes_make_one_event() -> None:
+    log = Log().predict().label(10).label(10, append=20).label(10, 1.0).label(10, unknown=1)
+    assert log.classes() == {"predictions.final": 1, "labels.joined": 3, "labels.duplicate": 1}
+    spaced = json.dumps({"request_id": "r", "at_ms": T + 10, "label": 1}, separators=(",", ":")).encode()
+    assert Log().predict().label(10).put("labels", T + 10, spaced).classes()["labels.joined"] == 2
+
+
+def hashed(text: str | bytes, seed: int = 0) -> int:
+    return xxhash.xxh64_intdigest(text.encode() if isinstance(text, str) else text, seed)
+
+
+def test_the_timers_clock_stops_where_the_step_before_was() -> None:
+    log = Log().put("control", T, encode(Frozen(source="a"))).put("control", T, encode(Frozen(source="b")))
+    log.put("control", T, encode(Thawed(source="a"))).put("control", T, encode(Thawed(source="b")))
+
+    def clock(*steps: tuple[int, int]) -> int:
+        return timers_clock(log.records["control"], steps, BOUNDS)
+
+    assert clock((1, 5), (1, 9)) == 9
+    assert clock((1, 5), (2, 9), (2, 20)) == 5
+    assert clock((1, 5), (2, 9), (3, 20), (4, 30)) == 9  # b froze when the clock was 9
+    assert clock((1, 5), (2, 9), (3, 20), (4, 30), (5, 40)) == 40
+    assert clock((5, 40)) == 40
+    assert clock((3, 40)) == 0
 
 
 def test_policy_in_force_at_the_prediction_resolves_it() -> None:

@@ -41,14 +41,14 @@ def scope_of(append_ms: int = 0, **policy: Any) -> Scope:
     return scope(prediction, AT + append_ms, JoinPolicy(model="m", **(windows | policy)), BOUNDS)
 
 
-def label_of(at: int = 0, key: str = "k", append_ms: int = 0, **fields: Any) -> dict[str, Heard[Label]]:
+def label_of(at: int = 0, key: int = 0, append_ms: int = 0, **fields: Any) -> dict[int, Heard[Label]]:
     event = Label(request_id="r", at_ms=AT + at, **({"label": 1} | fields))
-    return {key: Heard(key, event, AT + append_ms)}
+    return {key: Heard(key, key, event, AT + append_ms)}
 
 
-def signal_of(at: int = 0, key: str = "k", **fields: Any) -> dict[str, Heard[Signal]]:
+def signal_of(at: int = 0, key: int = 0, **fields: Any) -> dict[int, Heard[Signal]]:
     event = Signal(request_id="r", at_ms=AT + at, **({"signal": "click"} | fields))
-    return {key: Heard(key, event, AT)}
+    return {key: Heard(key, key, event, AT)}
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_known_to_each_other(append_ms: int, expected: bool) -> None:
 
 
 def test_equal_times_are_decided_by_the_key() -> None:
-    labels = label_of(5, "a", label="first") | label_of(5, "b", label="second")
+    labels = label_of(5, 2**63 - 1, label="first") | label_of(5, 2**63, label="second")
     for said in (labels, dict(reversed(labels.items()))):
         assert resolve(scope_of(), said, None, AT).label == "second"
 
 
 def test_precedence_skips_a_source_that_is_silent() -> None:
-    labels = label_of(5, "a", label="desk", source="desk") | label_of(9, "b", source="boss", op="retract")
-    labels |= label_of(7, "c", label="other", source="other")
+    labels = label_of(5, 1, label="desk", source="desk") | label_of(9, 2, source="boss", op="retract")
+    labels |= label_of(7, 3, label="other", source="other")
     assert resolve(scope_of(precedence=["boss", "desk"]), labels, None, AT).label == "desk"
     assert resolve(scope_of(precedence=["nobody"]), labels, None, AT).label == "other"
 
@@ -176,16 +176,16 @@ def test_evidence_grows_to_what_is_gathered(said: list[tuple[int, str, bool, str
         exposure="c",
         attribution=[Attribution(signal="a", label=1, within_ms=700), Attribution(signal="b", label=0)],
     )
-    labels: dict[str, Heard[Label]] = {}
-    signals: dict[str, Heard[Signal]] = {}
+    labels: dict[int, Heard[Label]] = {}
+    signals: dict[int, Heard[Signal]] = {}
     evidence = gather(one, labels, signals)
     for n, (at, _, silent, source) in enumerate(said):
-        labels |= label_of(at, f"k{n}", label=n, source=source, op="retract" if silent else "assert")
-        if stage(one, labels[f"k{n}"].event, AT) == COUNTS:
-            evidence.add(one, labels[f"k{n}"])
+        labels |= label_of(at, n, label=n, source=source, op="retract" if silent else "assert")
+        if stage(one, labels[n].event, AT) == COUNTS:
+            evidence.add(one, labels[n])
     for n, (at, name, _, _) in enumerate(seen):
-        signals |= signal_of(at, f"k{n}", signal=name)
-        if stage(one, signals[f"k{n}"].event, AT) == COUNTS:
-            evidence.add(one, signals[f"k{n}"])
+        signals |= signal_of(at, n, signal=name)
+        if stage(one, signals[n].event, AT) == COUNTS:
+            evidence.add(one, signals[n])
     assert evidence == gather(one, dict(reversed(labels.items())), dict(reversed(signals.items())))
     assert conclude(one, evidence, AT) == resolve(one, labels, signals, AT)

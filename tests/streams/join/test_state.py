@@ -54,6 +54,11 @@ def test_snapshot_of_another_partition_is_refused() -> None:
         load_join(0, b"\xff", BOUNDS)
 
 
+def test_snapshot_of_the_first_format_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="start a new namespace, or run the older version"):
+        load_join(0, b"\x01", BOUNDS)
+
+
 def test_wake_is_the_next_moment() -> None:
     player = Player()
     player.play(policy(on_timeout="negative", provisional_after_ms=200), p(0))
@@ -111,7 +116,7 @@ class Counting:
 
 def test_chained_stage_follows_and_is_part_of_the_snapshot() -> None:
     player = Player(chained=Counting())
-    assert player.processor.version == "join-1+counting-1"
+    assert player.processor.version == "join-2+counting-1"
     outputs = player.play(policy(on_timeout="negative"), p(0), l(5), clock(1100))
     assert [output.value for output in outputs if output.topic == "measures"] == [
         b"0 1 -100000",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from streams.join.partition import partition_of
-from tests.streams.join.timeline import BOUNDS, Player, Row, T, clock, l, p, policy, s, said
+from tests.streams.join.timeline import BOUNDS, Player, Row, T, clock, frozen, l, p, policy, s, said, thawed
 
 NEGATIVE = policy(on_timeout="negative")
 EARLY = policy(on_timeout="negative", provisional_after_ms=200, p_fake_negative=0.25)
@@ -212,6 +212,28 @@ TIMELINES = [
              "predictions.open=1 labels.dead=1 signals.dead=1", ("item_not_supported", "item_not_supported")),
     Timeline("key_differs_from_body", [p(0), replace(l(50), key=b"other"), replace(l(60, at=60), key=None)],
              ["50: m #1 final explicit 1 @50"], "predictions.final=1 labels.joined=2 keys.differ=2"),
+    # Freezes.
+    Timeline("no_negative_while_frozen", [NEGATIVE, p(0), frozen(1000), clock(1100), clock(9000)], [],
+             "predictions.open=1"),
+    Timeline("negative_after_the_thaw", [NEGATIVE, p(0), frozen(1000), clock(1100), thawed(1500)],
+             ["1500: m #1 final timeout 0"], "predictions.final=1"),
+    Timeline("frozen_from_the_clock_of_the_step_before", [NEGATIVE, p(0), frozen(1100), thawed(1200)],
+             ["1200: m #1 final timeout 0"], "predictions.final=1"),
+    Timeline("labels_are_joined_while_frozen", [EARLY, p(0), clock(100), frozen(150), clock(1200), l(1250, at=900)],
+             ["1250: m #1 final explicit 1 @900"], "predictions.final=1 labels.joined=1"),
+    Timeline("silence_is_no_answer_while_frozen",
+             [NEGATIVE, p(0), l(50), frozen(1000), l(1200, op="retract"), thawed(1300)],
+             ["50: m #1 final explicit 1 @50", "1200: m #2 void", "1300: m #3 final timeout 0"],
+             "predictions.final=1 labels.joined=2"),
+    Timeline("every_frozen_source_has_to_thaw",
+             [NEGATIVE, p(0), frozen(1000), frozen(1050, "shop"), thawed(1150), clock(9000)], [],
+             "predictions.open=1"),
+    Timeline("a_second_freeze_moves_nothing",
+             [NEGATIVE, p(0), frozen(1000), frozen(1050), clock(1200), thawed(1250)],
+             ["1250: m #1 final timeout 0"], "predictions.final=1"),
+    Timeline("state_waits_for_the_thaw", [NEGATIVE, p(0), clock(1100), frozen(1200), clock(9000), l(9001, at=5),
+             thawed(9002), clock(9351)],
+             ["1100: m #1 final timeout 0"], "predictions.final=1 labels.dead=1", ("orphan",)),
     # The end of state.
     Timeline("reused_id_starts_anew", [policy(), p(0), l(50), clock(1651), p(3000, at=3000), l(3050)],
              ["50: m #1 final explicit 1 @50", "3050: m #1 final explicit 1 @3050"],
@@ -240,7 +262,7 @@ def test_evidence_that_is_kept_gives_the_same(timeline: Timeline, monkeypatch: p
 @pytest.mark.parametrize("timeline", TIMELINES, ids=lambda timeline: timeline.name)
 def test_nothing_stays_after_the_end(timeline: Timeline) -> None:
     player = Player()
-    player.play(*timeline.rows, clock(10**10))
+    player.play(*timeline.rows, thawed(10**9), thawed(10**9, "shop"), clock(10**10))
     assert not player.state.join.requests
     assert player.wake_at_ms is None
     assert not player.state.join.timers

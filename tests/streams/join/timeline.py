@@ -57,6 +57,16 @@ def policy(clock: int = -100_000, effective: int = -90_000, **fields: Any) -> Ro
     return Row(clock, "c", {"kind": "policy_set", "policy": told})
 
 
+def frozen(clock: int, source: str = "desk") -> Row:
+    """Labels of a source look cut off."""
+    return Row(clock, "c", {"kind": "frozen", "source": source})
+
+
+def thawed(clock: int, source: str = "desk") -> Row:
+    """They flow again."""
+    return Row(clock, "c", {"kind": "thawed", "source": source})
+
+
 def clock(ms: int) -> Row:
     """Time passes."""
     return Row(ms)
