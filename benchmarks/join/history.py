@@ -21,7 +21,7 @@ from streams.join.partition import partition_of
 LABELLED, EARLY, TWICE, POSITIVE = 0.707, 0.03, 0.01, 0.3
 EARLY_MS = 5_000
 TICK_MS = 5_000
-MODEL = "fraud"
+MODEL, VERSION, DEPLOYMENT = "fraud", "14.2", "eu-west"
 FEATURES = (
     *("age", "amount", "balance", "clicks", "distance", "hour"),
     *("income", "items", "logins", "ratio", "tenure", "velocity"),
@@ -36,14 +36,14 @@ _encode = msgspec.json.encode  # prints these numbers as Python does, faster
 
 _PREDICTION = (
     b'{"request_id":"%b","at_ms":%d,"model":"fraud","version":"14.2","deployment":"eu-west","score":%b,'
-    b'"subject":"u%07d","slices":{"country":"%b"},"features":%b}'
+    b'"subject":"%b","slices":{"country":"%b"},"features":%b}'
 )
 _LABEL = b'{"request_id":"%b","at_ms":%d,"label":%d,"source":"desk"}'
 _TICKS = (
     '{"request_id":"%s","at_ms":%d,"model":"tick","score":0.5}',
     '{"request_id":"%s","at_ms":%d,"label":0,"source":"tick"}',
 )
-_COUNTRIES = (b"de", b"fr", b"it", b"es", b"pl", b"se")
+COUNTRIES = (b"de", b"fr", b"it", b"es", b"pl", b"se")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +156,7 @@ class History:
         )
         return [
             _PREDICTION
-            % (
-                key,
-                at_ms,
-                _encode(score),
-                i % 50_000,
-                _COUNTRIES[i % 6],
-                _encode(dict(zip(FEATURES, row, strict=True))),
-            )
+            % (key, at_ms, _encode(score), subject(i), country(i), _encode(dict(zip(FEATURES, row, strict=True))))
             for key, at_ms, score, i, row in columns
         ]
 
@@ -203,6 +196,16 @@ class History:
         """Yield what carries event time past every timeout, for `tail_ms` behind the last event."""
         for at_ms in range(self.last_ms + TICK_MS, self.last_ms + self.tail_ms + 1, TICK_MS):
             yield from ticks(at_ms, partitions)
+
+
+def subject(index: int) -> bytes:
+    """Give the subject of a prediction."""
+    return b"u%07d" % (index % 50_000)
+
+
+def country(index: int) -> bytes:
+    """Give the slice of a prediction."""
+    return COUNTRIES[index % len(COUNTRIES)]
 
 
 def ticks(at_ms: int, partitions: int) -> Iterator[Record]:

@@ -1,0 +1,69 @@
+"""Weir as a peer: the process that `weir join` runs, with `measure` left out of it.
+
+Started like the others. It prints one JSON line when its partitions are restored and it is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from benchmarks.join.log import settings_of
+from schemas.errors import WeirError
+from schemas.settings import Settings
+from streams.join.admission import JoinBounds
+from streams.join.processor import JoinProcessor
+from streams.runtime.worker import Worker
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("bootstrap", "predictions", "labels", "output", "group", "state"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--partitions", type=int, required=True)
+    parser.add_argument("--timeout-ms", type=int, required=True)
+    parser.add_argument("--snapshot-s", type=float, default=30.0)
+    given = parser.parse_args()
+    stop = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    namespace = given.predictions.removesuffix(".predictions")
+    settings = settings_of(given.bootstrap, namespace, given.partitions, given.timeout_ms)
+    runtime = settings.runtime.model_copy(update={"snapshot_s": given.snapshot_s})
+    settings = settings.model_copy(update={"data_dir": Path(given.state), "runtime": runtime})
+    try:
+        _run(settings, stop)
+    except WeirError as error:
+        print(error, file=sys.stderr, flush=True)
+        raise SystemExit(error.code) from None
+
+
+def _run(settings: Settings, stop: threading.Event) -> None:
+    processor: JoinProcessor[None] = JoinProcessor(JoinBounds.of(settings))
+    worker = Worker(processor, settings, stop=stop, health_port=0)
+    threading.Thread(target=_announce, args=(worker, stop), daemon=True).start()
+    worker.run()
+
+
+def _announce(worker: Worker[object], stop: threading.Event) -> None:
+    began: float | None = None
+    while not worker.progress.ready and not stop.wait(0.005):
+        if worker.progress.restoring and began is None:
+            began = time.monotonic()
+    restored_s = 0.0 if began is None else time.monotonic() - began
+    print(json.dumps({"ready": True, "restored_s": round(restored_s, 4)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
