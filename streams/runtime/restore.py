@@ -97,6 +97,45 @@ def read_committed(consumer: Consumer, settings: Settings, inputs: Sequence[str]
     return Committed(numbers.pop() if numbers else 0, offsets)
 
 
+def repeat(
+    processor: Processor[StateT],
+    restored: Restored[StateT],
+    partition: int,
+    offset: int,
+    step: Step,
+    read: Callable[[Mapping[str, int]], Mapping[str, Records]],
+) -> None:
+    """Take a recorded step again, outputs suppressed, and move `restored` to it.
+
+    `offset` is where the record lies in `steps`; `read` gives the records of each input below a vector that were not
+    given before. Raises `NotRestored` when it is not the next step, was taken by another version, or comes out
+    differently.
+    """
+    if step.number != restored.step + 1:
+        raise NotRestored(
+            f"partition {partition}: after step {restored.step} `steps` goes on with {step.number}",
+            fix="retention of `steps` was shorter than needed; without a snapshot, use another namespace",
+        )
+    if step.processor != processor.version:
+        raise NotRestored(
+            f"partition {partition}: steps from {step.number} on were taken by version {step.processor!r} "
+            f"of {processor.stage}, which this version {processor.version!r} cannot repeat",
+            fix=f"run version {step.processor!r} once and stop it cleanly: that writes a snapshot",
+        )
+    batch = Batch(partition, step.number, read(step.offsets))
+    stepped = steps.take(processor, restored.state, restored.clock, batch, step.clock_ms)
+    again = steps.record(processor, batch, stepped, step.clock_ms, step.offsets)
+    if again != step:
+        raise NotRestored(
+            f"partition {partition}: step {step.number} taken again differs from its record:\n"
+            f"    recorded {step}\n    again    {again}",
+            fix="input that it read is gone from the log, or the processor is not deterministic",
+        )
+    restored.step, restored.offsets, restored.steps_offset = step.number, dict(step.offsets), offset
+    restored.wake_at_ms, restored.counters = stepped.wake_at_ms, stepped.counters
+    restored.replayed += 1
+
+
 class Restorer(Generic[StateT]):
     """Restores partitions of one stage, one after the other, with readers of its own. Close it afterwards.
 
@@ -192,29 +231,7 @@ class Restorer(Generic[StateT]):
             return
         tape = _Inputs(self._reader(1), self._topics, partition, start, self._alive)
         for offset, step in self._recorded(partition, restored.steps_offset + 1, number):
-            if step.number != restored.step + 1:
-                raise NotRestored(
-                    f"partition {partition}: after step {restored.step} `steps` goes on with {step.number}",
-                    fix="retention of `steps` was shorter than needed; without a snapshot, use another namespace",
-                )
-            if step.processor != self._processor.version:
-                raise NotRestored(
-                    f"partition {partition}: steps {step.number} to {number} were taken by version {step.processor!r} "
-                    f"of {self._processor.stage}, which this version {self._processor.version!r} cannot repeat",
-                    fix=f"run version {step.processor!r} once and stop it cleanly: that writes a snapshot",
-                )
-            batch = Batch(partition, step.number, tape.up_to(step.offsets))
-            stepped = steps.take(self._processor, restored.state, restored.clock, batch, step.clock_ms)
-            again = steps.record(self._processor, batch, stepped, step.clock_ms, step.offsets)
-            if again != step:
-                raise NotRestored(
-                    f"partition {partition}: step {step.number} taken again differs from its record:\n"
-                    f"    recorded {step}\n    again    {again}",
-                    fix="input that it read is gone from the log, or the processor is not deterministic",
-                )
-            restored.step, restored.offsets, restored.steps_offset = step.number, dict(step.offsets), offset
-            restored.wake_at_ms, restored.counters = stepped.wake_at_ms, stepped.counters
-            restored.replayed += 1
+            repeat(self._processor, restored, partition, offset, step, tape.up_to)
 
     def _last_recorded(self, partition: int) -> Committed:
         """Nothing is committed: `steps` says whether that is because nothing ever was."""
