@@ -29,8 +29,9 @@ from schemas.topics import topic_name
 from streams.runtime import kafka, steps
 from streams.runtime.clock import BrokerClock, PartitionClock, VirtualClock
 from streams.runtime.failures import NotRestored
-from streams.runtime.processor import WHOLE, Batch, Processor, Records
-from streams.runtime.snapshot import Snapshot, SnapshotStore
+from streams.runtime.manifest import Manifest
+from streams.runtime.processor import Batch, Processor, Records
+from streams.runtime.snapshot import SnapshotStore
 
 StateT = TypeVar("StateT")
 
@@ -55,7 +56,10 @@ class Committed:
 
 @dataclass(slots=True)
 class Restored(Generic[StateT]):
-    """A state right after step `step`, and what the loop needs to go on from there."""
+    """A state right after step `step`, and what the loop needs to go on from there.
+
+    `saved` is the snapshot that the state's next dump adds to; None: nothing that was dumped can be counted on.
+    """
 
     state: StateT
     clock: PartitionClock
@@ -65,6 +69,7 @@ class Restored(Generic[StateT]):
     wake_at_ms: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
     replayed: int = 0
+    saved: Manifest | None = None
 
 
 def read_committed(consumer: Consumer, settings: Settings, inputs: Sequence[str], partition: int) -> Committed:
@@ -205,25 +210,26 @@ class Restorer(Generic[StateT]):
         return BrokerClock(self._inputs, grace_ms=self._settings.join.grace_ms, ms=ms, seen=seen)
 
     def _from_snapshot(self, partition: int, up_to_step: int) -> Restored[StateT] | None:
-        for snapshot in self._snapshots.newest(partition, up_to_step=up_to_step):
+        for manifest, parts in self._snapshots.newest(partition, up_to_step=up_to_step):
             try:
-                return self._loaded(partition, snapshot)
-            except ValueError as error:
-                _log.warning("snapshot_not_loaded", partition=partition, step=snapshot.header.step, reason=str(error))
+                return self._loaded(partition, manifest, parts)
+            except (ValueError, KeyError, OSError, msgspec.MsgspecError) as error:
+                _log.warning("snapshot_not_loaded", partition=partition, step=manifest.header.step, reason=str(error))
         return None
 
-    def _loaded(self, partition: int, snapshot: Snapshot) -> Restored[StateT]:
-        header = snapshot.header
+    def _loaded(self, partition: int, manifest: Manifest, parts: Mapping[str, bytes]) -> Restored[StateT]:
+        header = manifest.header
         if (header.stage, header.partition) != (self._processor.stage, partition):
             raise ValueError(f"it is of stage {header.stage}, partition {header.partition}")
         return Restored(
-            self._processor.load(partition, {WHOLE: snapshot.body}),
+            self._processor.load(partition, parts),
             self._clock(header.clock_ms, header.seen_ms),
             step=header.step,
             offsets=dict(header.offsets),
             steps_offset=header.steps_offset,
             wake_at_ms=header.wake_at_ms,
             counters=header.counters,
+            saved=None if header.v == 1 else manifest,
         )
 
     def _replay(self, partition: int, restored: Restored[StateT], number: int, start: Mapping[str, int]) -> None:
@@ -260,7 +266,7 @@ class Restorer(Generic[StateT]):
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF and number is None:
                         return
-                    _refuse(error, f"{topic}/{partition}")
+                    refuse(error, f"{topic}/{partition}")
                     continue
                 patience.renew()
                 if message.key() == stage:
@@ -313,7 +319,7 @@ class _Inputs:
         elif error.code() == KafkaError._PARTITION_EOF:
             self._read[name] = max(self._read[name], offset)
         else:
-            _refuse(error, f"{message.topic()}/{self._partition}")
+            refuse(error, f"{message.topic()}/{self._partition}")
 
     def _below(self, name: str, end: int) -> Records:
         records, waiting = Records(), self._waiting[name]
@@ -358,7 +364,8 @@ def append(records: Records, message: Message) -> None:
     )
 
 
-def _refuse(error: KafkaError, place: str) -> None:
+def refuse(error: KafkaError, place: str) -> None:
+    """Take an event that is no record. Raises `NotRestored` for records that are gone, `KafkaException` for good."""
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
         raise NotRestored(
             f"{place}: records that a step read are gone: {error.str()}",
