@@ -185,6 +185,8 @@ class Worker(Generic[StateT]):
             restorer.close()
             self.progress.restoring = ()
         self._running, self._pending, self._kept = running, None, {}
+        if CONTROL in self._inputs and not self._virtual and not self._control_first():
+            return
         places = [
             TopicPartition(self._topic[name], number, part.position[name])
             for number, part in running.items()
@@ -196,6 +198,23 @@ class Worker(Generic[StateT]):
             self._transact(running.values())  # the first tick: from now on there is a moment to confirm
         self.progress.ready = True
         self._look()
+
+    def _control_first(self) -> bool:
+        """Read `control` to its end before any event: over a backlog, what is in force would come after the first ones.
+
+        False: the partitions were taken away, or the process was asked to stop. With a virtual clock the driver's
+        barrier orders the two, and reading ahead would move the clock.
+        """
+        topic = self._topic[CONTROL]
+        ends = kafka.ends(self._admin, [(topic, number) for number in self._running])
+        parts = list(self._running.values())
+        self._consumer.assign([TopicPartition(topic, part.number, part.position[CONTROL]) for part in parts])
+        while any(part.position[CONTROL] < ends[topic, part.number][0] for part in parts):
+            self._keep(self._consumer.consume(self.settings.runtime.batch_events, IDLE_S))
+            self.progress.polled_at = time.monotonic()
+            if self.stop.is_set() or not self._running:
+                return False
+        return True
 
     def _alive(self, numbers: list[int]) -> None:
         """Keep the membership while restoring. Raises `Abandoned`."""
