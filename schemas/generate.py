@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from schemas import control, feedback, inputs, lifecycle, measures, records
+from schemas import control, feedback, inputs, lifecycle, measures, recall, records
 
 FOLDER = Path(__file__).parent / "json"
 
@@ -35,6 +35,8 @@ EVENTS: dict[str, Any] = {
     "alert": lifecycle.Alert,
     "step": records.Step,
     "dead-letter": records.DeadLetter,
+    "recall-requested": recall.RecallRequested,
+    "recalled": recall.Recalled,
 }
 
 

@@ -54,6 +54,8 @@ TOPICS: dict[str, Topic] = {
         Topic("rollout-status", "endpoint", "one", 30 * DAY_MS, about="what servers serve"),
         Topic("alerts", "id", "one", 30 * DAY_MS, about="what people should know"),
         Topic("dead-letters", "id", "one", 30 * DAY_MS, large=True, about="inputs that could not be used"),
+        Topic("recall-requests", "request", "full", 7 * DAY_MS, about="what the join no longer holds and needs"),
+        Topic("recalled", "request", "full", 7 * DAY_MS, large=True, about="answers from what has landed"),
     )
 }
 

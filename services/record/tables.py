@@ -32,6 +32,7 @@ from schemas.feedback import Feedback
 from schemas.inputs import Label, Prediction, Signal
 from schemas.lifecycle import Alert, Approval, Candidate, Promote, Retrain, RolloutStatus
 from schemas.measures import Drift, Gate, Measures, Metric, Trial
+from schemas.recall import Recalled, RecallRequested
 from schemas.records import DeadLetter, Step
 from schemas.settings import Settings
 from schemas.topics import TOPICS
@@ -64,10 +65,17 @@ EVENTS: dict[str, Any] = {
     "rollout-status": RolloutStatus,
     "alerts": Alert,
     "dead-letters": DeadLetter,
+    "recall-requests": RecallRequested,
+    "recalled": Recalled,
 }
 """Logical topic → what its records hold. Every topic has to be here."""
 
-_OMIT = {Step: ("partition",), DeadLetter: ("key", "value", "headers")}
+_OMIT = {
+    Step: ("partition",),
+    DeadLetter: ("key", "value", "headers"),
+    RecallRequested: ("partition",),
+    Recalled: ("partition",),
+}
 _RENAME = {
     DeadLetter: {
         "topic": "source_topic",
