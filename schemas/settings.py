@@ -115,6 +115,13 @@ class Train(Section):
     seed: int = 0
 
 
+class Recall(Section):
+    """Whether and how requests are recalled from ClickHouse. `bulk`: how many ids one look-up asks for at most."""
+
+    enabled: bool = False
+    bulk: int = Field(default=5_000, ge=1, le=20_000)
+
+
 class Settings(BaseSettings):
     """Everything a Weir process may be told. See each section; `judge` holds `streams.judge.bounds.JudgeBounds`."""
 
@@ -141,6 +148,7 @@ class Settings(BaseSettings):
     api: Api = Api()
     alert: AlertDelivery = AlertDelivery()
     train: Train = Train()
+    recall: Recall = Recall()
 
     @classmethod
     def settings_customise_sources(
