@@ -63,11 +63,16 @@ class Join(Section):
 
 
 class Runtime(Section):
-    """The transactional loop of `join` and `judge`."""
+    """The transactional loop of `join` and `judge`.
+
+    `snapshots` is where state is kept: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///PATH`; empty is a folder in
+    `data_dir`. A worker on another machine takes over faster where it can read them.
+    """
 
     commit_ms: int = 100
     batch_events: int = 20_000
     snapshot_s: float = 30.0
+    snapshots: str = ""
     transaction_timeout_ms: int = 10_000
     worker: str = "0"
 

@@ -42,6 +42,8 @@ class Progress:
     worker: str
     ready: bool = False
     restoring: tuple[int, ...] = ()
+    following: bool = False
+    lag_steps: int = 0
     polled_at: float = field(default_factory=time.monotonic)
     committed_at: float = field(default_factory=time.monotonic)
     partitions: dict[int, PartitionProgress] = field(default_factory=dict)
@@ -53,10 +55,17 @@ class Progress:
     snapshot_failures: int = 0
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     commit_seconds: Histogram = field(init=False)
+    snapshot_pause_seconds: Histogram = field(init=False)
 
     def __post_init__(self) -> None:
         self.commit_seconds = Histogram(
             "weir_commit_seconds", "time to commit a transaction", registry=self.registry, buckets=_BUCKETS_S
+        )
+        self.snapshot_pause_seconds = Histogram(
+            "weir_snapshot_pause_seconds",
+            "time a step waited for a snapshot's dump",
+            registry=self.registry,
+            buckets=_BUCKETS_S,
         )
         self.registry.register(_Numbers(self))
 
@@ -70,7 +79,7 @@ class Progress:
         polled_s, committed_s = now - self.polled_at, now - self.committed_at
         if polled_s > POLL_AGE_S:
             return f"the last poll is {polled_s:.0f} s ago"
-        if committed_s > COMMIT_AGE_S and self.lag() and not self.restoring:
+        if committed_s > COMMIT_AGE_S and not self.following and self.lag() and not self.restoring:
             return f"{self.lag()} offsets behind, and the last commit is {committed_s:.0f} s ago"
         return ""
 
@@ -84,6 +93,8 @@ class _Numbers(Collector):
         for name in ("steps", "events", "outputs", "commits", "snapshots", "snapshot_failures"):
             yield CounterMetricFamily(f"weir_{name}", f"{name} of this process", value=getattr(progress, name))
         yield GaugeMetricFamily("weir_ready", "1 when nothing is being restored", value=int(progress.ready))
+        yield GaugeMetricFamily("weir_following", "1 while a standby", value=int(progress.following))
+        yield GaugeMetricFamily("weir_lag_steps", "steps read and not yet followed", value=progress.lag_steps)
         yield GaugeMetricFamily("weir_poll_age_seconds", "since the last poll", value=now - progress.polled_at)
         yield GaugeMetricFamily("weir_commit_age_seconds", "since the last commit", value=now - progress.committed_at)
         clock = GaugeMetricFamily("weir_clock_ms", "the partition's clock", labels=["partition"])
@@ -139,7 +150,8 @@ def answer(progress: Progress, path: str) -> tuple[int, str, bytes]:
         ill = progress.ill(time.monotonic())
         return _json(503 if ill else 200, {"ok": not ill, "reason": ill})
     if path == "/readyz":
-        detail = {"ok": progress.ready, "restoring": list(progress.restoring), "lag": progress.lag()}
+        detail: dict[str, object] = {"ok": progress.ready, "restoring": list(progress.restoring)}
+        detail |= {"following": True, "lag_steps": progress.lag_steps} if progress.following else {"lag": progress.lag()}
         return _json(200 if progress.ready else 503, detail)
     return _json(404, {"ok": False, "reason": "there is /healthz, /readyz and /metrics"})
 

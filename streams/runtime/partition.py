@@ -10,9 +10,10 @@ from confluent_kafka import Message
 
 from streams.runtime.clock import CONTROL, BrokerClock
 from streams.runtime.health import PartitionProgress
-from streams.runtime.processor import Processor, Records, only
+from streams.runtime.manifest import Header
+from streams.runtime.processor import Processor, Records
 from streams.runtime.restore import Restored, append
-from streams.runtime.snapshot import Header, Snapshot
+from streams.runtime.snapshot import Snapshot
 
 StateT = TypeVar("StateT")
 
@@ -76,7 +77,10 @@ class Partition(Generic[StateT]):
         self.gathered, self.events = columns(list(self.gathered)), 0
 
     def snapshot(self, processor: Processor[StateT]) -> Snapshot:
-        """Dump the state, which must be that of a committed step."""
+        """Dump the state, which must be that of a committed step: what changed since it was last kept, if it was.
+
+        Until that snapshot is kept (`at.saved`), the next one is of everything.
+        """
         at = self.at
         header = Header(
             stage=processor.stage,
@@ -90,7 +94,8 @@ class Partition(Generic[StateT]):
             wake_at_ms=at.wake_at_ms,
             counters=dict(at.counters),
         )
-        return Snapshot(header, bytes(only(processor.dump(at.state, whole=True).parts)))
+        base, at.saved = at.saved, None
+        return Snapshot(header, processor.dump(at.state, whole=base is None).parts, base)
 
     def progress(self, ends: dict[str, int]) -> PartitionProgress:
         """Show where it stands."""

@@ -10,12 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+import numpy as np
+from numpy.typing import NDArray
 
 StateT = TypeVar("StateT")
+
+Body = bytes | bytearray | memoryview | NDArray[Any]
+"""Contiguous memory."""
+
+
+def flat(body: Body) -> memoryview:
+    r"""Give memory of any shape and type as bytes, without a copy.
+
+    >>> flat(np.array([1, 256], ">i2")).tobytes()
+    b'\x00\x01\x01\x00'
+    """
+    # through numpy, because a memoryview of records (a structured array) cannot be cast to bytes
+    return np.frombuffer(memoryview(cast(bytes, body)), np.uint8).data
+
 
 WHOLE = "state"
 """The name of the only part of a state that is dumped in one piece."""
@@ -89,14 +103,13 @@ class Stepped:
 class Dump:
     """Parts of a state by name: their bytes, or None for one that is gone. A part that did not change is left out.
 
-    A body is contiguous memory (`bytes`, a `memoryview`, a numpy array) that nobody changes any more: another thread
-    hashes and writes it while the state goes on.
+    A body is a copy that nobody changes any more: another thread hashes and writes it while the state goes on.
     """
 
-    parts: Mapping[str, Buffer | None]
+    parts: Mapping[str, Body | None]
 
     @classmethod
-    def of(cls, body: Buffer) -> Dump:
+    def of(cls, body: Body) -> Dump:
         """Give the dump of a state that is dumped in one piece, each time.
 
         >>> only(Dump.of(b"1").parts)
@@ -149,9 +162,9 @@ class Processor(Protocol[StateT]):
 
 
 def whole_parts(processor: Processor[StateT], state: StateT) -> dict[str, bytes]:
-    """Dump a whole state, as `Processor.load` takes it. The next dump then leaves out what does not change from here."""
+    """Dump a whole state, as `Processor.load` takes it; the next dump leaves out what does not change from here on."""
     parts = processor.dump(state, whole=True).parts
-    return {name: bytes(memoryview(body).cast("B")) for name, body in parts.items() if body is not None}
+    return {name: flat(body).tobytes() for name, body in parts.items() if body is not None}
 
 
 @dataclass(frozen=True, slots=True)

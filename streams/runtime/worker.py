@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import structlog
@@ -30,6 +29,7 @@ from streams.runtime.clock import CONTROL
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
 from streams.runtime.idle import TICK_S, confirm, ticking
+from streams.runtime.manifest import Manifest, SnapshotUnreadable
 from streams.runtime.partition import Partition, columns
 from streams.runtime.phase import Phase, told
 from streams.runtime.processor import Batch, Processor
@@ -85,7 +85,7 @@ class Worker(Generic[StateT]):
         self._committed_at = self._second_at = 0.0
         self._gathered_events = self._gathered_bytes = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
-        self._writing: Future[Path] | None = None
+        self._writing: tuple[Restored[StateT], Future[Manifest]] | None = None
         self._phase = told()
 
     def run(self) -> None:
@@ -123,7 +123,7 @@ class Worker(Generic[StateT]):
             )
         self._admin = kafka.make_admin(settings, self._client)
         log = kafka.topic_identity(self._admin, topic_name(settings.namespace, "steps"))
-        self._snapshots = SnapshotStore(settings.data_dir, settings.namespace, stage, log)
+        self._snapshots = SnapshotStore.of(settings, stage, log)
         self._out = Transactions(settings, stage, self._phase)
         self._out.take_slot()  # before any committed offset is asked for: it may settle a transaction over them
         self._consumer = kafka.make_consumer(
@@ -378,20 +378,23 @@ class Worker(Generic[StateT]):
 
     def _snapshot_due(self, now: float) -> None:
         """Snapshot at most one partition, the one that waits longest, when the last file is written."""
-        if self._writing is not None and self._writing.done():
+        if self._writing is not None and self._writing[1].done():
             self._wait_written()
         part = min(self._running.values(), key=lambda part: part.snapshot_at, default=None)
         if part is not None and part.snapshot_at <= now and self._writing is None:
             self._snapshot(part)
 
     def _snapshot(self, part: Partition[StateT]) -> None:
-        """Dump the state here, between two steps, and write it in another thread."""
+        """Dump what changed here, between two steps, and write it in another thread."""
         part.snapshot_at = time.monotonic() + self.settings.runtime.snapshot_s
         if part.at.step == part.snapshot_step:
             return
         self._phase.enter(Phase.SNAPSHOT)
+        began = time.monotonic()
         snapshot = part.snapshot(self.processor)
-        self._writing = self._writer.submit(self._phase.during, Phase.SNAPSHOT, self._snapshots.write, snapshot)
+        self.progress.snapshot_pause_seconds.observe(time.monotonic() - began)
+        writing = self._writer.submit(self._phase.during, Phase.SNAPSHOT, self._snapshots.write, snapshot)
+        self._writing = part.at, writing
         part.snapshot_step = part.at.step
 
     def _wait_written(self) -> None:
@@ -399,9 +402,15 @@ class Worker(Generic[StateT]):
         if self._writing is None:
             return
         try:
-            self._writing.result()
+            at, writing = self._writing
+            at.saved = writing.result()
             self.progress.snapshots += 1
-        except OSError as error:
+        except (OSError, SnapshotUnreadable) as error:
             self.progress.snapshot_failures += 1
-            _log.error("snapshot_failed", reason=str(error), effect="a restart takes longer", fix="make room")
+            _log.error(
+                "snapshot_failed",
+                reason=str(error),
+                effect="a restart takes longer; the next snapshot is a whole one",
+                fix="make room, or see whether the place answers (runtime.snapshots)",
+            )
         self._writing = None
