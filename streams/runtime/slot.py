@@ -1,0 +1,58 @@
+"""What one worker slot works with: its clients, its snapshots, and the states that whoever takes it brings along.
+
+A slot is a number in settings (`runtime.worker`). Its transactional id and its static membership have one name, and of
+two processes that use it the later one fences the earlier. A standby opens all this long before it takes the slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
+
+from schemas.settings import Settings
+from schemas.topics import topic_name
+from streams.runtime import kafka
+from streams.runtime.phase import Untold
+from streams.runtime.restore import Restored
+from streams.runtime.snapshot import SnapshotStore
+from streams.runtime.transaction import Transactions
+
+StateT = TypeVar("StateT")
+
+
+@dataclass(slots=True)
+class Slot(Generic[StateT]):
+    """Taken with `out.take_slot`; joined when `consumer` subscribes.
+
+    `kept` are states of committed steps by partition. `silent_at` is when the worker before gave its last sign of life
+    (`time.monotonic`), for a slot that was taken over.
+    """
+
+    admin: AdminClient
+    snapshots: SnapshotStore
+    out: Transactions
+    consumer: Consumer
+    kept: dict[int, Restored[StateT]] = field(default_factory=dict)
+    silent_at: float | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, stage: str, phase: Untold | None = None) -> Slot[StateT]:
+        """Open everything, without taking the slot."""
+        admin = kafka.make_admin(settings, client_name(settings, stage))
+        log = kafka.topic_identity(admin, topic_name(settings.namespace, "steps"))
+        snapshots = SnapshotStore.of(settings, stage, log)
+        return cls(admin, snapshots, Transactions(settings, stage, phase), member(settings, stage))
+
+
+def client_name(settings: Settings, stage: str) -> str:
+    """Name a slot's clients, for the broker's logs and metrics."""
+    return f"{stage}-{settings.runtime.worker}"
+
+
+def member(settings: Settings, stage: str) -> Consumer:
+    """Open the slot's member of the stage's group: it joins when it subscribes, and fences the one before."""
+    group, instance = kafka.group_id(settings.namespace, stage), kafka.transactional_id(settings, stage)
+    return kafka.make_consumer(settings, client_name(settings, stage), group, instance)
