@@ -75,8 +75,8 @@ class SnapshotStore:
         """
         header, folder = snapshot.header, self._of(snapshot.header.partition)
         there = self.objects.names(folder)
-        kept, pieces = self._sorted(snapshot, there)
-        sizes = dict(snapshot.base.packs) if snapshot.base is not None else {}
+        base, pieces = self._sorted(snapshot, there)
+        kept, sizes = dict(base.parts), dict(base.packs)
         for group in _grouped(pieces):
             pack = f"{header.step:020d}-{self._writer}-{self._written}{_PACK}"
             self._written += 1
@@ -129,28 +129,48 @@ class SnapshotStore:
     def _of(self, partition: int) -> str:
         return f"{self._folder}/{partition:05d}"
 
-    def _sorted(self, snapshot: Snapshot, there: Sequence[str]) -> tuple[dict[str, Part], list[_Piece]]:
-        """Say which parts of the base stay where they are, and give what has to be written."""
+    def _sorted(self, snapshot: Snapshot, there: Sequence[str]) -> tuple[Manifest, list[_Piece]]:
+        """Give the base with only those of its parts that stay where they are, and what has to be written."""
         pieces = [_Piece(name, flat(body)) for name, body in snapshot.parts.items() if body is not None]
         base = snapshot.base
         if base is None:
-            return {}, pieces
+            return Manifest(snapshot.header), pieces
+        folder = self._of(snapshot.header.partition)
         kept = {name: part for name, part in base.parts.items() if name not in snapshot.parts}
+        sizes = dict(base.packs)
+        if not {part.pack for part in kept.values()} <= set(there):
+            kept, sizes = self._found_again(folder, there, base, kept)
         live: dict[str, int] = {}
         for part in kept.values():
             live[part.pack] = live.get(part.pack, 0) + part.length
-        gone = live.keys() - set(there)
-        if gone:
-            raise SnapshotUnreadable(f"packs of the snapshot of step {base.header.step} are gone: {sorted(gone)[:3]}")
-        folded = {pack for pack, length in live.items() if 2 * length < base.packs[pack]}
+        folded = {pack for pack, length in live.items() if 2 * length < sizes[pack]}
         rest = sorted(live.keys() - folded, key=lambda pack: live[pack])
         folded.update(rest[: max(0, len(rest) - MOST_PACKS)])
-        parts = self._parts(self._of(snapshot.header.partition), base)
+        parts = self._parts(folder, Manifest(base.header, sizes, dict(kept)))
         for name, part in list(kept.items()):
             if part.pack in folded:
                 pieces.append(_Piece(name, None, part.length, parts))
                 del kept[name]
-        return kept, pieces
+        return Manifest(base.header, sizes, kept), pieces
+
+    def _found_again(
+        self, folder: str, there: Sequence[str], base: Manifest, kept: Mapping[str, Part]
+    ) -> tuple[dict[str, Part], dict[str, int]]:
+        """Say where the base's parts lie now that its packs are gone: who followed another worker has an old base."""
+        sizes: dict[str, int] = {}
+        places: dict[tuple[bytes, int], Part] = {}
+        for name in there:
+            if name.endswith(_MANIFEST):
+                try:
+                    manifest = decode(self.objects.get(f"{folder}/{name}"))
+                except (SnapshotUnreadable, OSError):
+                    continue
+                sizes |= manifest.packs
+                places |= {(part.digest, part.length): part for part in manifest.parts.values() if part.pack in there}
+        lost = [name for name, part in kept.items() if (part.digest, part.length) not in places]
+        if lost:
+            raise SnapshotUnreadable(f"parts of the snapshot of step {base.header.step} are gone: {lost[:3]}")
+        return {name: places[part.digest, part.length] for name, part in kept.items()}, sizes
 
     def _put(self, folder: str, pack: str, group: Sequence[_Piece]) -> dict[str, Part]:
         made: dict[str, Part] = {}

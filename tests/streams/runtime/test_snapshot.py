@@ -268,10 +268,24 @@ def test_increment_on_what_is_gone_is_refused_and_a_whole_one_heals(objects: Obj
     found = store(objects)
     base = found.write(Snapshot(header(1), {"a": b"a" * 99, "b": b"b"}))
     objects.delete([f"team/join/log-id/00003/{pack}" for pack in base.packs])
-    with pytest.raises(SnapshotUnreadable, match="packs of the snapshot of step 1 are gone"):
+    with pytest.raises(SnapshotUnreadable, match="parts of the snapshot of step 1 are gone"):
         found.write(Snapshot(header(2), {"b": b"B"}, base))
     found.write(Snapshot(header(2), {"a": b"a" * 99, "b": b"B"}))
     assert told(found)[0] == [2]
+
+
+def test_follower_with_an_old_base_finds_its_parts_where_they_are_now(objects: Objects) -> None:
+    active, follower = store(objects), store(objects)
+    body = {"a": b"a" * 50, "b": b"b" * 40, "c": b"c" * 30}
+    old = active.write(Snapshot(header(1), body))
+    later = active.write(Snapshot(header(2), {"a": b"A" * 50, "b": b"B" * 40}, old))
+    later = active.write(Snapshot(header(3), {"d": b"d"}, later))
+    active.write(Snapshot(header(4), {"d": None}, later))
+    assert not set(old.packs) & set(names(objects, ".parts"))
+    follower.write(Snapshot(header(5), {"a": b"A" * 50, "b": b"5" * 40}, old))
+    assert read(follower) == {"a": b"A" * 50, "b": b"5" * 40, "c": b"c" * 30}
+    with pytest.raises(SnapshotUnreadable, match=r"are gone: \['b'\]"):
+        follower.write(Snapshot(header(6), {"a": b"?"}, old))
 
 
 def test_altered_part_is_not_carried_over(objects: Objects) -> None:
