@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
 
 _GONE = (60, 81)
+_VIEWS = {"deduplicate_blocks_in_dependent_materialized_views": 1}
+"""A repeated insert that the table knows still goes to its views: a crash may have come between the two."""
 
 
 class Away(Exception):
@@ -67,11 +69,15 @@ class Store:
             raise Away(error.message) from None
 
     def land(self, topic: str, spans: list[Span]) -> int:
-        """Insert the ranges of one topic; give the number of rows. When it returns, they are on ClickHouse's disk."""
+        """Insert the ranges of one topic; give the number of rows. When it returns, they are on ClickHouse's disk, and in
+        every table that a view fills from this one (`services.recall.table`).
+        """
         table = table_of(topic)
         rows = to_arrow(table, {span.partition: span.records for span in spans}, int(time.time() * 1000))
         with self._calling() as client:
-            client.insert_arrow(table.name, rows, settings={"insert_deduplication_token": token(topic, spans)})
+            client.insert_arrow(
+                table.name, rows, settings={"insert_deduplication_token": token(topic, spans), **_VIEWS}
+            )
         return int(rows.num_rows)
 
     def sources(self) -> dict[tuple[str, int], str]:
