@@ -8,9 +8,9 @@ woken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ def flat(body: Body) -> memoryview:
     """
     # through numpy, because a memoryview of records (a structured array) cannot be cast to bytes
     return np.frombuffer(memoryview(cast(bytes, body)), np.uint8).data
-
 
 WHOLE = "state"
 """The name of the only part of a state that is dumped in one piece."""
@@ -52,6 +51,16 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def select(self, indices: Sequence[int]) -> Records:
+        """Give some of the records, in the order of `indices`, which ascend."""
+        return Records(
+            [self.offsets[index] for index in indices],
+            [self.append_ms[index] for index in indices],
+            [self.keys[index] for index in indices],
+            [self.values[index] for index in indices],
+            {place: self.headers[index] for place, index in enumerate(indices) if index in self.headers},
+        )
 
     def append(
         self, offset: int, append_ms: int, key: bytes | None, value: bytes | None, headers: Headers | None = None
@@ -88,6 +97,70 @@ class Output:
     partition: int | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
     append_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Many outputs of one topic and partition side by side: as an iterable, the `Output`s that it stands for.
+
+    `spans` has a row for each: where its key begins in `body` and the key's length, then the same of its value.
+    """
+
+    topic: str
+    partition: int
+    body: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __iter__(self) -> Iterator[Output]:
+        body = self.body.tobytes()
+        for key, key_size, value, size in self.spans.tolist():
+            yield Output(self.topic, body[key : key + key_size], body[value : value + size], self.partition)
+
+
+class Outputs(Sequence[Output]):
+    """Outputs in order. `pieces` holds them as they were made: one by one, or in blocks."""
+
+    __slots__ = ("_count", "pieces")
+
+    def __init__(self, pieces: Iterable[Output | Block] = ()) -> None:
+        self.pieces: list[Output | Block] = []
+        self._count = 0
+        self.extend(pieces)
+
+    def append(self, piece: Output | Block) -> None:
+        """Add an output or a block of them at the end."""
+        self.pieces.append(piece)
+        self._count += len(piece) if isinstance(piece, Block) else 1
+
+    def extend(self, pieces: Iterable[Output | Block]) -> None:
+        """Add several."""
+        for piece in pieces:
+            self.append(piece)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Output]:
+        for piece in self.pieces:
+            if isinstance(piece, Block):
+                yield from piece
+            else:
+                yield piece
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, index: int) -> Output: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Output]: ...
+    def __getitem__(self, index: int | slice) -> Output | list[Output]:
+        return list(self)[index]
 
 
 @dataclass(frozen=True, slots=True)

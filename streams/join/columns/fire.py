@@ -1,0 +1,277 @@
+"""What is due (compiled): early negatives, deadlines, evictions; and how a request changes over to the object path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from streams.join.columns.layout import (
+    ARENA,
+    BUCKET,
+    BUCKET_BITS,
+    CASE,
+    CASES,
+    DEPTH,
+    DIRECTORY,
+    DUE,
+    EARLY,
+    FIRST_DUE,
+    FLAGS,
+    GRACE,
+    HEAD,
+    HEADS,
+    HEADS_N,
+    JOINED,
+    KIND,
+    LINKED,
+    MARKER,
+    MARKER_WORDS,
+    MARKERS,
+    MODEL_OF,
+    OUT_END,
+    OUT_FILL,
+    P_REACH,
+    RETIRED,
+    SIZE,
+    SLOW,
+    SLOW_N,
+    TABLE,
+    TABLES,
+    TABLES_USED,
+    W_AT,
+    W_DUE,
+    W_HEARD,
+    W_HEARD_APPEND,
+    W_HEARD_NEXT,
+    W_NEXT,
+    W_TEXTS,
+    WHEEL,
+    field,
+    put,
+    reg,
+)
+from streams.join.columns.native import copy, i64, put64, xxh64
+from streams.join.columns.settle import DONE, policy_of, settle
+from streams.join.columns.store import (
+    allocate,
+    find,
+    first_due,
+    free,
+    id_of,
+    insert,
+    link,
+    remove,
+    replace,
+    size_of_id,
+)
+from streams.join.columns.take import _ROOM, in_force, next_due, retire
+
+_POSITION = (1 << 40) - 1
+_SPREAD = (1 << 22) - 1
+
+
+@njit(cache=True)
+def gather(m: int, due: Any, clock_ms: int) -> int:
+    """Take what is due at a clock off the wheel into `due`, in the order in which it fires. Gives how many.
+
+    `due` has room for all that is linked.
+    """
+    if reg(m, FIRST_DUE) > clock_ms:
+        return 0
+    arena = reg(m, ARENA)
+    bucket = reg(m, BUCKET)
+    last = clock_ms >> BUCKET_BITS
+    if last < bucket:
+        last = bucket
+    put(m, BUCKET, last)
+    if last - bucket >= WHEEL:
+        bucket = last - WHEEL + 1
+    n = 0
+    least = reg(m, FIRST_DUE)
+    while bucket <= last:
+        head = reg(m, HEADS) + (bucket & (WHEEL - 1)) * 8
+        position = i64(head) - 1
+        put64(head, 0)
+        while position >= 0:
+            at = arena + position * 8
+            after = field(i64(at + W_NEXT * 8), 0, 40) - 1
+            due_ms = field(i64(at + W_DUE * 8), 0, 48)
+            put(m, LINKED, reg(m, LINKED) - 1)
+            if field(i64(at), FLAGS, 8) & RETIRED:
+                free(m, position)
+            elif due_ms <= clock_ms:
+                late = due_ms - least
+                due[n] = ((late if late < _SPREAD else _SPREAD) << 40) | position
+                n += 1
+            else:
+                link(m, position, due_ms)
+            position = after
+        bucket += 1
+    put(m, FIRST_DUE, first_due(m))
+    due[:n].sort()
+    for k in range(n):
+        due[k] &= _POSITION
+    return n
+
+
+@njit(cache=True)
+def fire(m: int, due: Any, first: int, count: int, clock_ms: int) -> int:
+    """Visit what `gather` gave, from number `first` on; gives the number of the next, when room is used up.
+
+    What the object path must visit is listed in `SLOW`, by position.
+    """
+    arena = reg(m, ARENA)
+    k = first
+    while k < count:
+        if reg(m, OUT_END) - reg(m, OUT_FILL) < _ROOM:
+            break
+        position = due[k]
+        k += 1
+        at = arena + position * 8
+        if field(i64(at), KIND, 3) == CASE and settle(m, position, clock_ms) == DONE:
+            evict_ms = field(i64(at + W_AT * 8), 0, 48) + i64(policy_of(m, at) + P_REACH * 8) + reg(m, GRACE) + 1
+            if clock_ms < evict_ms:
+                link(m, position, next_due(m, at, clock_ms))
+                continue
+            if _ended(m, at, clock_ms):
+                _evict(m, position)
+                continue
+        n = reg(m, SLOW_N)
+        put64(reg(m, SLOW) + n * 8, position)
+        put(m, SLOW_N, n + 1)
+    return k
+
+
+@njit(cache=True)
+def _ended(m: int, at: int, clock_ms: int) -> bool:
+    """Whether all that was heard of a case counted, and has ended."""
+    arena = reg(m, ARENA)
+    position = field(i64(at + W_HEARD * 8), 0, 40) - 1
+    while position >= 0:
+        heard = arena + position * 8
+        if not field(i64(heard), FLAGS, 8) & JOINED:
+            return False
+        if i64(heard + W_HEARD_APPEND * 8) + reg(m, EARLY) + reg(m, GRACE) > clock_ms:
+            return False
+        position = field(i64(heard + W_HEARD_NEXT * 8), 0, 40) - 1
+    return True
+
+
+@njit(cache=True)
+def _free_heard(m: int, at: int) -> None:
+    arena = reg(m, ARENA)
+    position = field(i64(at + W_HEARD * 8), 0, 40) - 1
+    while position >= 0:
+        after = field(i64(arena + position * 8 + W_HEARD_NEXT * 8), 0, 40) - 1
+        free(m, position)
+        position = after
+
+
+@njit(cache=True)
+def _evict(m: int, position: int) -> None:
+    at = reg(m, ARENA) + position * 8
+    remove(m, xxh64(id_of(at), size_of_id(at), 0), position)
+    _free_heard(m, at)
+    free(m, position)
+    put(m, CASES, reg(m, CASES) - 1)
+
+
+@njit(cache=True)
+def surrender(m: int, position: int, linked: bool) -> None:
+    """Leave a marker in place of a case or head that has become objects. `linked`: the wheel still knows it."""
+    arena = reg(m, ARENA)
+    at = arena + position * 8
+    size = size_of_id(at)
+    words = MARKER_WORDS + (size + 7) // 8
+    marker = allocate(m, words)
+    there = arena + marker * 8
+    put64(there, (words << SIZE) | (MARKER << KIND))
+    put64(there + 8, size)
+    copy(there + MARKER_WORDS * 8, id_of(at), size)
+    replace(m, xxh64(id_of(at), size, 0), position, marker)
+    put(m, MARKERS, reg(m, MARKERS) + 1)
+    counter = CASES if field(i64(at), KIND, 3) == CASE else HEADS_N
+    put(m, counter, reg(m, counter) - 1)
+    _free_heard(m, at)
+    if linked:
+        retire(m, position)
+    else:
+        free(m, position)
+
+
+@njit(cache=True)
+def look_up(m: int, request: int, size: int) -> int:
+    """Give the position of a request's record of any kind, or -1."""
+    return find(m, xxh64(request, size, 0), request, size)  # type: ignore[no-any-return]
+
+
+@njit(cache=True)
+def mark(m: int, request: int, size: int) -> None:
+    """Note that a request, new here, lives in the object path."""
+    words = MARKER_WORDS + (size + 7) // 8
+    marker = allocate(m, words)
+    there = reg(m, ARENA) + marker * 8
+    put64(there, (words << SIZE) | (MARKER << KIND))
+    put64(there + 8, size)
+    copy(there + MARKER_WORDS * 8, request, size)
+    insert(m, xxh64(request, size, 0), marker)
+    put(m, MARKERS, reg(m, MARKERS) + 1)
+
+
+@njit(cache=True)
+def forget(m: int, request: int, size: int) -> None:
+    """Take a marker away: the request has left the object path."""
+    h = xxh64(request, size, 0)
+    position = find(m, h, request, size)
+    if position >= 0 and field(i64(reg(m, ARENA) + position * 8), KIND, 3) == MARKER:
+        remove(m, h, position)
+        free(m, position)
+        put(m, MARKERS, reg(m, MARKERS) - 1)
+
+
+@njit(cache=True)
+def governed(m: int, due: Any, model: int) -> int:
+    """Find the cases of a model for which another policy than theirs is in force now; gives how many."""
+    arena = reg(m, ARENA)
+    n = 0
+    for place in range(reg(m, TABLES_USED) * TABLE):
+        entry = i64(reg(m, TABLES) + place * 8)
+        if entry == 0:
+            continue
+        position = (entry & _POSITION) - 1
+        at = arena + position * 8
+        if field(i64(at), KIND, 3) != CASE:
+            continue
+        if i64(reg(m, MODEL_OF) + field(i64(at + W_TEXTS * 8), 0, 20) * 8) != model:
+            continue
+        at_ms = field(i64(at + W_AT * 8), 0, 48)
+        if in_force(m, model, at_ms) != field(i64(at + W_DUE * 8), 48, 16):
+            due[n] = position
+            n += 1
+    return n
+
+
+@njit(cache=True)
+def rebuild(m: int, words: int) -> None:
+    """Enter all live records of an arena of `words` words into table and wheel, which are empty."""
+    arena = reg(m, ARENA)
+    put(m, LINKED, 0)
+    segment_words = 1 << 15
+    for segment in range(words // segment_words):
+        position = segment * segment_words
+        end = position + segment_words
+        while position < end:
+            at = arena + position * 8
+            word = i64(at)
+            size = field(word, SIZE, 20)
+            if size == 0:
+                break
+            kind = field(word, KIND, 3)
+            if not (word >> 23) & 1 and (kind == CASE or kind == HEAD or kind == MARKER):
+                retired = field(word, FLAGS, 8) & RETIRED
+                if not retired:
+                    insert(m, xxh64(id_of(at), size_of_id(at), 0), position)
+                if kind != MARKER:
+                    link(m, position, field(i64(at + W_DUE * 8), 0, 48))
+            position += size

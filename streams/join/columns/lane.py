@@ -1,0 +1,373 @@
+"""The columnar join of one partition: what `streams.join.processor` asks of it.
+
+`Columns` takes the plain records and timers of a step and hands the rest back; it turns a request into objects when the
+object path asks for it (`lift`), and knows from then on that it lives there (`mark`, `forget`). State is a function of
+what was taken, byte for byte, so a step that is taken again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.event import decode
+from schemas.inputs import Label, Prediction, Signal
+from schemas.policy import JoinPolicy
+from streams.join.admission import JoinBounds
+from streams.join.columns import layout as l
+from streams.join.columns.fire import fire, forget, gather, governed, look_up, mark, surrender
+from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
+from streams.join.columns.native import Words, address
+from streams.join.columns.policies import PolicyTable
+from streams.join.columns.records import pack
+from streams.join.columns.store import NEVER, text
+from streams.join.columns.take import take
+from streams.join.outcome import NOTHING, Change, Counted, Outcome
+from streams.join.policies import DEFAULT, PolicyBook
+from streams.join.resolve import scope
+from streams.join.state import Case, Predicted, Request, Track, Waiting
+from streams.runtime.processor import Block, Records
+
+TOPICS = ("predictions", "labels", "signals")
+_KINDS = (None, "explicit", "implicit", "timeout")
+_STATUSES = ("provisional", "final", "void")
+_NAMED = {
+    **{f"predictions.{name}": k for k, name in enumerate(l.P_CLASSES)},
+    **{f"labels.{name}": l.LABEL_COUNTERS + k for k, name in enumerate(l.H_CLASSES)},
+    **{f"signals.{name}": l.SIGNAL_COUNTERS + k for k, name in enumerate(l.H_CLASSES)},
+}
+_FIRE = 1 << 16
+_POSITION = (1 << 40) - 1
+
+
+@dataclass(slots=True)
+class Told:
+    """What a call gave: feedback, and the changes for the stage behind."""
+
+    blocks: list[Block]
+    changes: list[Change]
+
+
+@dataclass(slots=True)
+class Lifted:
+    """A request as objects, and by how much the counters of its classes move over."""
+
+    request_id: str
+    request: Request
+    counters: list[str]
+
+
+class Columns:
+    """The plain requests of a partition. `chained`: changes are wanted, with all of a prediction's fields."""
+
+    def __init__(self, partition: int, bounds: JoinBounds, *, chained: bool) -> None:
+        self.partition = partition
+        self.bounds = bounds
+        self.chained = chained
+        self.memory = Memory()
+        self._r = self.memory.registers
+        self._m = self.memory.address
+        self._arena = self.memory.area[l.ARENA]
+        self._bytes: NDArray[np.uint8] = self._arena.view(np.uint8)
+        self._texts: NDArray[np.uint8] = self.memory.area[l.TEXT].view(np.uint8)
+        r = self._r
+        r[l.PARTITION], r[l.PARTITIONS] = partition, bounds.partitions
+        r[l.SKEW], r[l.EARLY], r[l.GRACE] = bounds.skew_ms, bounds.early_label_ms, bounds.grace_ms
+        r[l.MOST_BYTES] = bounds.max_event_bytes
+        r[l.CHAINED] = chained
+        r[l.KEEP] = chained or bounds.virtual  # there a policy that carries features may come later
+        self.policies = PolicyTable(self.memory, self.name, DEFAULT)
+
+    # Taking.
+
+    def begin(self, seen_ms: int, clock_ms: int) -> None:
+        """Begin a step: records are resolved at `seen_ms`, outputs say `clock_ms`."""
+        WORKSPACE.enter(self._r)
+        self._r[l.SEEN], self._r[l.CLOCK] = seen_ms, clock_ms
+
+    def take(self, topic: str, records: Records) -> tuple[Told, list[int]]:
+        """Take records of an input; gives also the indices of those that the object path must take."""
+        packed = pack(records)
+        told = Told([], [])
+        done = 0
+        while done < len(packed):
+            done = take(self._m, packed.address, done, len(packed), TOPICS.index(topic), address(LABEL_NAME))
+            self._tell(told)
+        left = WORKSPACE.slow[: self._r[l.SLOW_N]].tolist()
+        WORKSPACE.clear(self._r)
+        return told, left
+
+    def fire(self, clock_ms: int) -> tuple[Told, list[int]]:
+        """Visit what is due; gives also the positions of what the object path must visit (`lift` them)."""
+        told = Told([], [])
+        due = WORKSPACE.due
+        count = gather(self._m, due, clock_ms)
+        done = 0
+        while done < count:
+            done = fire(self._m, due, done, min(count, done + _FIRE), clock_ms)
+            self._tell(told)
+        left = WORKSPACE.slow[: self._r[l.SLOW_N]].tolist()
+        WORKSPACE.clear(self._r)
+        return told, left
+
+    def _tell(self, told: Told) -> None:
+        r = self._r
+        count, used = int(r[l.OUT_N]), int(r[l.OUT_FILL] - r[l.OUT])
+        if count:
+            spans = WORKSPACE.out_spans[: 4 * count].reshape(count, 4).copy()
+            spans[:, 0] -= r[l.OUT]
+            spans[:, 2] -= r[l.OUT]
+            body = WORKSPACE.out.view(np.uint8)[: used + 8].copy()
+            told.blocks.append(Block("feedback", self.partition, body, spans))
+        if r[l.CHANGES_N]:
+            told.changes += self._changes(int(r[l.CHANGES_N]))
+        r[l.OUT_FILL] = r[l.OUT]
+        r[l.OUT_N] = r[l.CHANGES_N] = 0
+
+    @property
+    def differing(self) -> int:
+        """How many records of this step had a Kafka key that differs from their request id."""
+        return int(self._r[l.DIFFERING])
+
+    def counters(self) -> dict[str, int]:
+        """Give the counters of what lives or lived here."""
+        values = self.memory.area[l.COUNTERS]
+        return {name: int(values[k]) for name, k in _NAMED.items()}
+
+    def wake_at_ms(self) -> int | None:
+        """Give a moment that is not after the first due one."""
+        first = int(self._r[l.FIRST_DUE])
+        return None if first >= NEVER else first
+
+    def __len__(self) -> int:
+        return int(self._r[l.CASES] + self._r[l.HEADS_N])
+
+    # Policies.
+
+    def govern(self, model: str, policies: Sequence[JoinPolicy]) -> list[int]:
+        """Take up a model's policies; gives the positions of cases that another one is in force for now."""
+        number = self.policies.govern(model, policies)
+        count = governed(self._m, WORKSPACE.due, number)
+        return WORKSPACE.due[:count].tolist()  # type: ignore[no-any-return]
+
+    def adopt(self, book: PolicyBook, requests: Iterable[str]) -> None:
+        """Take up what a state without columns knows: its policies, and which requests live in objects."""
+        for model in {policy.model for policy in book.all()}:
+            self.policies.govern(model, book.of(model))
+        for request_id in requests:
+            self.mark(request_id)
+
+    # Changing over to the object path.
+
+    def find(self, request_id: str) -> int:
+        """Give the position of a request that lives here, or -1."""
+        body = np.frombuffer(request_id.encode() + bytes(8), dtype=np.uint8)
+        position = look_up(self._m, address(body), len(body) - 8)
+        if position < 0 or _field(int(self._arena[position]), l.KIND, 3) == l.MARKER:
+            return -1
+        return int(position)
+
+    def mark(self, request_id: str) -> None:
+        """Note that a new request lives in the object path."""
+        body = np.frombuffer(request_id.encode() + bytes(8), dtype=np.uint8)
+        mark(self._m, address(body), len(body) - 8)
+
+    def forget(self, request_id: str) -> None:
+        """Note that a request has left the object path."""
+        body = np.frombuffer(request_id.encode() + bytes(8), dtype=np.uint8)
+        forget(self._m, address(body), len(body) - 8)
+
+    def lift(self, position: int, *, linked: bool = True) -> Lifted:
+        """Turn a request into objects; a marker stays. `linked` is false for what `fire` has just given."""
+        words = self._arena
+        word = int(words[position])
+        is_case = _field(word, l.KIND, 3) == l.CASE
+        counters: list[str] = []
+        request = Request(due_ms=int(words[position + l.W_DUE]) & ((1 << 48) - 1))
+        if is_case:
+            request_id = self._request_id(position)
+            request.cases = (self._case(position),)
+            counters.append(f"predictions.{l.P_CLASSES[_field(word, l.CLASS, 4)]}")
+        else:
+            start = (position + l.HEAD_WORDS) * 8
+            request_id = self._slice(start, _field(int(words[position + l.W_AT]), 48, 8)).decode()
+        labels: dict[int, Waiting[Label]] = {}
+        signals: dict[int, Waiting[Signal]] = {}
+        chain = []
+        heard = (int(words[position + l.W_HEARD]) & _POSITION) - 1
+        while heard >= 0:
+            chain.append(heard)
+            heard = (int(words[heard + l.W_HEARD_NEXT]) & _POSITION) - 1
+        for heard in reversed(chain):
+            of_label, joined, waiting = self._waiting(heard, request_id)
+            (labels if of_label else signals)[waiting.key] = waiting
+            counters.append(f"{'labels' if of_label else 'signals'}.{'joined' if joined else 'parked'}")
+        request.labels, request.signals = labels or None, signals or None
+        values = self.memory.area[l.COUNTERS]
+        for name in counters:
+            values[_NAMED[name]] -= 1
+        surrender(self._m, position, linked)
+        return Lifted(request_id, request, counters)
+
+    # Reading records.
+
+    def _slice(self, start: int, size: int) -> bytes:
+        return self._bytes[start : start + size].tobytes()
+
+    def _known(self, number: int) -> bytes:
+        at = self.memory.area[l.TEXT_AT]
+        return self._texts[at[number] : at[number + 1]].tobytes()
+
+    def name(self, body: bytes) -> int:
+        """Give the number of a text. Raises `ValueError` when there are too many."""
+        padded = np.frombuffer(body + bytes(8), dtype=np.uint8)
+        number = int(text(self._m, address(padded), len(body), l.MOST_TEXTS))
+        if number < 0:
+            raise ValueError(f"more than {l.MOST_TEXTS} names in one partition")
+        return number
+
+    def _start(self, position: int) -> int:
+        flags = _field(int(self._arena[position]), l.FLAGS, 8)
+        return (position + l.CASE_WORDS + bool(flags & l.EVENT_ID) + bool(flags & l.LONG)) * 8
+
+    def _request_id(self, position: int) -> str:
+        size = _field(int(self._arena[position + l.W_AT]), 48, 8)
+        return self._slice(self._start(position), size).decode()
+
+    def prediction(self, position: int) -> Prediction:
+        """Read the standing prediction of a case: all that was kept of it."""
+        w = [int(word) for word in self._arena[position : position + l.CASE_WORDS + 2]]
+        flags = _field(w[0], l.FLAGS, 8)
+        lengths = w[l.CASE_WORDS + bool(flags & l.EVENT_ID)] if flags & l.LONG else 0
+        sizes = (
+            _field(w[l.W_AT], 48, 8),
+            _field(w[l.W_TEXTS], 40, 16),
+            _field(w[l.W_SAID], 40, 16),
+            _field(w[l.W_APPEND], 48, 16),
+            _field(w[l.W_NEXT], 48, 8),
+            _field(w[l.W_NEXT], 40, 8),
+            _field(lengths, 0, 24),
+            _field(lengths, 24, 32),
+        )
+        start = self._start(position)
+        body = self._slice(start, sum(sizes))
+        parts = []
+        at = 0
+        for size in sizes:
+            parts.append(body[at : at + size])
+            at += size
+        request, score, prediction, subject, propensity, latency, more, features = parts
+        shared = _field(w[l.W_TEXTS], 20, 20)
+        json = b"".join(
+            (
+                b'{"request_id":"%b","at_ms":%d,' % (request, _field(w[l.W_AT], 0, 48)),
+                self._known(_field(w[l.W_TEXTS], 0, 20)),
+                b',"score":' + score if score else b"",
+                b',"prediction":' + prediction if prediction else b"",
+                b',"subject":"' + subject + b'"' if subject else b"",
+                b',"propensity":' + propensity if propensity else b"",
+                b',"latency_ms":' + latency if latency else b"",
+                self._known(shared - 1) if shared else b"",
+                more,
+                b',"features":' + features if features else b"",
+                b"}",
+            )
+        )
+        return decode(json, Prediction)
+
+    def _case(self, position: int) -> Case:
+        words = self._arena
+        word = int(words[position])
+        event = self.prediction(position)
+        key = int(words[position + l.W_KEY]) & (2**64 - 1)
+        content = key
+        if _field(word, l.FLAGS, 8) & l.EVENT_ID:
+            content = int(words[position + l.W_CONTENT]) & (2**64 - 1)
+        append_ms = _field(int(words[position + l.W_APPEND]), 0, 48)
+        policy = self._policy(position)
+        revision = _field(word, l.REVISION, 20)
+        said = int(words[position + l.W_HEARD])
+        by = (int(words[position + l.W_SAID]) & _POSITION) - 1
+        kind, rule = _field(said, 40, 2), _field(said, 46, 8)
+        told = self._outcome(policy, kind, _field(said, 42, 2), rule, by) if revision else NOTHING
+        counted = self._outcome(policy, kind, _field(said, 44, 2), rule, by)
+        return Case(
+            identity=(event.model, event.deployment),
+            standing=Predicted(key, content, event, append_ms),
+            policy=policy,
+            tracks=(
+                Track(
+                    name=policy.label_name,
+                    scope=scope(event, append_ms, policy, self.bounds),
+                    outcome=counted,
+                    revision=revision,
+                    said=told,
+                    said_of=event if revision else None,
+                ),
+            ),
+            counted=Counted(event, counted, revision),
+            counter=f"predictions.{l.P_CLASSES[_field(word, l.CLASS, 4)]}",
+        )
+
+    def _policy(self, position: int) -> JoinPolicy:
+        return self.policies.policies[_field(int(self._arena[position + l.W_DUE]), 48, 16)]
+
+    def _waiting(self, position: int, request_id: str) -> tuple[bool, bool, Waiting[Any]]:
+        w = [int(word) for word in self._arena[position : position + l.HEARD_WORDS]]
+        of_label = _field(w[0], l.KIND, 3) == l.LABEL
+        joined = bool(_field(w[0], l.FLAGS, 8) & l.JOINED)
+        raw = self._slice((position + l.HEARD_WORDS) * 8, w[l.W_REST] & 0xFFFFFFFF)
+        event: Any = decode(raw, Label) if of_label else decode(raw, Signal)
+        waiting: Waiting[Any] = Waiting(
+            key=w[l.W_HEARD_KEY] & (2**64 - 1),
+            content=w[l.W_HEARD_CONTENT] & (2**64 - 1),
+            event=event,
+            append_ms=w[l.W_HEARD_APPEND],
+            offset=w[l.W_OFFSET],
+            raw=None if joined else (request_id.encode(), raw, ()),
+            joined=joined,
+        )
+        return of_label, joined, waiting
+
+    def _outcome(self, policy: JoinPolicy, kind: int, status: int, rule: int, by: int) -> Outcome:
+        if kind == l.NONE:
+            return NOTHING
+        named: Any = _STATUSES[status]
+        if kind == l.TIMEOUT:
+            fake = policy.p_fake_negative if status == l.PROVISIONAL else 0.0
+            return Outcome(policy.negative_label, "timeout", 1.0, named, fake)
+        at_ms = int(self._arena[by + l.W_HEARD_AT])
+        if kind == l.IMPLICIT:
+            given = policy.attribution[rule]
+            return Outcome(given.label, "implicit", given.weight, named, 0.0, at_ms)
+        value, rest = int(self._arena[by + l.W_VALUE]), int(self._arena[by + l.W_REST])
+        label = msgspec.json.decode(self._slice(by * 8 + (value & 0xFFFFFFFF), _field(value, 32, 32)))
+        size = _field(rest, 56, 8)
+        weight = float(self._slice(by * 8 + _field(rest, 32, 24), size)) if size else 1.0
+        return Outcome(label, "explicit", weight, named, 0.0, at_ms)
+
+    def _changes(self, count: int) -> list[Change]:
+        rows = WORKSPACE.changes[: count * l.CHANGE].reshape(count, l.CHANGE).tolist()
+        read: dict[int, Prediction] = {}
+        found = []
+        for position, had, before, before_by, revision_before, after, after_by, revision in rows:
+            event = read.get(position)
+            if event is None:
+                event = read[position] = self.prediction(position)
+            policy = self._policy(position)
+            was = None
+            if had:
+                outcome = self._outcome(policy, before & 3, (before >> 2) & 3, (before >> 8) & 255, before_by)
+                was = Counted(event, outcome, revision_before)
+            outcome = self._outcome(policy, after & 3, (after >> 2) & 3, (after >> 8) & 255, after_by)
+            found.append(Change(was, Counted(event, outcome, revision)))
+        return found
+
+
+def _field(word: int, shift: int, bits: int) -> int:
+    return (word >> shift) & ((1 << bits) - 1)

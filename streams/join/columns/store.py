@@ -1,0 +1,346 @@
+"""Where records live and how they are found: arena, table, wheel, texts (compiled; see `layout`)."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from streams.join.columns.layout import (
+    ARENA,
+    BUCKET,
+    BUCKET_BITS,
+    CASE,
+    COUNTS,
+    DEAD,
+    DEPTH,
+    DEPTHS,
+    DIRECTORY,
+    DIRTY,
+    FILL,
+    FILL_END,
+    FIRST_DUE,
+    FLAGS,
+    FREE,
+    FREED,
+    HEADS,
+    KIND,
+    LINKED,
+    LIVE,
+    MARKER,
+    MARKER_WORDS,
+    MOST_DEPTH,
+    MOST_TEXTS,
+    SEGMENT_WORDS,
+    SEGMENTS,
+    TABLE,
+    TABLE_FULL,
+    TABLES,
+    TABLES_USED,
+    TEXT,
+    TEXT_AT,
+    TEXT_FILL,
+    TEXT_SLOT,
+    TEXT_SLOTS,
+    TEXTS_USED,
+    RETIRED,
+    W_AT,
+    W_DUE,
+    W_NEXT,
+    WHEEL,
+    field,
+    put,
+    reg,
+    with_field,
+)
+from streams.join.columns.native import copy, i64, put8, put64, same, xxh64
+
+NEVER = 1 << 62
+_POSITION = (1 << 40) - 1
+_FIELD = (1 << 23) - 1
+
+
+# Arena.
+
+
+@njit(cache=True)
+def allocate(m: int, words: int) -> int:
+    """Give the position of a new record of `words` words, at most a segment's."""
+    fill = reg(m, FILL)
+    if fill + words > reg(m, FILL_END):
+        freed = reg(m, FREED)
+        if freed:
+            segment = i64(reg(m, FREE) + (freed - 1) * 8)
+            put(m, FREED, freed - 1)
+        else:
+            segment = reg(m, SEGMENTS)
+            put(m, SEGMENTS, segment + 1)
+        last = (reg(m, FILL_END) // SEGMENT_WORDS) - 1
+        put(m, FILL_END, (segment + 1) * SEGMENT_WORDS)
+        if last >= 0:
+            if fill < (last + 1) * SEGMENT_WORDS:
+                put64(reg(m, ARENA) + fill * 8, 0)  # a size of 0 ends a segment
+            if i64(reg(m, LIVE) + last * 8) == 0:
+                _give_back(m, last)
+        fill = segment * SEGMENT_WORDS
+    put(m, FILL, fill + words)
+    segment = fill // SEGMENT_WORDS
+    live = reg(m, LIVE) + segment * 8
+    put64(live, i64(live) + 1)
+    put8(reg(m, DIRTY) + segment, 1)
+    if fill + words < (segment + 1) * SEGMENT_WORDS:
+        put64(reg(m, ARENA) + (fill + words) * 8, 0)
+    return fill
+
+
+@njit(cache=True)
+def _give_back(m: int, segment: int) -> None:
+    freed = reg(m, FREED)
+    put64(reg(m, FREE) + freed * 8, segment)
+    put(m, FREED, freed + 1)
+
+
+@njit(cache=True)
+def free(m: int, position: int) -> None:
+    """Let a record go. Nothing may point to it any more."""
+    segment = position // SEGMENT_WORDS
+    at = reg(m, ARENA) + position * 8
+    put64(at, with_field(i64(at), DEAD, 1, 1))
+    put8(reg(m, DIRTY) + segment, 1)
+    live = reg(m, LIVE) + segment * 8
+    left = i64(live) - 1
+    put64(live, left)
+    if left == 0 and segment != (reg(m, FILL_END) // SEGMENT_WORDS) - 1:
+        _give_back(m, segment)
+
+
+@njit(cache=True)
+def touch(m: int, position: int) -> None:
+    """Note that a record has been written."""
+    put8(reg(m, DIRTY) + position // SEGMENT_WORDS, 1)
+
+
+# Table.
+
+
+@njit(cache=True)
+def id_of(at: int) -> int:
+    """Give where a record's request id begins."""
+    kind = field(i64(at), KIND, 3)
+    if kind == MARKER:
+        return at + MARKER_WORDS * 8
+    if kind == CASE:
+        flags = field(i64(at), 24, 8)
+        return at + (9 + (flags & 1) + ((flags >> 1) & 1)) * 8
+    return at + 5 * 8
+
+
+@njit(cache=True)
+def size_of_id(at: int) -> int:
+    if field(i64(at), KIND, 3) == MARKER:
+        return i64(at + 8)  # type: ignore[no-any-return]
+    return field(i64(at + W_AT * 8), 48, 8)
+
+
+@njit(cache=True)
+def _table(m: int, h: int) -> int:
+    depth = reg(m, DEPTH)
+    place = (h >> (64 - depth)) & ((1 << depth) - 1) if depth else 0
+    return i64(reg(m, DIRECTORY) + place * 8)  # type: ignore[no-any-return]
+
+
+@njit(cache=True)
+def find(m: int, h: int, request: int, size: int) -> int:
+    """Give the position of a request's record, or -1."""
+    base = reg(m, TABLES) + _table(m, h) * (TABLE * 8)
+    wanted = h & _FIELD
+    place = wanted & (TABLE - 1)
+    while True:
+        entry = i64(base + place * 8)
+        if entry == 0:
+            return -1
+        if entry >> 40 == wanted:
+            position = (entry & _POSITION) - 1
+            at = reg(m, ARENA) + position * 8
+            if size_of_id(at) == size and same(id_of(at), request, size):
+                return position
+        place = (place + 1) & (TABLE - 1)
+
+
+@njit(cache=True)
+def _place(base: int, h: int, position: int) -> None:
+    wanted = h & _FIELD
+    place = wanted & (TABLE - 1)
+    while i64(base + place * 8) != 0:
+        place = (place + 1) & (TABLE - 1)
+    put64(base + place * 8, (wanted << 40) | (position + 1))
+
+
+@njit(cache=True)
+def insert(m: int, h: int, position: int) -> None:
+    """Enter a request that is not in the table. Splits a full table first."""
+    table = _table(m, h)
+    while i64(reg(m, COUNTS) + table * 8) >= TABLE_FULL and i64(reg(m, DEPTHS) + table * 8) < MOST_DEPTH:
+        _split(m, table)
+        table = _table(m, h)
+    _place(reg(m, TABLES) + table * (TABLE * 8), h, position)
+    count = reg(m, COUNTS) + table * 8
+    put64(count, i64(count) + 1)
+
+
+@njit(cache=True)
+def _split(m: int, table: int) -> None:
+    local = i64(reg(m, DEPTHS) + table * 8)
+    directory = reg(m, DIRECTORY)
+    depth = reg(m, DEPTH)
+    if local == depth:  # twice as long: each place becomes two
+        place = (1 << depth) - 1
+        while place >= 0:
+            named = i64(directory + place * 8)
+            put64(directory + (2 * place) * 8, named)
+            put64(directory + (2 * place + 1) * 8, named)
+            place -= 1
+        depth += 1
+        put(m, DEPTH, depth)
+    other = reg(m, TABLES_USED)
+    put(m, TABLES_USED, other + 1)
+    put64(reg(m, DEPTHS) + table * 8, local + 1)
+    put64(reg(m, DEPTHS) + other * 8, local + 1)
+    bit = depth - local - 1
+    for place in range(1 << depth):
+        if i64(directory + place * 8) == table and (place >> bit) & 1:
+            put64(directory + place * 8, other)
+    base = reg(m, TABLES) + table * (TABLE * 8)
+    fresh = reg(m, TABLES) + other * (TABLE * 8)
+    moved = reg(m, TABLES) + reg(m, TABLES_USED) * (TABLE * 8)  # the next unused one: room to sort in
+    copy(moved, base, TABLE * 8)
+    kept = gone = 0
+    for place in range(TABLE):
+        put64(base + place * 8, 0)
+    for place in range(TABLE):
+        entry = i64(moved + place * 8)
+        put64(moved + place * 8, 0)
+        if entry:
+            position = (entry & _POSITION) - 1
+            at = reg(m, ARENA) + position * 8
+            h = xxh64(id_of(at), size_of_id(at), 0)
+            if (h >> (63 - local)) & 1:
+                _place(fresh, h, position)
+                gone += 1
+            else:
+                _place(base, h, position)
+                kept += 1
+    put64(reg(m, COUNTS) + table * 8, kept)
+    put64(reg(m, COUNTS) + other * 8, gone)
+
+
+@njit(cache=True)
+def _entry(m: int, h: int, position: int) -> int:
+    """Give the address of the entry of a request that is in the table."""
+    base = reg(m, TABLES) + _table(m, h) * (TABLE * 8)
+    wanted = ((h & _FIELD) << 40) | (position + 1)
+    place = h & (TABLE - 1)
+    while i64(base + place * 8) != wanted:
+        place = (place + 1) & (TABLE - 1)
+    return base + place * 8
+
+
+@njit(cache=True)
+def replace(m: int, h: int, position: int, by: int) -> None:
+    """Let another record stand for a request."""
+    put64(_entry(m, h, position), ((h & _FIELD) << 40) | (by + 1))
+
+
+@njit(cache=True)
+def remove(m: int, h: int, position: int) -> None:
+    """Take a request out of the table; what was displaced by it moves back."""
+    table = _table(m, h)
+    base = reg(m, TABLES) + table * (TABLE * 8)
+    hole = (_entry(m, h, position) - base) >> 3
+    place = hole
+    while True:
+        place = (place + 1) & (TABLE - 1)
+        entry = i64(base + place * 8)
+        if entry == 0:
+            break
+        home = (entry >> 40) & (TABLE - 1)
+        if ((place - home) & (TABLE - 1)) >= ((place - hole) & (TABLE - 1)):
+            put64(base + hole * 8, entry)
+            hole = place
+    put64(base + hole * 8, 0)
+    count = reg(m, COUNTS) + table * 8
+    put64(count, i64(count) - 1)
+
+
+# Wheel.
+
+
+@njit(cache=True)
+def link(m: int, position: int, due_ms: int) -> None:
+    """Enter a record, which is in no chain, to be visited at `due_ms`."""
+    at = reg(m, ARENA) + position * 8
+    put64(at + W_DUE * 8, with_field(i64(at + W_DUE * 8), 0, 48, due_ms))
+    bucket = due_ms >> BUCKET_BITS
+    now = reg(m, BUCKET)
+    if bucket < now:
+        bucket = now
+    elif bucket > now + WHEEL - 2:
+        bucket = now + WHEEL - 2
+    head = reg(m, HEADS) + (bucket & (WHEEL - 1)) * 8
+    put64(at + W_NEXT * 8, with_field(i64(at + W_NEXT * 8), 0, 40, i64(head)))
+    put64(head, position + 1)
+    put(m, LINKED, reg(m, LINKED) + 1)
+    if due_ms < reg(m, FIRST_DUE):
+        put(m, FIRST_DUE, due_ms)
+    touch(m, position)
+
+
+@njit(cache=True)
+def first_due(m: int) -> int:
+    """Find a moment that is not after the first due one; `NEVER` when none is. Looks about 18 hours ahead."""
+    if reg(m, LINKED) == 0:
+        return NEVER
+    now = reg(m, BUCKET)
+    bucket = now
+    while bucket < now + 65_536:
+        position = i64(reg(m, HEADS) + (bucket & (WHEEL - 1)) * 8) - 1
+        least = NEVER
+        while position >= 0:
+            at = reg(m, ARENA) + position * 8
+            due_ms = field(i64(at + W_DUE * 8), 0, 48)
+            if due_ms < least and not field(i64(at), FLAGS, 8) & RETIRED:
+                least = due_ms
+            position = field(i64(at + W_NEXT * 8), 0, 40) - 1
+        if least < NEVER:
+            return least
+        bucket += 1
+    return bucket << BUCKET_BITS
+
+
+# Texts.
+
+
+@njit(cache=True)
+def text(m: int, start: int, size: int, most: int) -> int:
+    """Give the number of a text, a new one if need be; -1 when there are `most` already."""
+    place = xxh64(start, size, 2) & (TEXT_SLOTS - 1)
+    slots = reg(m, TEXT_SLOT)
+    at = reg(m, TEXT_AT)
+    base = reg(m, TEXT)
+    while True:
+        known = i64(slots + place * 8) - 1
+        if known < 0:
+            break
+        begin = i64(at + known * 8)
+        if i64(at + known * 8 + 8) - begin == size and same(base + begin, start, size):
+            return known
+        place = (place + 1) & (TEXT_SLOTS - 1)
+    known = reg(m, TEXTS_USED)
+    if known >= most or known >= MOST_TEXTS:
+        return -1
+    fill = reg(m, TEXT_FILL)
+    copy(base + fill, start, size)
+    put64(at + known * 8, fill)
+    put64(at + known * 8 + 8, fill + size)
+    put64(slots + place * 8, known + 1)
+    put(m, TEXTS_USED, known + 1)
+    put(m, TEXT_FILL, fill + size)
+    return known
