@@ -67,6 +67,7 @@ class Runtime(Section):
 
     `snapshots` is where state is kept: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///PATH`; empty is a folder in
     `data_dir`. A worker on another machine takes over faster where it can read them.
+    `standby`: follow the slot `worker`, and take it over when it took no step for `takeover_ms`.
     """
 
     commit_ms: int = 100
@@ -75,6 +76,8 @@ class Runtime(Section):
     snapshots: str = ""
     transaction_timeout_ms: int = 10_000
     worker: str = "0"
+    standby: bool = False
+    takeover_ms: int = Field(default=1_400, ge=1_200)
 
 
 class Serve(Section):

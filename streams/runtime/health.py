@@ -36,7 +36,10 @@ class PartitionProgress:
 
 @dataclass(slots=True)
 class Progress:
-    """What the loop says of itself. Ages are measured with `time.monotonic`."""
+    """What the loop says of itself. Ages are measured with `time.monotonic`.
+
+    `following`: it is a standby; `lag_steps` is how many recorded steps it has read and not yet taken again.
+    """
 
     stage: str
     worker: str
@@ -151,7 +154,10 @@ def answer(progress: Progress, path: str) -> tuple[int, str, bytes]:
         return _json(503 if ill else 200, {"ok": not ill, "reason": ill})
     if path == "/readyz":
         detail: dict[str, object] = {"ok": progress.ready, "restoring": list(progress.restoring)}
-        detail |= {"following": True, "lag_steps": progress.lag_steps} if progress.following else {"lag": progress.lag()}
+        if progress.following:
+            detail |= {"following": True, "lag_steps": progress.lag_steps}
+        else:
+            detail |= {"lag": progress.lag()}
         return _json(200 if progress.ready else 503, detail)
     return _json(404, {"ok": False, "reason": "there is /healthz, /readyz and /metrics"})
 

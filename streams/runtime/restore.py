@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -72,34 +72,37 @@ class Restored(Generic[StateT]):
     saved: Manifest | None = None
 
 
-def read_committed(consumer: Consumer, settings: Settings, inputs: Sequence[str], partition: int) -> Committed:
-    """Ask the group what it committed. Waits for transactions of other workers (the isolation level says so).
+def read_committed(
+    consumer: Consumer, settings: Settings, inputs: Sequence[str], partitions: Collection[int]
+) -> dict[int, Committed]:
+    """Ask the group once what it committed. Waits for transactions of other workers (the isolation level says so).
 
     Raises `NotRestored` when somebody else has moved the offsets, `KafkaException` when the broker does not answer.
     """
     logical = {topic_name(settings.namespace, name): name for name in inputs}
-    found = consumer.committed([TopicPartition(topic, partition) for topic in logical], timeout=30)
-    offsets: dict[str, int] = {}
-    numbers: set[int] = set()
-    for tp in found:
+    asked = [TopicPartition(topic, partition) for partition in partitions for topic in logical]
+    offsets: dict[int, dict[str, int]] = {partition: {} for partition in partitions}
+    numbers: dict[int, set[int]] = {partition: set() for partition in partitions}
+    for tp in consumer.committed(asked, timeout=30) if asked else ():
         if tp.error is not None:
             raise KafkaException(tp.error)
         if tp.offset < 0:
             continue
         if not (tp.metadata or "").isdecimal():
             raise NotRestored(
-                f"the committed offset {tp.offset} of {tp.topic}/{partition} carries no step number: "
+                f"the committed offset {tp.offset} of {tp.topic}/{tp.partition} carries no step number: "
                 "somebody else moved this group's offsets",
                 fix="offsets of this group are not for hand: to process everything anew, use another namespace",
             )
-        offsets[logical[tp.topic]] = tp.offset
-        numbers.add(int(tp.metadata or 0))
-    if len(numbers) > 1:
-        raise NotRestored(
-            f"the committed offsets of partition {partition} name different steps: {sorted(numbers)}",
-            fix="offsets of this group are not for hand: to process everything anew, use another namespace",
-        )
-    return Committed(numbers.pop() if numbers else 0, offsets)
+        offsets[tp.partition][logical[tp.topic]] = tp.offset
+        numbers[tp.partition].add(int(tp.metadata or 0))
+    for partition, found in numbers.items():
+        if len(found) > 1:
+            raise NotRestored(
+                f"the committed offsets of partition {partition} name different steps: {sorted(found)}",
+                fix="offsets of this group are not for hand: to process everything anew, use another namespace",
+            )
+    return {partition: Committed(max(numbers[partition], default=0), offsets[partition]) for partition in partitions}
 
 
 def repeat(

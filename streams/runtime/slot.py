@@ -6,15 +6,18 @@ two processes that use it the later one fences the earlier. A standby opens all 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
+from schemas.errors import WeirError
 from schemas.settings import Settings
-from schemas.topics import topic_name
+from schemas.topics import topic_name, width
 from streams.runtime import kafka
+from streams.runtime.clock import CONTROL
 from streams.runtime.phase import Untold
 from streams.runtime.restore import Restored
 from streams.runtime.snapshot import SnapshotStore
@@ -39,12 +42,30 @@ class Slot(Generic[StateT]):
     silent_at: float | None = None
 
     @classmethod
-    def of(cls, settings: Settings, stage: str, phase: Untold | None = None) -> Slot[StateT]:
-        """Open everything, without taking the slot."""
+    def of(cls, settings: Settings, stage: str, inputs: Sequence[str], phase: Untold | None = None) -> Slot[StateT]:
+        """Open everything, without taking the slot. Raises `WeirError` for topics that are not as the stage needs."""
+        kafka.check_topics(settings, {*inputs, "steps"})
+        counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
+        widths = {width(name, **counts) for name in shared(inputs)}
+        if len(widths) != 1 or max(widths) > settings.partitions:
+            raise WeirError(
+                f"the inputs of {stage} ({', '.join(shared(inputs))}) have {sorted(widths)} partitions, "
+                f"and `steps` has {settings.partitions}",
+                fix="inputs of one stage need one partition count, not above settings.partitions",
+            )
         admin = kafka.make_admin(settings, client_name(settings, stage))
         log = kafka.topic_identity(admin, topic_name(settings.namespace, "steps"))
         snapshots = SnapshotStore.of(settings, stage, log)
         return cls(admin, snapshots, Transactions(settings, stage, phase), member(settings, stage))
+
+
+def shared(inputs: Sequence[str]) -> tuple[str, ...]:
+    """Give the inputs that the group shares out: all but control, which has a copy in every partition.
+
+    >>> shared(["control", "predictions", "labels"]), shared(["control"])
+    (('predictions', 'labels'), ('control',))
+    """
+    return tuple(name for name in inputs if name != CONTROL) or tuple(inputs)
 
 
 def client_name(settings: Settings, stage: str) -> str:

@@ -34,13 +34,13 @@ from schemas.errors import USAGE, WeirError
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from streams.runtime import kafka, steps
-from streams.runtime.clock import CONTROL
 from streams.runtime.failures import Fenced, KafkaFailed
 from streams.runtime.following import Following
 from streams.runtime.health import HealthServer, Progress
+from streams.runtime.phase import told
 from streams.runtime.processor import Processor
 from streams.runtime.restore import Abandoned, Restorer, read_committed
-from streams.runtime.slot import Slot, member
+from streams.runtime.slot import Slot, member, shared
 from streams.runtime.vigil import Holder, Roster, Vigil
 from streams.runtime.worker import Worker
 
@@ -48,6 +48,9 @@ StateT = TypeVar("StateT")
 
 WAIT_S = 0.05
 STAGGER_S = 0.1
+VACANT_S = 10.0
+"""How long a slot may have no worker at all before a standby that never followed one begins: one may be starting."""
+
 CATCH_UP_S = 30.0
 REJOINS = 3
 
@@ -79,7 +82,6 @@ class Standby(Generic[StateT]):
         self._health = None if health_port is None else HealthServer(self.progress, health_port)
         self._inputs = steps.in_order(processor.inputs)
         self._topic = {name: topic_name(settings.namespace, name) for name in self._inputs}
-        self._shared = [self._topic[name] for name in self._inputs if name != CONTROL] or list(self._topic.values())
         self._holder: Holder | None = None
         self._answered_at = float("-inf")
 
@@ -106,12 +108,11 @@ class Standby(Generic[StateT]):
 
     def _open(self) -> None:
         settings, stage = self.settings, self.processor.stage
-        kafka.check_topics(settings, {*self._inputs, "steps"})
-        self._slot: Slot[StateT] = Slot.of(settings, stage)
+        self._slot: Slot[StateT] = Slot.of(settings, stage, self._inputs, told())
         group, instance = kafka.group_id(settings.namespace, stage), kafka.transactional_id(settings, stage)
-        self._roster = Roster(group, instance, self._shared, self._slot.admin)
+        self._roster = Roster(group, instance, [self._topic[name] for name in shared(self._inputs)], self._slot.admin)
         self._following = Following(self.processor, settings)
-        self._vigil = Vigil(settings.runtime.takeover_ms / 1000 + random.uniform(0, STAGGER_S), time.monotonic())
+        self._vigil = Vigil(VACANT_S + random.uniform(0, STAGGER_S), time.monotonic())
         port = None if self._health is None else self._health.port
         _log.info("following", stage=stage, worker=settings.runtime.worker, health_port=port)
 
@@ -131,7 +132,7 @@ class Standby(Generic[StateT]):
             self._vigil.look(now)
             self.progress.polled_at = self.progress.committed_at = now
             self.progress.lag_steps = self._following.lag
-            self.progress.ready = self._holder is not None
+            self.progress.ready = bool(self._following.at)
             if self._vigil.silent(now) and self._certain():
                 self._take_over()
                 return True
@@ -190,6 +191,7 @@ class Standby(Generic[StateT]):
         topics = [*self._topic.values(), topic_name(self.settings.namespace, "steps")]
         places = [(topic, number) for topic in topics for number in numbers]
         self._following.follow(at, kafka.earliest(self._slot.admin, places))
+        self._vigil = Vigil(self.settings.runtime.takeover_ms / 1000 + random.uniform(0, STAGGER_S), time.monotonic())
 
     def _alive(self) -> None:
         self.progress.polled_at = time.monotonic()

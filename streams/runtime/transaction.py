@@ -26,6 +26,9 @@ from streams.runtime.processor import Output
 RECORD_OVERHEAD_BYTES = 512
 """What a record costs beyond key, value and headers, generously."""
 
+SETTLING_S = 0.05
+"""How long a client is given to take the slot before we look why it has not."""
+
 OVERDUE_S = 3.0
 """How much longer than its timeouts a commit may take."""
 
@@ -41,7 +44,8 @@ class Transactions:
         self._timeout_s = settings.runtime.transaction_timeout_ms / 1000
         client = f"{stage}-{settings.runtime.worker}"
         largest = int(kafka.producer_properties(settings, client, self._slot, large=True)["message.max.bytes"])
-        self._producer = kafka.make_producer(settings, client, self._slot, large=True)
+        self._make = partial(kafka.make_producer, settings, client, self._slot, large=True)
+        self._producer = self._make()
         self._virtual = settings.clock == "virtual"
         self._names = {name: topic_name(settings.namespace, name) for name in _every_topic()}
         self._limits = {name: min(largest, kafka.record_bytes(name)) - RECORD_OVERHEAD_BYTES for name in self._names}
@@ -53,11 +57,24 @@ class Transactions:
         self._moment_at = 0.0
 
     def take_slot(self) -> None:
-        """Fence whoever had the slot and settle the transaction it left. Raises `UnknownOutcome`."""
-        try:
-            self._producer.init_transactions(max(30.0, 3 * self._timeout_s))
-        except KafkaException as error:
-            raise self._failed("taking the worker slot", error) from error
+        """Fence whoever had the slot and settle the transaction it left. Raises `UnknownOutcome`.
+
+        Settling takes the broker milliseconds, but librdkafka asks again only after half a second. A new client asks
+        at once; the old one is gone by then, so the two cannot fence one another.
+        """
+        deadline = time.monotonic() + max(30.0, 3 * self._timeout_s)
+        while True:
+            try:
+                self._producer.init_transactions(SETTLING_S)
+                return
+            except KafkaException as error:
+                reason = error.args[0]
+                if not reason.retriable() or time.monotonic() > deadline:
+                    raise self._failed("taking the worker slot", error) from error
+                settling = reason.code() == KafkaError.CONCURRENT_TRANSACTIONS
+            if settling:
+                del self._producer
+                self._producer = self._make()
 
     def send(self, outputs: Sequence[Output], clock_ms: int) -> None:
         """Queue a step's outputs. Raises `ProcessorFailed` for one that no broker takes, `UnknownOutcome`, `Fenced`."""

@@ -21,9 +21,8 @@ from typing import Generic, TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.errors import WeirError
 from schemas.settings import Settings
-from schemas.topics import topic_name, width
+from schemas.topics import topic_name
 from streams.runtime import kafka, steps
 from streams.runtime.clock import CONTROL
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
@@ -34,8 +33,7 @@ from streams.runtime.partition import Partition, columns
 from streams.runtime.phase import Phase, told
 from streams.runtime.processor import Batch, Processor
 from streams.runtime.restore import Abandoned, Restored, Restorer, read_committed
-from streams.runtime.snapshot import SnapshotStore
-from streams.runtime.transaction import Transactions
+from streams.runtime.slot import Slot, client_name, shared
 
 StateT = TypeVar("StateT")
 
@@ -55,11 +53,19 @@ def run(processor: Processor[StateT], settings: Settings, stop: threading.Event 
     Raises `WeirError`; its `code` is the exit status that the process should end with (see `failures`). After an
     error nothing may be retried in this process.
     """
-    Worker(processor, settings, stop=stop, health_port=0).run()
+    if settings.runtime.standby:
+        from streams.runtime.standby import Standby
+
+        Standby(processor, settings, stop=stop, health_port=0).run()
+    else:
+        Worker(processor, settings, stop=stop, health_port=0).run()
 
 
 class Worker(Generic[StateT]):
-    """One worker slot. `run` may be called once. `health_port` None serves no HTTP, 0 takes a free port."""
+    """One worker slot. `run` may be called once. `health_port` None serves no HTTP, 0 takes a free port.
+
+    `slot` is one that was taken already: a standby's.
+    """
 
     def __init__(
         self,
@@ -68,19 +74,22 @@ class Worker(Generic[StateT]):
         *,
         stop: threading.Event | None = None,
         health_port: int | None = None,
+        slot: Slot[StateT] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.processor, self.settings = processor, settings
         self.stop = stop or threading.Event()
-        self.progress = Progress(processor.stage, settings.runtime.worker)
+        self.progress = progress or Progress(processor.stage, settings.runtime.worker)
         self.health = None if health_port is None else HealthServer(self.progress, health_port)
         self._inputs = steps.in_order(processor.inputs)
-        self._shared = tuple(name for name in self._inputs if name != CONTROL) or self._inputs
+        self._shared = shared(self._inputs)
         self._logical = {topic_name(settings.namespace, name): name for name in self._inputs}
         self._topic = {name: topic for topic, name in self._logical.items()}
         self._virtual = settings.clock == "virtual"
-        self._client = f"{processor.stage}-{settings.runtime.worker}"
+        self._client = client_name(settings, processor.stage)
         self._running: dict[int, Partition[StateT]] = {}
-        self._kept: dict[int, Restored[StateT]] = {}
+        self._slot = slot
+        self._kept: dict[int, Restored[StateT]] = {} if slot is None else dict(slot.kept)
         self._pending: list[int] | None = None  # assigned and not yet restored
         self._committed_at = self._second_at = 0.0
         self._gathered_events = self._gathered_bytes = 0
@@ -91,7 +100,7 @@ class Worker(Generic[StateT]):
     def run(self) -> None:
         """Run until `stop` is set. Raises `WeirError`; see `run` of this module."""
         try:
-            if not kafka.wait_for_kafka(self.settings, self.stop):
+            if self._slot is None and not kafka.wait_for_kafka(self.settings, self.stop):
                 return
             self._open()
             port = None if self.health is None else self.health.port
@@ -111,24 +120,11 @@ class Worker(Generic[StateT]):
     # --- joining and leaving
 
     def _open(self) -> None:
-        settings, stage = self.settings, self.processor.stage
-        kafka.check_topics(settings, {*self._inputs, "steps"})
-        counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
-        widths = {width(name, **counts) for name in self._shared}
-        if len(widths) != 1 or max(widths) > settings.partitions:
-            raise WeirError(
-                f"the inputs of {stage} ({', '.join(self._shared)}) have {sorted(widths)} partitions, "
-                f"and `steps` has {settings.partitions}",
-                fix="inputs of one stage need one partition count, not above settings.partitions",
-            )
-        self._admin = kafka.make_admin(settings, self._client)
-        log = kafka.topic_identity(self._admin, topic_name(settings.namespace, "steps"))
-        self._snapshots = SnapshotStore.of(settings, stage, log)
-        self._out = Transactions(settings, stage, self._phase)
-        self._out.take_slot()  # before any committed offset is asked for: it may settle a transaction over them
-        self._consumer = kafka.make_consumer(
-            settings, self._client, kafka.group_id(settings.namespace, stage), kafka.transactional_id(settings, stage)
-        )
+        slot = self._slot
+        if slot is None:
+            slot = Slot.of(self.settings, self.processor.stage, self._inputs, self._phase)
+            slot.out.take_slot()  # before any committed offset is asked for: it may settle a transaction over them
+        self._admin, self._snapshots, self._out, self._consumer = slot.admin, slot.snapshots, slot.out, slot.consumer
         topics = [self._topic[name] for name in self._shared]
         self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
@@ -170,11 +166,11 @@ class Worker(Generic[StateT]):
         restorer = Restorer(self.processor, self.settings, self._snapshots, self._admin, alive)
         running: dict[int, Partition[StateT]] = {}
         try:
+            committed = read_committed(self._consumer, self.settings, self._inputs, numbers)
             for index, number in enumerate(numbers):
-                committed = read_committed(self._consumer, self.settings, self._inputs, number)
                 kept = self._kept.get(number)
-                if kept is None or kept.step != committed.step or committed.step == 0:
-                    kept = restorer.restore(number, committed)
+                if kept is None or kept.step != committed[number].step or kept.step == 0:
+                    kept = restorer.restore(number, committed[number])
                 first_s = self.settings.runtime.snapshot_s * (index + 1) / len(numbers)
                 running[number] = Partition(
                     number, kept, dict(kept.offsets), columns(self._inputs), time.monotonic() + first_s, kept.step
@@ -197,6 +193,10 @@ class Worker(Generic[StateT]):
         if not self._virtual:
             self._transact(running.values())  # the first tick: from now on there is a moment to confirm
         self.progress.ready = True
+        if self._slot is not None and self._slot.silent_at is not None:
+            silent_s = round(time.monotonic() - self._slot.silent_at, 3)
+            _log.info("took_over", worker=self.settings.runtime.worker, partitions=numbers, silent_s=silent_s)
+            self._slot.silent_at = None
         self._look()
 
     def _control_first(self) -> bool:

@@ -122,9 +122,12 @@ class _HalfwayProducer:
 def main() -> int:
     """Run a worker with the settings in the first argument; the second says where to die (`point:countdown`)."""
     from schemas.errors import WeirError
+    from services import logs
     from streams.runtime import kafka
+    from streams.runtime.standby import Standby
     from streams.runtime.worker import Worker
 
+    logs.configure("counting", human=False)
     settings = Settings(**json.loads(sys.argv[1]))
     point, _, countdown = (sys.argv[2] if len(sys.argv) > 2 else "").partition(":")
     if point == "halfway":
@@ -135,7 +138,9 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
-        Worker(Counting(), settings, stop=stop).run()
+        version = os.environ.get("COUNTING_VERSION", "1")
+        runs = Standby if settings.runtime.standby else Worker
+        runs(Counting(version), settings, stop=stop, health_port=0).run()
     except WeirError as error:
         print(error, file=sys.stderr)
         return error.code
