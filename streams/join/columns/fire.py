@@ -51,7 +51,7 @@ from streams.join.columns.layout import (
     put,
     reg,
 )
-from streams.join.columns.native import copy, i64, put64, xxh64
+from streams.runtime.native import copy, i64, put64, xxh64
 from streams.join.columns.settle import DONE, policy_of, settle
 from streams.join.columns.store import (
     allocate,

@@ -22,7 +22,7 @@ from streams.join.admission import JoinBounds
 from streams.join.columns import layout as l
 from streams.join.columns.fire import fire, forget, gather, governed, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
-from streams.join.columns.native import Words, address
+from streams.runtime.native import Words, address
 from streams.join.columns.policies import PolicyTable
 from streams.join.columns.records import pack
 from streams.join.columns.store import NEVER, text

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from streams.join.columns.native import i64, put64
+from streams.runtime.native import i64, put64
 
 SEGMENT_WORDS = 1 << 15
 MOST_WORDS = 1 << 12

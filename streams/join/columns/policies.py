@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from schemas.policy import Attribution, JoinPolicy
 from streams.join.columns import layout as l
 from streams.join.columns.memory import POLICIES, Memory
-from streams.join.columns.native import address
+from streams.runtime.native import address
 
 _KNOWN = {
     "v",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.join.columns.layout import RECORD
-from streams.join.columns.native import Words, address
+from streams.runtime.native import Words, address
 from streams.runtime.processor import Records
 
 _PAD = bytes(16)

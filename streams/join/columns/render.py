@@ -40,7 +40,7 @@ from streams.join.columns.layout import (
     put,
     reg,
 )
-from streams.join.columns.native import Words, copy, i64, put8, put64, write_int
+from streams.runtime.native import Words, copy, i64, put8, put64, write_int
 
 _TEXTS = (
     '{"request_id":"',

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streams.join.columns.native import Words, address, i64, put64, same, u8, u64
+from streams.runtime.native import Words, address, i64, put64, same, u8, u64
 
 ABSENT, STRING, ESCAPED, INTEGER, FLOAT, TRUE, FALSE, NULL, SCALARS, STRINGS, NUMBERS, OTHER = range(12)
 """Types of a value. `ESCAPED`: a string with escapes; its span is the text as it came. `SCALARS`: an object whose values

@@ -84,7 +84,7 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
-from streams.join.columns.native import as_float, i64, put64, same, u8
+from streams.runtime.native import as_float, i64, put64, same, u8
 from streams.join.columns.render import revise
 from streams.join.columns.store import touch
 

@@ -51,7 +51,7 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
-from streams.join.columns.native import copy, i64, put8, put64, same, xxh64
+from streams.runtime.native import copy, i64, put8, put64, same, xxh64
 
 NEVER = 1 << 62
 _POSITION = (1 << 40) - 1

@@ -97,7 +97,7 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
-from streams.join.columns.native import copy, i64, partition_of, put8, put64, put_double, same, u8, xxh64
+from streams.runtime.native import copy, i64, partition_of, put8, put64, put_double, same, u8, xxh64
 from streams.join.columns.scan import (
     ABSENT,
     END,

@@ -2,7 +2,7 @@
 
 Compiled code here takes **addresses** (int64), not arrays: an array argument costs two atomic counts at every call that
 is not inlined, which made reading JSON three times slower. Nothing checks bounds: callers have, and the arrays behind
-the addresses are kept by `streams.join.columns.memory`.
+the addresses are kept by their owners.
 
 The hashes are XXH64 (Yann Collet; the same numbers as `xxhash.xxh64`) and Kafka's 32-bit MurmurHash2 (as in
 `streams.join.partition`).
