@@ -6,9 +6,10 @@ prediction, for ever. The default policy waits an hour for a label and then says
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from schemas.event import DurationMs, Event, LabelValue, Name, Share, TimeMs
 
@@ -17,6 +18,9 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 Comparison = Literal["any", "lt", "le", "gt", "ge", "eq"]
+Silence = Literal["negative", "unlabelled"]
+
+_SILENCE = ("negative_label", "provisional_after_ms", "p_fake_negative", "exposure")
 
 
 class Attribution(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,9 +42,36 @@ class Attribution(Event, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError("`compare` and `value` go together: `compare`: `lt`, `value`: 2000, or neither")
 
 
+class LabelRule(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Another label name of the model's predictions, with its own outcome: `refunded` beside `clicked`.
+
+    What is absent is the policy's: `horizon_ms`, `lateness_ms`, `precedence`, and silence as a whole: with `on_timeout`
+    the fields `negative_label`, `provisional_after_ms`, `p_fake_negative` and `exposure` are the rule's own, or at their
+    defaults; without it they may not be given. `attribution` is always its own.
+    """
+
+    name: Name
+    horizon_ms: DurationMs | None = None
+    lateness_ms: DurationMs | None = None
+    on_timeout: Silence | None = None
+    negative_label: LabelValue | None = None
+    provisional_after_ms: DurationMs | None = None
+    p_fake_negative: Share | None = None
+    exposure: str | None = None
+    precedence: list[str] | None = None
+    attribution: list[Attribution] = []
+
+    def __post_init__(self) -> None:
+        alone = [name for name in _SILENCE if getattr(self, name) is not None]
+        if self.on_timeout is None and alone:
+            raise ValueError(f"`{alone[0]}` of label `{self.name}` needs `on_timeout` beside it")
+
+
 class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     """How the outcomes of `model` are resolved, from predictions with `at_ms` ≥ `effective_from_ms` on.
 
+    - `label_name`: the name of the labels that the metrics are about; `labels` names others that may come, each with
+      an outcome of its own.
     - `horizon_ms`: a label whose `at_ms` is later than the prediction's by more than this does not count.
     - `lateness_ms`: how long after the horizon we still wait for it to reach us. Then silence is an answer.
     - `on_timeout`: `negative` (the outcome becomes `negative_label`) or `unlabelled` (no outcome).
@@ -59,7 +90,7 @@ class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     label_name: Name = "label"
     horizon_ms: DurationMs = HOUR_MS
     lateness_ms: DurationMs = 5 * MINUTE_MS
-    on_timeout: Literal["negative", "unlabelled"] = "unlabelled"
+    on_timeout: Silence = "unlabelled"
     negative_label: LabelValue = 0
     provisional_after_ms: DurationMs | None = None
     p_fake_negative: Share = 0.0
@@ -69,14 +100,20 @@ class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     precedence: list[str] = []
     attribution: list[Attribution] = []
     carry: Literal["none", "features"] = "none"
+    labels: list[LabelRule] = []
 
     def __post_init__(self) -> None:
         if self.provisional_after_ms is not None and self.on_timeout != "negative":
             raise ValueError("`provisional_after_ms` is an early negative: it needs `on_timeout`: `negative`")
         if self.provisional_after_ms is not None and self.provisional_after_ms > self.wait_ms:
             raise ValueError("`provisional_after_ms` must not be later than `horizon_ms` + `lateness_ms`")
-        if 0 < self.recall_ms < self.wait_ms:
+        if 0 < self.recall_ms < self.longest_wait_ms:
             raise ValueError("`recall_ms` must not be shorter than `horizon_ms` + `lateness_ms`")
+        names = [self.label_name, *(rule.name for rule in self.labels)]
+        if len({*names}) < len(names):
+            raise ValueError(f"`label_name` and the names in `labels` must differ, got {', '.join(names)}")
+        if self.labels:
+            _ = self.outcomes  # each is checked as it is made
 
     @property
     def wait_ms(self) -> int:
@@ -84,11 +121,47 @@ class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
         return self.horizon_ms + self.lateness_ms
 
     @property
+    def longest_wait_ms(self) -> int:
+        """From a prediction's `at_ms` to the last deadline of its outcomes."""
+        waits = (
+            (self.horizon_ms if rule.horizon_ms is None else rule.horizon_ms)
+            + (self.lateness_ms if rule.lateness_ms is None else rule.lateness_ms)
+            for rule in self.labels
+        )
+        return max(self.wait_ms, *waits) if self.labels else self.wait_ms
+
+    @property
     def reach_ms(self) -> int:
         """From a prediction's `at_ms` to the last Kafka timestamp with which a label may still revise it."""
-        return self.recall_ms or self.wait_ms + self.retain_ms
+        return self.recall_ms or self.longest_wait_ms + self.retain_ms
+
+    @property
+    def outcomes(self) -> tuple[JoinPolicy, ...]:
+        """The policy of each outcome by itself, that of `label_name` first; all have one reach.
+
+        >>> policy = JoinPolicy(model="m", on_timeout="negative", labels=[LabelRule(name="refund", horizon_ms=1)])
+        >>> [(one.label_name, one.horizon_ms, one.on_timeout) for one in policy.outcomes]
+        [('label', 3600000, 'negative'), ('refund', 1, 'negative')]
+        """
+        if not self.labels:
+            return (self,)
+        alone = replace(self, labels=[], recall_ms=self.reach_ms)
+        return (alone, *(_of_rule(alone, rule) for rule in self.labels))
 
     @property
     def label(self) -> str:
         """`name@version`, as `feedback` names it."""
         return f"{self.name}@{self.version}"
+
+
+def _of_rule(policy: JoinPolicy, rule: LabelRule) -> JoinPolicy:
+    own: dict[str, Any] = {"label_name": rule.name, "attribution": rule.attribution}
+    names = ["horizon_ms", "lateness_ms", "precedence", "on_timeout"]
+    if rule.on_timeout is not None:
+        own |= {name: getattr(_DEFAULT, name) for name in _SILENCE}
+        names += _SILENCE
+    own |= {name: getattr(rule, name) for name in names if getattr(rule, name) is not None}
+    return replace(policy, **own)
+
+
+_DEFAULT = JoinPolicy(model="default")

@@ -152,13 +152,14 @@ def outcomes_sql(standing: str, settings: Settings, cuts: Cuts | None) -> str:
         places = (f"(partition = {n} AND joined_at_ms <= {step.clock_ms})" for n, step in cuts.items())
         until = f"AND ({any_of(places)})"
     said = f"""
-SELECT request_id AS said_of, model AS said_model, deployment AS said_deployment, label, label_json,
+SELECT request_id AS said_of, model AS said_model, deployment AS said_deployment, name AS said_name, label, label_json,
     toString(ifNull(label_kind, 'explicit')) AS kind, weight, labelled_at_ms
 FROM feedback WHERE unreadable = '' AND isNull(item) {until}
-ORDER BY offset DESC LIMIT 1 BY request_id, model, deployment"""
+ORDER BY offset DESC LIMIT 1 BY request_id, model, deployment, name"""
     labelled = f"""
 SELECT * FROM ({_parted(standing, settings)}) AS s INNER JOIN (SELECT * FROM ({said}) WHERE label_json != '') AS f
-ON s.request_id = f.said_of AND s.model = f.said_model AND s.deployment = f.said_deployment"""
+ON s.request_id = f.said_of AND s.model = f.said_model AND s.deployment = f.said_deployment
+    AND s.label_name = toString(f.said_name)"""
     return f"""
 WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
     {listed(log_loss_nanos(), square=True)} AS T, {_SCORE}, {_HOME},

@@ -6,7 +6,7 @@ XXH64, which is the key of an event without id and orders contents, nor can it r
 where either may decide are few: they are fetched, and only they are decided by our own code.
 
 **Limits.** A request id that comes back after its state has ended (`beyond` in `weir verify`) stands once here, and
-twice in the join. Rule 5 is asked with every policy that is known now, not those known when the prediction was read.
+twice in the join. Rule 5 is asked with every policy known at the cut, not those known when the prediction was read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import xxhash
 
 from schemas.control import Control, PolicySet
 from schemas.event import decode, encode
-from schemas.inputs import Prediction
-from schemas.policy import JoinPolicy
+from schemas.inputs import LABEL_NAME, Prediction
+from schemas.policy import JoinPolicy, LabelRule
 from schemas.records import Step
 from schemas.settings import Settings
 
@@ -42,7 +42,7 @@ _LIMITS = {"max_query_size": 64 << 20, "max_ast_elements": 1_000_000, "max_expan
 
 
 def standing_sql(client: HttpClient, settings: Settings, cuts: Cuts | None) -> str:
-    """Give the query of the standing predictions: one raw row per identity."""
+    """Give the query of the standing predictions: one raw row per identity, with its policy's `label_name`."""
     aside = _set_aside(client, settings, cuts)
     out = f"WHERE (partition, offset) NOT IN ({listed(aside)})" if aside else ""
     admitted = _admitted(client, settings, cuts)
@@ -53,17 +53,14 @@ def standing_sql(client: HttpClient, settings: Settings, cuts: Cuts | None) -> s
 
 def _admitted(client: HttpClient, settings: Settings, cuts: Cuts | None) -> str:
     join = settings.join
-    below = ""
-    if cuts is not None:
-        places = (f"(partition = {n} AND offset < {step.offsets.get('predictions', 0)})" for n, step in cuts.items())
-        below = f"AND ({any_of(places)})"
+    below = _below(cuts, "predictions")
     policies = ", ".join(
-        f"({number}, {quoted(policy.model)}, {policy.effective_from_ms}, {policy.reach_ms})"
-        for number, policy in _policies(client, settings)
+        f"({number}, {quoted(one.model)}, {one.effective_from_ms}, {one.reach_ms}, {quoted(one.label_name)})"
+        for number, one in _policies(client, settings, cuts)
     )
-    named = "'of Int32, named String, from_ms Int64, reach_ms Int64'"
+    named = "'of Int32, named String, from_ms Int64, reach_ms Int64, label_name String'"
     return f"""
-SELECT p.* FROM (
+SELECT p.*, if(q.named = '', '{LABEL_NAME}', q.label_name) AS label_name FROM (
     SELECT *,
         ifNull(arrayLast(h -> h.name = 'weir-append-ms', headers).value, '') AS claimed,
         if(arrayExists(h -> h.name = 'weir-hop', headers) AND match(claimed, '^[0-9]{{1,15}}$'),
@@ -73,17 +70,24 @@ SELECT p.* FROM (
     WHERE unreadable = '' AND {_SIZE} <= {join.max_event_bytes}
         AND kafkaMurmurHash(request_id) % {settings.partitions} = partition {below}
 ) AS p
-LEFT ASOF JOIN (SELECT * FROM VALUES({named}, (-1, '', 0, 0){", " if policies else ""}{policies})) AS q
+LEFT ASOF JOIN (SELECT * FROM VALUES({named}, (-1, '', 0, 0, ''){", " if policies else ""}{policies})) AS q
     ON p.partition = q.of AND p.named = q.named AND p.at_ms >= q.from_ms
 WHERE p.at_ms BETWEEN p.appended_ms - {join.skew_ms} AND p.appended_ms + {join.skew_ms}
     AND p.appended_ms <= p.at_ms + if(q.named = '', {JoinPolicy(model="none").reach_ms}, q.reach_ms)"""
 
 
-def _policies(client: HttpClient, settings: Settings) -> Iterator[tuple[int, JoinPolicy]]:
+def _below(cuts: Cuts | None, topic: str) -> str:
+    if cuts is None:
+        return ""
+    places = (f"(partition = {n} AND offset < {step.offsets.get(topic, 0)})" for n, step in cuts.items())
+    return f"AND ({any_of(places)})"
+
+
+def _policies(client: HttpClient, settings: Settings, cuts: Cuts | None) -> Iterator[tuple[int, JoinPolicy]]:
     """Give each partition's policies: of those of one model and one moment the greatest version, the first said."""
     sql = (
         "SELECT partition, append_ms, body FROM control WHERE kind = 'policy_set' AND unreadable = '' "
-        f"AND {_SIZE} <= {settings.join.max_event_bytes} ORDER BY partition, offset"
+        f"AND {_SIZE} <= {settings.join.max_event_bytes} {_below(cuts, 'control')} ORDER BY partition, offset"
     )
     found: dict[tuple[int, str, int], JoinPolicy] = {}
     for partition, append_ms, body in rows(client, sql):
@@ -91,7 +95,8 @@ def _policies(client: HttpClient, settings: Settings) -> Iterator[tuple[int, Joi
         assert isinstance(event, PolicySet)
         policy = event.policy
         late = append_ms > policy.effective_from_ms - POLICY_NOTICE_MS
-        labels = [policy.negative_label, *(rule.label for rule in policy.attribution)]
+        named: list[JoinPolicy | LabelRule] = [policy, *policy.labels]
+        labels = [one.negative_label for one in named] + [rule.label for one in named for rule in one.attribution]
         if (late and settings.clock != "virtual") or any(map(_too_large, labels)):
             continue
         at = partition, policy.model, policy.effective_from_ms

@@ -51,7 +51,7 @@ _STANDING = """
     WHERE unreadable = '' AND model = {model:String} AND role = 'primary'
       AND at_ms >= {from_ms:Int64} AND at_ms < {to_ms:Int64}
       AND offset < transform(partition, {p_partitions:Array(Int32)}, {p_offsets:Array(Int64)}, toInt64(0))
-    ORDER BY at_ms, event_id LIMIT 1 BY request_id, deployment
+    ORDER BY at_ms, xxHash64(event_id) LIMIT 1 BY request_id, deployment
 """
 _LAST = f"""
     SELECT request_id, deployment, name, predicted_at_ms, status, label_json, weight, labelled_at_ms

@@ -17,7 +17,7 @@ from xxhash import xxh64_intdigest
 from schemas.control import Control, PolicySet
 from schemas.event import Input, encode
 from schemas.inputs import Label, Prediction, Signal
-from schemas.policy import JoinPolicy
+from schemas.policy import JoinPolicy, LabelRule
 from schemas.settings import Settings
 from streams.join.dead import Origin, dead_letter
 from streams.join.partition import partitions_of
@@ -294,7 +294,8 @@ def _large_integer(event: Any) -> str:
         if type(event.label) is int and event.label not in _INTEGERS:
             return "label"
     elif isinstance(event, PolicySet):
-        said = [event.policy.negative_label, *(rule.label for rule in event.policy.attribution)]
+        named: list[JoinPolicy | LabelRule] = [event.policy, *event.policy.labels]
+        said = [one.negative_label for one in named] + [rule.label for one in named for rule in one.attribution]
         if any(type(label) is int and label not in _INTEGERS for label in said):
             return "policy"
     return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import xxhash
@@ -31,6 +31,8 @@ KINDS: dict[str, type[Prediction] | type[Label] | type[Signal]] = {
 
 Identity = tuple[str, str, str]
 """(request_id, model, deployment)."""
+OutcomeId = tuple[str, str, str, str, str]
+"""(request_id, model, deployment, label name, item or the empty text)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,9 @@ def values_of(body: Prediction | Label | Signal | JoinPolicy) -> list[object]:
         case Prediction():
             return [body.prediction, *body.features.values(), *body.slices.values()]
         case JoinPolicy():
-            return [body.negative_label, *(rule.label for rule in body.attribution)]
+            silent = [body.negative_label, *(named.negative_label for named in body.labels)]
+            rules = [*body.attribution, *(rule for named in body.labels for rule in named.attribution)]
+            return [*silent, *(rule.label for rule in rules)]
         case Label():
             return [body.label]
     return []
@@ -219,7 +223,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The standing prediction of one identity, and the policy that resolves it."""
+    """The standing prediction of one identity, and the policy that resolves it, or one of its outcomes."""
 
     body: Prediction
     key: int
@@ -234,6 +238,11 @@ class Standing:
     @property
     def reach_until_ms(self) -> int:
         return self.body.at_ms + self.policy.reach_ms
+
+    @property
+    def outcomes(self) -> list[Standing]:
+        """The same prediction once for each of its outcomes, the one of `label_name` first."""
+        return [replace(self, policy=alone) for alone in self.policy.outcomes]
 
 
 def identity_of(body: Prediction) -> Identity:
@@ -418,12 +427,16 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What should be known of one identity, from which prediction. `alive` while its state is kept."""
+    """What should be known of one outcome, from which prediction. `alive` while its state is kept.
+
+    The `first` outcome of a prediction, that of its policy's `label_name`, is the one that is measured.
+    """
 
     outcome: Outcome
     standing: Standing
     partition: int
     alive: bool
+    first: bool
 
 
 @dataclass(slots=True)
@@ -435,7 +448,7 @@ class Expectation:
     have to be in another partition. `beyond` are the requests whose end the log leaves open.
     """
 
-    outcomes: dict[Identity, Expected] = field(default_factory=dict)
+    outcomes: dict[OutcomeId, Expected] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     dead_letters: set[Dead] = field(default_factory=set)
     undecided: set[Dead] = field(default_factory=set)
@@ -444,12 +457,12 @@ class Expectation:
 
 
 def expect(
-    logs: Logs, bounds: Bounds, clock_by_partition: Mapping[int, int], said: Container[Identity] = ()
+    logs: Logs, bounds: Bounds, clock_by_partition: Mapping[int, int], said: Container[OutcomeId] = ()
 ) -> Expectation:
     """Say what these logs should lead to once all of them have been read and the clocks have come.
 
     `clock_by_partition` holds the timers' clocks (`timers_clock`; the partition's own while nothing is frozen).
-    `said` holds the identities of which `feedback` has a revision: it tells `void` from `unlabelled`.
+    `said` holds the outcomes of which `feedback` has a revision: it tells `void` from `unlabelled`.
     """
     expectation = Expectation()
     policies = {partition: list[JoinPolicy]() for partition in range(bounds.partitions)}
@@ -517,7 +530,7 @@ def _expect_request(
     bounds: Bounds,
     partition: int,
     clock_ms: int,
-    said: Container[Identity],
+    said: Container[OutcomeId],
 ) -> None:
     events = events_of(admitted)
     standing = standing_of(events, policies)
@@ -528,25 +541,31 @@ def _expect_request(
         expectation.beyond.add(request_id)
 
     for identity, one in standing.items():
-        outcome = resolve(one, events, clock_ms, bounds)
         alive = clock_ms <= one.reach_until_ms + bounds.grace_ms
-        expectation.outcomes[identity] = Expected(outcome, one, partition, alive)
+        for each in one.outcomes:
+            named = (*identity, each.policy.label_name, "")
+            first = each.policy.label_name == one.policy.label_name
+            outcome = resolve(each, events, clock_ms, bounds)
+            expectation.outcomes[named] = Expected(outcome, each, partition, alive, first)
+        named = (*identity, one.policy.label_name, "")
+        outcome = expectation.outcomes[named].outcome
         counters["predictions.conflict"] += one.conflicts
         if outcome.label is not None:
             fate: str = outcome.status
         elif clock_ms < one.deadline_ms:
             fate = "open"
         else:
-            fate = "void" if identity in said else "unlabelled"
+            fate = "void" if named in said else "unlabelled"
         counters[f"predictions.{fate}"] += 1
 
+    outcomes = [each for one in standing.values() for each in one.outcomes]
     somebody_alive = any(clock_ms <= one.reach_until_ms + bounds.grace_ms for one in standing.values())
     for event in events:
         if isinstance(event.body, Prediction):
             continue
         record = event.records[0]
-        dead = Dead(record.topic, record.partition, record.offset, why_dead(event, standing.values(), bounds))
-        if any(counts(event, one, bounds) for one in standing.values()):
+        dead = Dead(record.topic, record.partition, record.offset, why_dead(event, outcomes, bounds))
+        if any(counts(event, one, bounds) for one in outcomes):
             counters[f"{record.topic}.joined"] += 1
         elif clock_ms < event.append_ms + bounds.early_label_ms + bounds.grace_ms:
             counters[f"{record.topic}.parked"] += 1
@@ -566,9 +585,9 @@ def is_known(event: Event, standing: Standing, bounds: Bounds) -> bool:
     )
 
 
-def why_dead(event: Event, standing: Iterable[Standing], bounds: Bounds) -> str:
+def why_dead(event: Event, outcomes: Iterable[Standing], bounds: Bounds) -> str:
     """Give the reason of a label or signal that counted for nobody."""
-    known = [one for one in standing if is_known(event, one, bounds)]
+    known = [one for one in outcomes if is_known(event, one, bounds)]
     of_model = [one for one in known if concerns(event, one)]
     if not of_model:
         return "orphan"

@@ -18,10 +18,11 @@ def too_late(policy: JoinPolicy, append_ms: int) -> bool:
 class PolicyBook:
     """Policies by model, each list ascending by (`effective_from_ms`, `version`)."""
 
-    __slots__ = ("_by_model",)
+    __slots__ = ("_by_model", "_outcomes")
 
     def __init__(self) -> None:
         self._by_model: dict[str, list[JoinPolicy]] = {}
+        self._outcomes: dict[int, tuple[JoinPolicy, ...]] = {}  # by identity: policies stay as long as the book
 
     def add(self, policy: JoinPolicy) -> bool:
         """Take a policy up. False, without effect, when its (`effective_from_ms`, `version`) is known already."""
@@ -30,6 +31,8 @@ class PolicyBook:
         if place and _order(known[place - 1]) == _order(policy):
             return False
         known.insert(place, policy)
+        if policy.labels:
+            self._outcomes[id(policy)] = policy.outcomes
         return True
 
     def in_force(self, model: str, at_ms: int) -> JoinPolicy:
@@ -39,6 +42,14 @@ class PolicyBook:
             return DEFAULT
         place = bisect_right(known, at_ms, key=_effective)
         return known[place - 1] if place else DEFAULT
+
+    def of(self, model: str) -> list[JoinPolicy]:
+        """Give a model's policies, ascending by (`effective_from_ms`, `version`)."""
+        return self._by_model.get(model, [])
+
+    def outcomes(self, policy: JoinPolicy) -> tuple[JoinPolicy, ...]:
+        """Give `JoinPolicy.outcomes` of a policy that `in_force` gave."""
+        return self._outcomes.get(id(policy)) or (policy,)
 
     def all(self) -> list[JoinPolicy]:
         """Give every policy, in an order that `add` may take them up again."""

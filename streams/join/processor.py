@@ -23,15 +23,20 @@ from streams.join.chained import Chained, ChainedT
 from streams.join.dead import Origin, dead_letter
 from streams.join.outcome import NOTHING, Change, Counted
 from streams.join.policies import too_late
-from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, scope, stage
+from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, stage
 from streams.join.revise import differs, feedback, was
 from streams.join.snapshot import dump_join, dump_pair, load_join, load_pair
-from streams.join.state import Case, JoinState, Predicted, Request, Waiting
-from streams.runtime.processor import Batch, Dump, Output, Records, Stepped, only
+from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of
+from streams.join.columns.lane import Columns, Told
+from streams.join.columns.snapshot import SMALL as COLUMNS
+from streams.join.columns.snapshot import dump as dump_columns
+from streams.join.columns.snapshot import load as load_columns
+from streams.runtime.processor import WHOLE, Batch, Body, Dump, Output, Outputs, Records, Stepped
 
 ENDED = {
     "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",
-    "unknown_name": "no prediction of this request accepts the name: compare it with the policy's `label_name`",
+    "unknown_name": "no prediction of this request accepts the name: compare it with `label_name` and `labels` of the "
+    "policy",
     "outside_horizon": "its `at_ms` lies outside the window of every prediction of this request: compare `horizon_ms`",
     "too_late": "its Kafka timestamp lies beyond the reach of every prediction of this request: compare `recall_ms`, "
     "`retain_ms` and the namespace's `early_label_ms`",
@@ -44,7 +49,7 @@ class JoinStepped:
     concern others, for the stages behind.
     """
 
-    outputs: list[Output]
+    outputs: Outputs
     changes: list[Change]
     control: list[Control]
     counters: Mapping[str, int]
@@ -64,13 +69,15 @@ class Join:
         if control:
             step.take_control(control)
         step.timers_ms = state.held_ms(step.clock_ms)
+        if state.columns is not None:
+            state.columns.begin(step.seen_ms, step.clock_ms)
         for topic in INPUTS:
             records = batch.inputs.get(topic)
             if records:
                 step.take(topic, records)
         step.take_timers()
         state.clock_ms, state.timers_ms = step.clock_ms, step.timers_ms
-        return JoinStepped(step.outputs, step.changes, step.control, dict(state.counters), state.wake_at_ms())
+        return JoinStepped(step.outputs, step.changes, step.control, state.counted(), state.wake_at_ms())
 
 
 class _Step:
@@ -84,7 +91,7 @@ class _Step:
         self.counters = state.counters
         self.clock_ms = clock_ms
         self.seen_ms = self.timers_ms = state.timers_ms
-        self.outputs: list[Output] = []
+        self.outputs = Outputs()
         self.changes: list[Change] = []
         self.control: list[Control] = []
 
@@ -132,12 +139,14 @@ class _Step:
 
     def apply(self, model: str) -> None:
         """Resolve anew what another policy than before is in force for."""
+        if self.state.columns is not None:
+            for position in self.state.columns.govern(model, self.state.policies.of(model)):
+                self.state.lift(position)
         found = [
             (request_id, case.identity, request, case)
             for request_id, request in self.state.requests.items()
             for case in request.cases
-            if case.identity[0] == model
-            and self.state.policies.in_force(model, case.scope.at_ms) is not case.scope.policy
+            if case.identity[0] == model and self.state.policies.in_force(model, case.scope.at_ms) is not case.policy
         ]
         for request_id, _, request, case in sorted(found, key=lambda entry: entry[:2]):
             self.rescope(case)
@@ -147,9 +156,19 @@ class _Step:
 
     # Records.
 
+    def tell(self, told: Told) -> None:
+        self.outputs.extend(told.blocks)
+        self.changes += told.changes
+
     def take(self, topic: str, records: Records) -> None:
         state = self.state
         counters = self.counters
+        if state.columns is not None:
+            told, left = state.columns.take(topic, records)
+            self.tell(told)
+            if not left:
+                return
+            records = records.select(left)
         admission = admit(topic, state.partition, records, self.bounds, state.policies.in_force, self.clock_ms)
         counters["keys.differ"] += admission.differing
         for record in admission.records:
@@ -164,9 +183,7 @@ class _Step:
     def take_prediction(self, record: Admitted) -> None:
         event: Prediction = record.event
         request_id = event.request_id
-        request = self.state.requests.get(request_id)
-        if request is None:
-            request = self.state.requests[request_id] = Request()
+        request = self.state.find(request_id) or self.state.begin(request_id)
         identity = event.model, event.deployment
         for case in request.cases:
             if case.identity == identity:
@@ -174,9 +191,8 @@ class _Step:
                     return
                 break
         else:
-            policy = self.state.policies.in_force(event.model, event.at_ms)
             standing = Predicted(record.key, record.content, event, record.append_ms)
-            case = Case(identity, standing, scope(event, record.append_ms, policy, self.bounds))
+            case = Case(identity, standing, *tracks_of(standing, self.state.policies, self.bounds))
             request.cases = tuple(sorted((*request.cases, case), key=_identity)) if request.cases else (case,)
         if request.labels or request.signals:
             self.reclass(request)
@@ -216,9 +232,7 @@ class _Step:
         event: Any = record.event
         index = record.index
         key = record.key
-        request = self.state.requests.get(event.request_id)
-        if request is None:
-            request = self.state.requests[event.request_id] = Request()
+        request = self.state.find(event.request_id) or self.state.begin(event.request_id)
         waiting: dict[int, Any] | None = request.labels if topic == "labels" else request.signals
         if waiting is None:
             waiting = {}
@@ -240,16 +254,20 @@ class _Step:
                 return
             self.reclass(request)
             for case in request.cases:
-                case.evidence = None
+                for track in case.tracks:
+                    track.evidence = None
                 self.settle(request, case, self.seen_ms)
         else:
             held = waiting[key] = Waiting(key, record.content, event, record.append_ms, records.offsets[index], None)
             for case in request.cases:
-                if stage(case.scope, event, record.append_ms) == COUNTS:
-                    held.joined = True
-                    if case.evidence is not None:
-                        case.evidence.add(case.scope, held)
-                    self.settle(request, case, self.seen_ms)
+                for track in case.tracks:
+                    if track.scope is not None and stage(track.scope, event, record.append_ms) == COUNTS:
+                        held.joined = True
+                        if track.evidence is not None:
+                            track.evidence.add(track.scope, held)
+                        self.settle_track(request, case, track, self.seen_ms)
+                if held.joined:
+                    self.count(case, self.seen_ms)
             if held.joined:
                 self.counters[f"{topic}.joined"] += 1
             else:
@@ -261,18 +279,13 @@ class _Step:
     # Cases.
 
     def rescope(self, case: Case) -> None:
-        standing = case.standing
-        policy = self.state.policies.in_force(standing.event.model, standing.event.at_ms)
-        case.scope = scope(standing.event, standing.append_ms, policy, self.bounds)
-        case.evidence = None
+        case.policy, case.tracks = tracks_of(case.standing, self.state.policies, self.bounds, case.tracks)
 
     def reclass(self, request: Request) -> None:
         """Say anew of every label and signal of a request whether it counts."""
         for topic, waiting in _heard(request):
             for held in waiting.values():
-                joined = held.kept or any(
-                    stage(case.scope, held.event, held.append_ms) == COUNTS for case in request.cases
-                )
+                joined = held.kept or any(case.stage(held.event, held.append_ms) == COUNTS for case in request.cases)
                 if joined is not held.joined:
                     self.counters[f"{topic}.{'joined' if joined else 'parked'}"] += 1
                     self.counters[f"{topic}.{'parked' if joined else 'joined'}"] -= 1
@@ -280,39 +293,56 @@ class _Step:
                     held.raw = None
 
     def settle(self, request: Request, case: Case, clock_ms: int) -> None:
-        """Resolve a case at `clock_ms`; emit, count and tell what follows."""
+        """Resolve all outcomes of a case at `clock_ms`; emit, count and tell what follows."""
+        for track in case.tracks:
+            self.settle_track(request, case, track, clock_ms)
+        self.count(case, clock_ms)
+
+    def settle_track(self, request: Request, case: Case, track: Track, clock_ms: int) -> None:
+        """Resolve one outcome and emit what follows; `count` is due after it."""
         prediction = case.standing.event
-        evidence = case.evidence
-        if evidence is None and (request.labels or request.signals):
-            evidence = gather(case.scope, request.labels, request.signals)
-            if request.many:
-                case.evidence = evidence
-        outcome = conclude(case.scope, evidence, clock_ms)
-        before = case.counted
-        revision = 0 if before is None else before.revision
-        said = case.said
-        revised = differs(said, case.said_of, outcome, prediction)
-        if revised:
-            revision += 1
-            repeated = None if case.said_of is None else was(said, case.said_of, prediction)
+        scope = track.scope
+        outcome = NOTHING
+        if scope is not None:
+            evidence = track.evidence
+            if evidence is None and (request.labels or request.signals):
+                evidence = gather(scope, request.labels, request.signals)
+                if request.many:
+                    track.evidence = evidence
+            outcome = conclude(scope, evidence, clock_ms)
+        said = track.said
+        if differs(said, track.said_of, outcome, prediction):
+            track.revision += 1
             self.outputs.append(
                 feedback(
                     prediction,
-                    case.scope.policy,
+                    case.policy,
+                    track.name,
                     outcome,
-                    revision,
-                    repeated,
+                    track.revision,
+                    None if track.said_of is None else was(said, track.said_of, prediction),
                     partition=self.state.partition,
                     clock_ms=self.clock_ms,
                 )
             )
-            case.said = outcome
-            case.said_of = prediction
+            track.said = outcome
+            track.said_of = prediction
         elif outcome.labelled_at_ms != said.labelled_at_ms:
             # A source that repeats itself later is no revision. What is counted stays what the last revision said, so
             # that it can be counted again from `feedback`.
             outcome = replace(outcome, labelled_at_ms=said.labelled_at_ms)
-        if revised or before is None or before.prediction is not prediction or before.outcome != outcome:
+        track.outcome = outcome
+
+    def count(self, case: Case, clock_ms: int) -> None:
+        """Tell what stands and what is known of it by the policy's `label_name`, and move the prediction's class."""
+        prediction, outcome, before = case.standing.event, case.tracks[0].outcome, case.counted
+        revision = sum(track.revision for track in case.tracks)
+        if (
+            before is None
+            or before.prediction is not prediction
+            or before.revision != revision
+            or before.outcome != outcome
+        ):
             case.counted = Counted(prediction, outcome, revision)
             self.changes.append(Change(before, case.counted))
         if outcome is not NOTHING:
@@ -320,7 +350,7 @@ class _Step:
         elif clock_ms < case.scope.deadline_ms:
             counter = "predictions.open"
         else:
-            counter = "predictions.void" if revision else "predictions.unlabelled"
+            counter = "predictions.void" if case.tracks[0].revision else "predictions.unlabelled"
         if counter != case.counter:
             self.counters[counter] += 1
             if case.counter:
@@ -331,6 +361,12 @@ class _Step:
 
     def take_timers(self) -> None:
         state = self.state
+        if state.columns is not None:
+            told, left = state.columns.fire(self.timers_ms)
+            self.tell(told)
+            for position in left:
+                state.lift(position, linked=False)
+            self.counters["keys.differ"] += state.columns.differing
         while (taken := state.take_due(self.timers_ms)) is not None:
             request_id, request = taken
             due_ms = request.next_due_ms(self.seen_ms, self.bounds)
@@ -345,7 +381,7 @@ class _Step:
                 self.end(request_id, request)
             due_ms = request.next_due_ms(self.timers_ms, self.bounds)
             if due_ms is None:
-                del state.requests[request_id]
+                state.end(request_id)
             else:
                 state.rearm(request_id, request, due_ms)
 
@@ -354,7 +390,7 @@ class _Step:
         request.cases = tuple(case for case in request.cases if case.scope.evict_ms > self.timers_ms)
         for case in gone:
             for held in request.heard():
-                reached = stage(case.scope, held.event, held.append_ms)
+                reached = case.stage(held.event, held.append_ms)
                 if reached == COUNTS:
                     held.kept = True
                 elif known(case.scope, held.append_ms, self.bounds):
@@ -415,14 +451,19 @@ class JoinProcessor(Generic[ChainedT]):
     stage: str = "join"
     inputs: tuple[str, ...] = ("control", *INPUTS)
 
-    def __init__(self, bounds: JoinBounds, chained: Chained[ChainedT] | None = None) -> None:
+    def __init__(self, bounds: JoinBounds, chained: Chained[ChainedT] | None = None, *, columns: bool = True) -> None:
         self.join = Join(bounds)
         self.chained = chained
-        self.version = "join-2" if chained is None else f"join-2+{chained.version}"
+        self.columns = columns
+        self.version = "join-3" if chained is None else f"join-3+{chained.version}"
 
     def empty(self, partition: int) -> JoinMeasureState[ChainedT]:
         """Give the state of a partition that has read nothing."""
-        return JoinMeasureState(JoinState(partition), self.chained.empty(partition) if self.chained else None)
+        state = JoinState(partition, columns=self._columns(partition))
+        return JoinMeasureState(state, self.chained.empty(partition) if self.chained else None)
+
+    def _columns(self, partition: int) -> Columns | None:
+        return Columns(partition, self.join.bounds, chained=self.chained is not None) if self.columns else None
 
     def step(self, state: JoinMeasureState[ChainedT], batch: Batch, clock_ms: int) -> Stepped:
         """Advance `state` in place; the join's outputs come first, then the chained stage's."""
@@ -432,20 +473,34 @@ class JoinProcessor(Generic[ChainedT]):
             more: Sequence[Output] = self.chained.step(
                 state.chained, stepped.changes, stepped.control, batch, state.join.clock_ms
             )
-            outputs = [*outputs, *more]
+            outputs.extend(more)
         return Stepped(outputs, stepped.counters, stepped.wake_at_ms)
 
     def dump(self, state: JoinMeasureState[ChainedT], *, whole: bool) -> Dump:
-        """Give the whole state in one part that begins with a format version."""
+        """Give the objects in one part that begins with a format version, and the columns' parts that changed."""
         chained = b""
         if self.chained is not None and state.chained is not None:
             chained = self.chained.dump(state.chained)
-        return Dump.of(dump_pair(dump_join(state.join), chained))
+        parts: dict[str, Body | None] = {WHOLE: dump_pair(dump_join(state.join), chained)}
+        if state.join.columns is not None:
+            parts |= dump_columns(state.join.columns, whole=whole)
+        return Dump(parts)
 
     def load(self, partition: int, parts: Mapping[str, bytes]) -> JoinMeasureState[ChainedT]:
-        """Read `dump`'s part. Raises `ValueError` for a format it does not know."""
-        join, chained = load_pair(only(parts))
+        """Read `dump`'s parts. Raises `ValueError` for a format it does not know.
+
+        A state that was dumped without columns goes on in objects, and what is new goes into columns.
+        """
+        join, chained = load_pair(parts[WHOLE])
         state = load_join(partition, join, self.join.bounds)
+        state.columns = self._columns(partition)
+        if state.columns is not None:
+            if COLUMNS in parts:
+                load_columns(state.columns, parts, state.policies)
+            else:
+                state.columns.adopt(state.policies, state.requests)
+        elif COLUMNS in parts:
+            raise ValueError("the state has columns, and this processor was made without them")
         if self.chained is None:
             return JoinMeasureState(state)
         return JoinMeasureState(

@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.event import encode
 from schemas.feedback import Feedback, Was
-from schemas.inputs import Prediction
+from schemas.inputs import LABEL_NAME, Prediction
 from schemas.policy import JoinPolicy
 from streams.join.outcome import Outcome
 from streams.join.resolve import same_label
@@ -26,6 +26,7 @@ def differs(said: Outcome, of: Prediction | None, now: Outcome, prediction: Pred
 def feedback(
     prediction: Prediction,
     policy: JoinPolicy,
+    name: str,
     outcome: Outcome,
     revision: int,
     was: Was | None,
@@ -38,7 +39,7 @@ def feedback(
         request_id=prediction.request_id,
         model=prediction.model,
         deployment=prediction.deployment,
-        name=policy.label_name,
+        name=LABEL_NAME if name == LABEL_NAME else name,  # defaults are left out by identity
         revision=revision,
         status=outcome.status,
         label=outcome.label,

@@ -16,8 +16,8 @@ from schemas.feedback import LabelKind, Status
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
 from streams.join.outcome import NOTHING, Counted, Outcome
-from streams.join.resolve import Bounds, scope
-from streams.join.state import Case, JoinState, Predicted, Request, Waiting, zeros
+from streams.join.resolve import Bounds
+from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of, zeros
 
 PAIR = b"\x01"
 FORMAT = b"\x02"
@@ -39,15 +39,20 @@ class _Predicted(Struct, array_like=True):
     append_ms: int
 
 
-class _Case(Struct, array_like=True):
-    """`said` and `said_of` are null where they equal the counted outcome and the standing prediction."""
+class _Track(Struct, array_like=True):
+    """An outcome of which something is or was said. `said_of` is null where it is the standing prediction."""
 
-    standing: _Predicted
-    conflicts: list[_Predicted]
+    name: str
     outcome: _Outcome | None
     revision: int
     said: _Outcome | None
     said_of: bytes | None
+
+
+class _Case(Struct, array_like=True):
+    standing: _Predicted
+    conflicts: list[_Predicted]
+    tracks: list[_Track]
     counter: str
 
 
@@ -178,35 +183,41 @@ def _load_predicted(read: _Predicted) -> Predicted:
 
 
 def _dump_case(case: Case) -> _Case:
-    counted = case.counted
-    assert counted is not None, "a case is settled as soon as it is made"
-    standing = case.standing.event
     return _Case(
         _dump_predicted(case.standing),
         [_dump_predicted(held) for held in (case.conflicts or {}).values()],
-        _dump_outcome(counted.outcome),
-        counted.revision,
-        _dump_outcome(case.said),
-        None if case.said_of is None or case.said_of is standing else encode(case.said_of),
+        [_dump_track(track, case.standing.event) for track in case.tracks if track.revision],
         case.counter,
     )
+
+
+def _dump_track(track: Track, standing: Prediction) -> _Track:
+    return _Track(
+        track.name,
+        _dump_outcome(track.outcome),
+        track.revision,
+        _dump_outcome(track.said),
+        None if track.said_of is None or track.said_of is standing else encode(track.said_of),
+    )
+
+
+def _load_track(read: _Track, standing: Prediction) -> Track:
+    said_of = standing if read.said_of is None else decode(read.said_of, Prediction)
+    return Track(read.name, None, _load_outcome(read.outcome), read.revision, _load_outcome(read.said), said_of)
 
 
 def _load_case(read: _Case, state: JoinState, bounds: Bounds) -> Case:
     standing = _load_predicted(read.standing)
     event = standing.event
-    policy = state.policies.in_force(event.model, event.at_ms)
-    said_of = None
-    if read.revision:
-        said_of = event if read.said_of is None else decode(read.said_of, Prediction)
+    before = [_load_track(track, event) for track in read.tracks]
+    policy, tracks = tracks_of(standing, state.policies, bounds, before)
     return Case(
         (event.model, event.deployment),
         standing,
-        scope(event, standing.append_ms, policy, bounds),
+        policy,
+        tracks,
         {held.key: _load_predicted(held) for held in read.conflicts} or None,
-        Counted(event, _load_outcome(read.outcome), read.revision),
-        _load_outcome(read.said),
-        said_of,
+        Counted(event, tracks[0].outcome, sum(track.revision for track in tracks)),
         read.counter,
     )
 

@@ -1,7 +1,9 @@
 """The hot state of one partition: requests with their cases and what waits for them, timers, policies, counters.
 
-A **case** is one identity (request_id, model, deployment): the standing prediction, its conflicts, its outcome. A
-request holds its cases and every label and signal that was admitted for it, parked or joined, until both have ended.
+A **case** is one identity (request_id, model, deployment): the standing prediction, its conflicts, its outcomes. Each
+outcome is a **track**: what was said of one label name. The first is that of the policy's `label_name`, which decides
+the prediction's class and is what `measure` is told. A request holds its cases and every label and signal that was
+admitted for it, parked or joined, until both have ended.
 
 Timers. `Request.due_ms` is the next moment at which anything of a request may be due, never later than the true one;
 the heap holds (due_ms, request_id), and an entry that does not equal its request's `due_ms` is stale and skipped. A
@@ -15,17 +17,21 @@ have no cycles and are hidden from Python's cycle collector (`gc=False`): walkin
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 from msgspec import Struct
 
 from schemas.inputs import Label, Prediction, Signal
+from schemas.policy import JoinPolicy
 from streams.join.outcome import NOTHING, Counted, Outcome
 from streams.join.policies import PolicyBook
-from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope
+from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope, scope, stage
 from streams.runtime.processor import Headers
+
+if TYPE_CHECKING:
+    from streams.join.columns.lane import Columns
 
 MANY = 16
 
@@ -74,28 +80,73 @@ class Waiting(Heard[HeardT], Generic[HeardT], gc=False):
     furthest: int = 0
 
 
-class Case(Struct, gc=False):
-    """One identity. `said` was emitted last (revision `counted.revision`), of the prediction `said_of`.
+class Track(Struct, gc=False):
+    """One outcome. `said` was emitted last (as revision `revision`), of the prediction `said_of`.
 
-    `evidence` is kept only for requests with many events (`Request.many`); None: gather it anew.
+    `scope` is None when the policy in force knows the name no more: then the outcome is nothing, and the track stays
+    only because its revisions go on counting. `evidence` is kept only for requests with many events (`Request.many`);
+    None: gather it anew.
     """
+
+    name: str
+    scope: Scope | None
+    outcome: Outcome = NOTHING
+    revision: int = 0
+    said: Outcome = NOTHING
+    said_of: Prediction | None = None
+    evidence: Evidence | None = None
+
+
+class Case(Struct, gc=False):
+    """One identity. `tracks` begins with that of the policy's `label_name`, then those of `labels`, then old ones."""
 
     identity: tuple[str, str]
     standing: Predicted
-    scope: Scope
+    policy: JoinPolicy
+    tracks: tuple[Track, ...]
     conflicts: dict[int, Predicted] | None = None
     counted: Counted | None = None
-    said: Outcome = NOTHING
-    said_of: Prediction | None = None
     counter: str = ""
-    evidence: Evidence | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """The first outcome's scope: all have its `reach_ms` and `evict_ms`."""
+        first = self.tracks[0].scope
+        assert first is not None
+        return first
+
+    def stage(self, event: Label | Signal, append_ms: int) -> int:
+        """Say how far an event comes with any outcome."""
+        return max(stage(track.scope, event, append_ms) for track in self.tracks if track.scope is not None)
 
     def due_ms(self, clock_ms: int) -> int:
         """Give the next moment at which this case needs a visit, when it was last resolved at `clock_ms`."""
-        scope = self.scope
-        if clock_ms < scope.provisional_ms:
-            return scope.provisional_ms
-        return scope.deadline_ms if clock_ms < scope.deadline_ms else scope.evict_ms
+        due_ms = self.scope.evict_ms
+        for track in self.tracks:
+            scope = track.scope
+            if scope is not None and clock_ms < scope.deadline_ms:
+                due_ms = min(due_ms, scope.provisional_ms if clock_ms < scope.provisional_ms else scope.deadline_ms)
+        return due_ms
+
+
+def tracks_of(
+    standing: Predicted, policies: PolicyBook, bounds: Bounds, before: Iterable[Track] = ()
+) -> tuple[JoinPolicy, tuple[Track, ...]]:
+    """Give the policy of a standing prediction and its outcomes' tracks, which go on from those of before."""
+    event = standing.event
+    policy = policies.in_force(event.model, event.at_ms)
+    old = {track.name: track for track in before}
+    tracks = []
+    for one in policies.outcomes(policy):
+        track = old.pop(one.label_name, None) or Track(one.label_name, None)
+        track.scope = scope(event, standing.append_ms, one, bounds)
+        track.evidence = None
+        tracks.append(track)
+    for track in old.values():
+        if track.revision:
+            track.scope = track.evidence = None
+            tracks.append(track)
+    return policy, tuple(tracks)
 
 
 class Request(Struct, gc=False):
@@ -141,6 +192,47 @@ class JoinState:
     requests: dict[str, Request] = field(default_factory=dict)
     timers: list[tuple[int, str]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=lambda: zeros())
+    columns: Columns | None = None
+
+    def find(self, request_id: str) -> Request | None:
+        """Give a request that is known, as objects: one that lived in the columns moves over."""
+        request = self.requests.get(request_id)
+        if request is None and self.columns is not None:
+            position = self.columns.find(request_id)
+            if position >= 0:
+                request = self.lift(position)
+        return request
+
+    def lift(self, position: int, *, linked: bool = True) -> Request:
+        """Move a request of the columns over to the objects, with its timer and what it counts in."""
+        assert self.columns is not None
+        lifted = self.columns.lift(position, linked=linked)
+        for name in lifted.counters:
+            self.counters[name] += 1
+        request = self.requests[lifted.request_id] = lifted.request
+        self.rearm(lifted.request_id, request, request.due_ms)
+        return request
+
+    def begin(self, request_id: str) -> Request:
+        """Take up a request that is not known."""
+        request = self.requests[request_id] = Request()
+        if self.columns is not None:
+            self.columns.mark(request_id)
+        return request
+
+    def end(self, request_id: str) -> None:
+        """Let a request go."""
+        del self.requests[request_id]
+        if self.columns is not None:
+            self.columns.forget(request_id)
+
+    def counted(self) -> dict[str, int]:
+        """Give the counters of both paths together."""
+        counters = dict(self.counters)
+        if self.columns is not None:
+            for name, value in self.columns.counters().items():
+                counters[name] += value
+        return counters
 
     def held_ms(self, clock_ms: int) -> int:
         """Give the timers' clock of a step whose control has been taken.
@@ -174,6 +266,11 @@ class JoinState:
         """Give the moment of the first live timer; None also while a source is frozen, for no clock would take it."""
         if self.frozen_ms:
             return None
+        first_ms = self._first_timer_ms()
+        columnar_ms = None if self.columns is None else self.columns.wake_at_ms()
+        return min((ms for ms in (first_ms, columnar_ms) if ms is not None), default=None)
+
+    def _first_timer_ms(self) -> int | None:
         while self.timers:
             due_ms, request_id = self.timers[0]
             request = self.requests.get(request_id)

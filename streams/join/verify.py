@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -23,9 +23,9 @@ from streams.join.naive import (
     Dead,
     Expectation,
     Expected,
-    Identity,
     Logs,
     Outcome,
+    OutcomeId,
     Record,
     expect,
     partition_of,
@@ -130,7 +130,8 @@ def verify(
     report = Report(records=sum(len(records) for records in logs.values()), revisions=len(feedback))
     chains = _read_chains(feedback, bounds, report)
     expectation = expect(logs, bounds, clock_by_partition, said=chains)
-    report.identities, report.beyond = len(expectation.outcomes), len(expectation.beyond)
+    report.identities = len({identity[:3] for identity in expectation.outcomes})
+    report.beyond = len(expectation.beyond)
     for identity, chain in chains.items():
         if identity[0] not in expectation.beyond:
             report.mismatches += check_chain(identity, chain)
@@ -143,8 +144,8 @@ def verify(
     return report
 
 
-def _read_chains(records: Sequence[Record], bounds: Bounds, report: Report) -> dict[Identity, list[Feedback]]:
-    chains: dict[Identity, list[Feedback]] = {}
+def _read_chains(records: Sequence[Record], bounds: Bounds, report: Report) -> dict[OutcomeId, list[Feedback]]:
+    chains: dict[OutcomeId, list[Feedback]] = {}
     for record in records:
         place = ("feedback", record.partition, record.offset)
         try:
@@ -157,11 +158,12 @@ def _read_chains(records: Sequence[Record], bounds: Bounds, report: Report) -> d
         if (record.partition, record.key) != belongs:
             sentence = f"feedback {record.partition}/{record.offset} of request {one.request_id!r} is out of its place"
             report.mismatches.append(Mismatch("misplaced", place, belongs, (record.partition, record.key), sentence))
-        chains.setdefault((one.request_id, one.model, one.deployment), []).append(one)
+        identity = (one.request_id, one.model, one.deployment, one.name, one.item or "")
+        chains.setdefault(identity, []).append(one)
     return chains
 
 
-def check_chain(identity: Identity, chain: Sequence[Feedback]) -> list[Mismatch]:
+def check_chain(identity: OutcomeId, chain: Sequence[Feedback]) -> list[Mismatch]:
     """Check the revisions of one identity among themselves, in the order of the log."""
     found: list[Mismatch] = []
 
@@ -233,28 +235,35 @@ def _summary(one: Feedback | Prediction) -> dict[str, object]:
 
 def _check_outcomes(
     expectation: Expectation,
-    chains: Mapping[Identity, Sequence[Feedback]],
+    chains: Mapping[OutcomeId, Sequence[Feedback]],
     clock_by_partition: Mapping[int, int],
     report: Report,
     exact: bool,
 ) -> Iterable[Mismatch]:
+    firsts = {identity[:3]: expected for identity, expected in expectation.outcomes.items() if expected.first}
+    outcomes = dict(expectation.outcomes)
     for identity in chains:
-        if identity not in expectation.outcomes and identity[0] not in expectation.beyond:
+        if identity in outcomes or identity[0] in expectation.beyond:
+            continue
+        stands = firsts.get(identity[:3])
+        if stands is None:
             sentence = f"{identity} has feedback, but the log has no standing prediction of it"
             yield Mismatch("unexpected", identity, None, len(chains[identity]), sentence)
-    for identity, expected in expectation.outcomes.items():
+        else:  # an outcome that another policy had: it has to be taken back
+            outcomes[identity] = replace(stands, outcome=Outcome(), first=False)
+    for identity, expected in outcomes.items():
         if identity[0] in expectation.beyond:
             continue
-        if clock_by_partition.get(expected.partition, 0) < expected.standing.deadline_ms:
-            report.pending += 1
-            if not exact:
-                continue
-        else:
-            report.due += 1
+        due = clock_by_partition.get(expected.partition, 0) >= expected.standing.deadline_ms
+        if expected.first:
+            report.due += due
+            report.pending += not due
+        if not due and not exact:
+            continue
         yield from check_last(identity, expected, chains.get(identity, ()))
 
 
-def check_last(identity: Identity, expected: Expected, chain: Sequence[Feedback]) -> Iterable[Mismatch]:
+def check_last(identity: OutcomeId, expected: Expected, chain: Sequence[Feedback]) -> Iterable[Mismatch]:
     """Check that the last revision says what `resolve` says, from the prediction that stands."""
     outcome = expected.outcome
     if not chain:

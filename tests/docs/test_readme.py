@@ -71,10 +71,10 @@ def test_policy_page_lists_every_field_with_its_default_and_its_example_is_valid
     import msgspec
 
     from schemas.lifecycle import DecidePolicy
-    from schemas.policy import Attribution
+    from schemas.policy import Attribution, LabelRule
 
     page = (ROOT / "docs/policies.md").read_text(encoding="utf-8")
-    for struct in (JoinPolicy, Attribution, DecidePolicy):
+    for struct in (JoinPolicy, Attribution, LabelRule, DecidePolicy):
         for field in msgspec.structs.fields(struct):
             if field.name == "v":
                 continue

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
 from schemas.control import Frozen, PolicySet, Thawed
 from schemas.event import encode
-from schemas.policy import Attribution, JoinPolicy
+from schemas.policy import Attribution, JoinPolicy, LabelRule
 from schemas.topics import INPUTS
 from streams.join.naive import Bounds, partition_of
 
@@ -176,18 +177,22 @@ def some_policy(random: Random) -> JoinPolicy:
     horizon_ms, lateness_ms = random.choice((50 * S, 100 * S)), random.choice((0, 20 * S))
     wait_ms = horizon_ms + lateness_ms
     negative = random.random() < 0.7
+    name = random.choice(("label", "label", "label", "other"))
     rules = (
         Attribution(signal="click", label=1, weight=random.choice((1.0, 0.5))),
         Attribution(signal="dwell", label=0, weight=0.5, compare=random.choice(("lt", "le")), value=2.0),
         Attribution(signal="dwell", label=1, compare=random.choice(("gt", "ge", "eq")), value=2.0, within_ms=20 * S),
         Attribution(signal="impression", label="seen", within_ms=random.choice((0, 10 * S, 500 * S))),
     )
+    labels = some_rules(random, name, rules) if random.random() < 0.4 else []
+    if any(rule.horizon_ms for rule in labels):
+        wait_ms = max(wait_ms, 120 * S)
     return JoinPolicy(
         model=random.choice(MODELS[:-1]),
         name=random.choice(("p", "q")),
         version=random.choice((1, 1, 2)),
         effective_from_ms=T0_MS + random.choice((-200 * S, -200 * S, -200 * S, -200 * S, 0, 1, 60 * S)),
-        label_name=random.choice(("label", "label", "label", "other")),
+        label_name=name,
         horizon_ms=horizon_ms,
         lateness_ms=lateness_ms,
         on_timeout="negative" if negative else "unlabelled",
@@ -200,7 +205,26 @@ def some_policy(random: Random) -> JoinPolicy:
         precedence=random.choice(([], [], ["human"], ["audit", "human"])),
         attribution=random.sample(rules, random.randint(0, 4)) if random.random() < 0.7 else [],
         carry=random.choice(("none", "features")),
+        labels=labels,
     )
+
+
+def some_rules(random: Random, besides: str, rules: tuple[Attribution, ...]) -> list[LabelRule]:
+    """Draw further label names, shorter and longer ones."""
+    found = []
+    for name in random.sample(sorted({"label", "other", "third"} - {besides}), random.randint(1, 2)):
+        silence: dict[str, Any] = {
+            "on_timeout": "negative",
+            "negative_label": random.choice((0, "none")),
+            "exposure": random.choice((None, "impression", "click")),
+        }
+        own = random.choice(({}, silence, {"on_timeout": "unlabelled"}, silence | {"provisional_after_ms": 10 * S}))
+        if own and random.random() < 0.6:
+            own = own | {"horizon_ms": random.choice((20 * S, 50 * S, 120 * S)), "lateness_ms": 0}
+        attribution = random.sample(rules, random.randint(0, 2))
+        precedence = random.choice((None, ["audit"]))
+        found.append(LabelRule(name=name, attribution=attribution, precedence=precedence, **own))
+    return found
 
 
 def some_event(random: Random, topic: str, request_id: str, base_ms: int, bounds: Bounds) -> Arrival:
@@ -222,7 +246,9 @@ def some_event(random: Random, topic: str, request_id: str, base_ms: int, bounds
     elif topic == "labels":
         body |= {"op": "retract"} if random.random() < 0.25 else {"label": random.choice(LABELS)}
         body |= {"source": random.choice(SOURCES)}
-        body |= random.choice(({}, {}, {}, {"confidence": 0.5}, {"name": "other"}, {"model": random.choice(MODELS)}))
+        body |= random.choice(
+            ({}, {}, {}, {"confidence": 0.5}, {"name": "other"}, {"name": "third"}, {"model": random.choice(MODELS)})
+        )
     else:
         body |= {"signal": random.choice(SIGNALS)}
         body |= random.choice(({}, {"value": 1}, {"value": 2.0}, {"value": 3}, {"model": random.choice(MODELS)}))

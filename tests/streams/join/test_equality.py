@@ -19,7 +19,7 @@ from schemas.event import decode
 from schemas.feedback import Feedback
 from schemas.topics import INPUTS
 from streams.join.admission import JoinBounds
-from streams.join.naive import Identity, expect
+from streams.join.naive import OutcomeId, expect
 from streams.join.processor import JoinProcessor
 from streams.join.verify import CLASSES, Report, verify
 from streams.runtime.processor import Batch, Records, whole_parts
@@ -76,12 +76,13 @@ def comparable(one: History, seed: int) -> History:
         one = one.without(beyond)
 
 
-def last_revisions(driver: Driver[Any]) -> Mapping[Identity, tuple[object, ...]]:
-    last: dict[Identity, tuple[object, ...]] = {}
+def last_revisions(driver: Driver[Any]) -> Mapping[OutcomeId, tuple[object, ...]]:
+    last: dict[OutcomeId, tuple[object, ...]] = {}
     for record in driver.outputs["feedback"]:
         one = decode(record.value or b"", Feedback)
         shown = (one.predicted_at_ms, one.version, one.score, one.subject) if one.label is not None else ()
-        last[one.request_id, one.model, one.deployment] = (repr(one.label), one.label_kind, one.weight, *shown)
+        said = (repr(one.label), one.label_kind, one.weight, *shown)
+        last[one.request_id, one.model, one.deployment, one.name, one.item or ""] = said
     return last
 
 

@@ -77,7 +77,7 @@ class Log:
         return expect(self.records, self.bounds, {0: clock_ms})
 
     def outcome(self, clock: int | None = None, model: str = "m") -> Outcome:
-        return self.expect(LATE if clock is None else T + clock).outcomes["r", model, ""].outcome
+        return self.expect(LATE if clock is None else T + clock).outcomes["r", model, "", "label", ""].outcome
 
     def classes(self, clock: int | None = None) -> dict[str, int]:
         return {
@@ -176,15 +176,15 @@ def test_silence_says_nothing_without_exposure_or_when_asked_to() -> None:
     quiet = Log(on_timeout="unlabelled").predict()
     assert said(quiet.outcome()) == NOTHING
     assert quiet.classes() == {"predictions.unlabelled": 1}
-    identity = ("r", "m", "")
+    identity = ("r", "m", "", "label", "")
     assert expect(quiet.records, BOUNDS, {0: LATE}, said={identity}).counters["predictions.void"] == 1
 
 
 def test_least_prediction_of_an_identity_stands_and_others_conflict() -> None:
     log = Log().predict(5, score=0.9).predict(4, append=10, score=0.1).predict(0, append=11, deployment="canary")
     found = log.expect().outcomes
-    assert found["r", "m", ""].standing.body.score == 0.1
-    assert set(found) == {("r", "m", ""), ("r", "m", "canary")}
+    assert found["r", "m", "", "label", ""].standing.body.score == 0.1
+    assert set(found) == {("r", "m", "", "label", ""), ("r", "m", "canary", "label", "")}
     assert log.classes() == {"predictions.final": 2, "predictions.conflict": 1}
 
 
@@ -232,8 +232,8 @@ def test_policy_in_force_at_the_prediction_resolves_it() -> None:
     log.policy(append_ms=T - 60_000 + 1, version=3, effective_from_ms=T)  # notice too short
     log.predict(0).predict(-1, deployment="canary")
     found = log.expect().outcomes
-    assert found["r", "m", ""].outcome.label == "two"
-    assert found["r", "m", "canary"].outcome.label == 0
+    assert found["r", "m", "", "label", ""].outcome.label == "two"
+    assert found["r", "m", "canary", "label", ""].outcome.label == 0
     assert log.reasons() == {("control", 4): "policy_too_late"}
     assert said(Log().predict(model="unheard of").outcome(model="unheard of")) == NOTHING  # the default policy
 

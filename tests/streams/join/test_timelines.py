@@ -20,6 +20,19 @@ CLICKS = policy(
 )
 
 
+NAMES = policy(
+    labels=[
+        {
+            "name": "refund",
+            "horizon_ms": 2900,
+            "on_timeout": "negative",
+            "negative_label": "kept",
+            "attribution": [{"signal": "send_back", "label": 1}],
+        }
+    ],
+)
+
+
 @dataclass(frozen=True)
 class Timeline:
     """Rows, then the revisions said and the classes at the end; `dead` holds the reasons of dead letters."""
@@ -200,6 +213,27 @@ TIMELINES = [
     Timeline("same_version_again_changes_nothing",
              [NEGATIVE, policy(on_timeout="negative", negative_label=-1), p(0), clock(1100)],
              ["1100: m #1 final timeout 0"], "predictions.final=1"),
+    # Several label names.
+    Timeline("each_name_has_its_own_outcome", [NAMES, p(0), l(50), l(60, 0, name="refund"), l(70, 1, name="refund")],
+             ["50: m #1 final explicit 1 @50", "60: m refund #1 final explicit 0 @60",
+              "70: m refund #2 final explicit 1 @70"], "predictions.final=1 labels.joined=3"),
+    Timeline("each_name_has_its_own_silence", [NAMES, p(0), clock(1100), clock(3000)],
+             ['3000: m refund #1 final timeout "kept"'], "predictions.unlabelled=1"),
+    Timeline("each_name_has_its_own_horizon", [NAMES, p(0), l(2000, at=1500), l(2001, at=1500, name="refund"), END],
+             ["2001: m refund #1 final explicit 1 @1500"],
+             "predictions.unlabelled=1 labels.joined=1 labels.dead=1", ("outside_horizon",)),
+    Timeline("the_first_name_decides_the_class", [NAMES, p(0), l(50, name="refund"), clock(1100)],
+             ["50: m refund #1 final explicit 1 @50"], "predictions.unlabelled=1 labels.joined=1"),
+    Timeline("signals_count_for_every_name", [NAMES, p(0), s(50, "click"), s(60, "send_back")],
+             ["60: m refund #1 provisional implicit 1 @60"], "predictions.open=1 signals.joined=2"),
+    Timeline("a_name_nobody_asked_for", [NAMES, p(0), l(50, name="stars"), END],
+             ['100000: m refund #1 final timeout "kept"'], "predictions.unlabelled=1 labels.dead=1", ("unknown_name",)),
+    Timeline("a_name_that_is_gone_is_taken_back",
+             [p(0), l(50), policy(clock=60, label_name="refund", labels=[{"name": "stars"}]), l(70, 5, name="stars"),
+              policy(clock=80, effective=-80_000)],
+             ["50: m #1 final explicit 1 @50", "60: m #2 void", "70: m stars #1 final explicit 5 @70",
+              "80: m #3 final explicit 1 @50", "80: m stars #2 void"],
+             "predictions.final=1 labels.parked=1 labels.joined=1"),
     # Bad clocks, poison, items.
     Timeline("clock_a_year_ahead", [p(0, at=31_536_000_000), l(0, at=31_536_000_000)], [],
              "predictions.quarantined=1 labels.quarantined=1", ("clock_skew", "clock_skew")),
@@ -272,12 +306,12 @@ def test_nothing_stays_after_the_end(timeline: Timeline) -> None:
 
 
 def _check_was(player: Player) -> None:
-    last: dict[tuple[str, str], object] = {}
+    last: dict[tuple[str, str, str], object] = {}
     for event in player.feedback:
         was = event.was
-        before = last.get((event.model, event.deployment)) if event.revision > 1 else None
+        before = last.get((event.model, event.deployment, event.name)) if event.revision > 1 else None
         assert before == (was and (was.status, was.label, was.label_kind, was.weight))
-        last[event.model, event.deployment] = (event.status, event.label, event.label_kind, event.weight)
+        last[event.model, event.deployment, event.name] = (event.status, event.label, event.label_kind, event.weight)
 
 
 def test_records_of_a_step_precede_its_clock() -> None:
@@ -368,8 +402,8 @@ def test_one_id_for_all_is_not_slower_per_event() -> None:
     player.play(CLICKS, p(0))
     player.step([s(10, at=n % 900, value=float(n)) for n in range(5000)], clock=20)
     player.step([l(30, n % 2, at=n % 900, event_id=str(n)) for n in range(5000)], clock=40)
-    case = player.state.join.requests["r"].cases[0]
-    assert case.evidence is not None
-    assert case.evidence.first_ms == [T, None]
-    assert list(case.evidence.voices) == [""]
+    evidence = player.state.join.requests["r"].cases[0].tracks[0].evidence
+    assert evidence is not None
+    assert evidence.first_ms == [T, None]
+    assert list(evidence.voices) == [""]
     assert said(player.feedback[-1]) == f"40: m #{len(player.feedback)} final explicit 1 @899"

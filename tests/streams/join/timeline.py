@@ -134,6 +134,7 @@ def said(event: Feedback) -> str:
     `~0.3` is the probability of a fake negative; `@…` says when it became true.
     """
     words = [f"{event.joined_at_ms - T}:", event.model + (f"/{event.deployment}" if event.deployment else "")]
+    words += [event.name] if event.name != "label" else []
     words += [f"#{event.revision}", event.status]
     if event.label_kind is not None:
         words += [event.label_kind, json.dumps(event.label)]
