@@ -23,6 +23,7 @@ Run = Callable[["Settings", threading.Event], None]
 
 PROCESSES: dict[str, tuple[str, str]] = {
     "record": ("services.record.run", "every event into ClickHouse, each position once"),
+    "recall": ("services.recall.run", "what the join has put away, from ClickHouse"),
     "join": ("streams.stages:join", "predictions meet labels and signals; deltas of what is measured"),
     "judge": ("streams.stages:judge", "panes, metrics, drift, gates"),
     "decide": ("", "retrain, promote, alert (Faust)"),

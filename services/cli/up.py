@@ -52,12 +52,16 @@ class Running:
         return f"http://{api.host}:{api.port}/#token={api.token.get_secret_value()}"
 
 
-def chosen(only: Sequence[str], without: Sequence[str]) -> list[str]:
-    """Give the processes to start, in their order. Raises `WeirError` for a name that does not exist."""
+def chosen(settings: Settings, only: Sequence[str], without: Sequence[str]) -> list[str]:
+    """Give the processes to start, in their order; `recall` only where settings enable it, or where it is named.
+
+    Raises `WeirError` for a name that does not exist.
+    """
     unknown = [name for name in (*only, *without) if name not in PROCESSES]
     if unknown:
         raise WeirError(f"no process {', '.join(unknown)}", fix=f"choose from {', '.join(PROCESSES)}", code=USAGE)
-    return [name for name in PROCESSES if (not only or name in only) and name not in without]
+    usual = [name for name in PROCESSES if name != "recall" or settings.recall.enabled]
+    return [name for name in PROCESSES if name in (only or usual) and name not in without]
 
 
 @contextlib.contextmanager
@@ -76,7 +80,7 @@ def running(
             token = SecretStr("weir_" + secrets.token_urlsafe(24))
             settings = settings.model_copy(update={"api": settings.api.model_copy(update={"token": token})})
         settings = _with_ports(settings, names)
-        _prepare(settings, say)
+        _prepare(settings, names, say)
         path = write_running(settings)
         stack.callback(path.unlink, missing_ok=True)
         supervisor = Supervisor(
@@ -89,7 +93,7 @@ def running(
 
 def up(settings: Settings, *, only: Sequence[str], without: Sequence[str], embedded: bool) -> None:
     """Run until Ctrl-C or SIGTERM and say what happens."""
-    names = chosen(only, without)
+    names = chosen(settings, only, without)
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -232,7 +236,8 @@ def _watched(kafka: LocalKafka, say: Say) -> Iterator[None]:
         thread.join()
 
 
-def _prepare(settings: Settings, say: Say) -> None:
+def _prepare(settings: Settings, names: Sequence[str], say: Say) -> None:
+    from services.recall.table import prepare
     from services.record.tables import migrate
     from streams.runtime.kafka import ensure_topics
 
@@ -240,6 +245,8 @@ def _prepare(settings: Settings, say: Say) -> None:
     if created:
         say("topics", f"created {len(created)}")
     migrate(settings)
+    if settings.recall.enabled or "recall" in names:
+        prepare(settings)  # before anything lands
 
 
 def _child(name: str, run_file: Path) -> Child:

@@ -13,8 +13,8 @@ A granule has 128 rows, and compressed blocks are small, so about 40 kB are unpa
 memory per granule, where ids would cost their length.
 
 An insert is acknowledged when the views have written too, and `record` commits its offsets only then; it asks
-ClickHouse to push an insert that it repeats into the views even where the table below knows it already. So what `record`
-says has landed is here.
+ClickHouse to push an insert that it repeats into the views even where the table below knows it already. So what
+`record` says has landed is here.
 """
 
 from __future__ import annotations

@@ -69,8 +69,9 @@ class Store:
             raise Away(error.message) from None
 
     def land(self, topic: str, spans: list[Span]) -> int:
-        """Insert the ranges of one topic; give the number of rows. When it returns, they are on ClickHouse's disk, and in
-        every table that a view fills from this one (`services.recall.table`).
+        """Insert the ranges of one topic; give the number of rows.
+
+        When it returns, they are on ClickHouse's disk, in tables that views fill from this one (`recallable`) as well.
         """
         table = table_of(topic)
         rows = to_arrow(table, {span.partition: span.records for span in spans}, int(time.time() * 1000))

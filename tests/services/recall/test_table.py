@@ -53,13 +53,14 @@ def test_records_come_back_byte_for_byte(settings: Settings) -> None:
     store.land("labels", spans("labels", *bodies))
     store.land("feedback", spans("feedback", b'{"request_id":"r1","v":"?"}', b"not json", None, partition=3))
     found = recallable.find([*IDS, "nobody"])
-    assert list(found) != [] and set(found) == set(IDS)
+    assert set(found) == set(IDS)
     assert found["it's"] == [Stored(1, 2, 11, 1001, None, bodies[1], [])]
     assert found["r1"] == [
         Stored(1, 2, 10, 1000, b"k\xfe", bodies[0], [("weir-hop", b"\xff\x00"), ("none", None)]),
         Stored(3, 3, 10, 1000, b"k\xfe", b'{"request_id":"r1","v":"?"}', [("weir-hop", b"\xff\x00"), ("none", None)]),
     ]
-    store.close(), recallable.close()
+    for one in (store, recallable):
+        one.close()
 
 
 def test_what_landed_before_is_filled_in_once(settings: Settings) -> None:
@@ -70,7 +71,8 @@ def test_what_landed_before_is_filled_in_once(settings: Settings) -> None:
     recallable.prepare()
     store.land("predictions", spans("predictions", b'{"request_id":"new","at_ms":1,"model":"m"}', start=11))
     assert {name: len(rows) for name, rows in recallable.find(["old", "new"]).items()} == {"old": 1, "new": 1}
-    store.close(), recallable.close()
+    for one in (store, recallable):
+        one.close()
 
 
 def test_a_repeated_insert_reaches_the_table_that_missed_it(settings: Settings) -> None:
@@ -86,7 +88,8 @@ def test_a_repeated_insert_reaches_the_table_that_missed_it(settings: Settings) 
     store.land("labels", given)
     assert len(recallable.find(["r1", "r2"])) == 2
     assert client.command("SELECT count() FROM landed_labels") == 2
-    client.close(), store.close(), recallable.close()
+    for one in (client, store, recallable):
+        one.close()
 
 
 def test_a_bulk_that_is_too_large_is_asked_in_halves(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +98,5 @@ def test_a_bulk_that_is_too_large_is_asked_in_halves(settings: Settings, monkeyp
     store.land("labels", spans("labels", *(label(f"r{number}") for number in range(40))))
     monkeypatch.setattr(table, "RESULT_BYTES", 500)
     assert len(recallable.find([f"r{number}" for number in range(40)])) == 40
-    store.close(), recallable.close()
+    for one in (store, recallable):
+        one.close()
