@@ -30,8 +30,8 @@ from schemas.settings import Settings
 from schemas.topics import TOPICS, topic_name
 from services.record.land import Away, Span, Store
 from streams.runtime import kafka
+from streams.runtime.past import append
 from streams.runtime.processor import Records
-from streams.runtime.restore import append
 
 STAGE = "record"
 FLUSH_S = 0.25

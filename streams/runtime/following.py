@@ -22,8 +22,9 @@ from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from streams.runtime import kafka, steps
+from streams.runtime.past import append, refuse
 from streams.runtime.processor import Processor, Records
-from streams.runtime.restore import Restored, append, refuse, repeat
+from streams.runtime.restore import Restored, repeat
 
 StateT = TypeVar("StateT")
 

@@ -10,10 +10,9 @@ from confluent_kafka import Message
 
 from streams.runtime.clock import CONTROL, BrokerClock
 from streams.runtime.health import PartitionProgress
-from streams.runtime.manifest import Header
-from streams.runtime.processor import Processor, Records
-from streams.runtime.restore import Restored, append
-from streams.runtime.snapshot import Snapshot
+from streams.runtime.past import append
+from streams.runtime.processor import Records
+from streams.runtime.restore import Restored
 
 StateT = TypeVar("StateT")
 
@@ -35,8 +34,6 @@ class Partition(Generic[StateT]):
     at: Restored[StateT]
     position: dict[str, int]
     gathered: dict[str, Records]
-    snapshot_at: float
-    snapshot_step: int
     stepped_at: float = 0.0
     asked_at: float = 0.0
     paused: set[str] = field(default_factory=set)
@@ -75,27 +72,6 @@ class Partition(Generic[StateT]):
         self.at.step, self.at.wake_at_ms = step, wake_at_ms
         self.held = {name: cause for name, cause in self.held.items() if not self.gathered[name]}
         self.gathered, self.events = columns(list(self.gathered)), 0
-
-    def snapshot(self, processor: Processor[StateT]) -> Snapshot:
-        """Dump the state, which must be that of a committed step: what changed since it was last kept, if it was.
-
-        Until that snapshot is kept (`at.saved`), the next one is of everything.
-        """
-        at = self.at
-        header = Header(
-            stage=processor.stage,
-            processor=processor.version,
-            partition=self.number,
-            step=at.step,
-            offsets=dict(at.offsets),
-            steps_offset=at.steps_offset,
-            clock_ms=at.clock.ms,
-            seen_ms=dict(at.clock.seen),
-            wake_at_ms=at.wake_at_ms,
-            counters=dict(at.counters),
-        )
-        base, at.saved = at.saved, None
-        return Snapshot(header, processor.dump(at.state, whole=base is None).parts, base)
 
     def progress(self, ends: dict[str, int]) -> PartitionProgress:
         """Show where it stands."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,6 +231,28 @@ class Processor(Protocol[StateT]):
         Parts are read and checked as they are asked for. Raises `ValueError` for a format it does not know, and lets
         through what `parts` raises.
         """
+        ...
+
+
+@runtime_checkable
+class Forgetful(Processor[StateT], Protocol[StateT]):
+    """A processor whose state holds nothing older than a window, besides what control said and cumulative counters.
+
+    `gauges` are the counters that count what is in state.
+    """
+
+    gauges: tuple[str, ...]
+
+    def reach_ms(self, state: StateT) -> int | None:
+        """Give how long before the clock something may have been read that is still in state; None: no bound now."""
+        ...
+
+    def forgotten(self, state: StateT, before_ms: int) -> bool:
+        """Say whether everything that was read when the clock was at most `before_ms` has left state."""
+        ...
+
+    def adopt(self, state: StateT, counters: Mapping[str, int]) -> None:
+        """Replace the cumulative counters, those of a state that began later, by recorded ones."""
         ...
 
 

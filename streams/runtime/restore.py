@@ -7,20 +7,24 @@ of outputs and counters must agree, or the restore stops. Agreement is asked onl
 version wrote; a step of another version cannot be taken again, so a new version begins at a snapshot of the last older
 step (a clean stop writes one).
 
+Origins, in this order: the newest snapshot that can be read; the first step, with an empty state; for a processor that
+forgets (`Forgetful`) a step so old that nothing of then is in state any more (`window`). An origin from which the steps
+and records up to N are neither in Kafka nor in the history (ClickHouse, `past`) is refused, and so is a snapshot that
+is torn, altered or in part missing; what was refused, and why, is told with the result.
+
 When the group's offsets are gone (Kafka drops them when a group was away too long), `steps` itself says what N was.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import msgspec
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.records import Step
@@ -29,17 +33,19 @@ from schemas.topics import topic_name
 from streams.runtime import kafka, steps
 from streams.runtime.clock import BrokerClock, PartitionClock, VirtualClock
 from streams.runtime.failures import NotRestored
+from streams.runtime.history import History
 from streams.runtime.manifest import Manifest
-from streams.runtime.processor import Batch, Processor, Records
+from streams.runtime.past import Gone, Past
+from streams.runtime.processor import Batch, Forgetful, Processor, Records
 from streams.runtime.snapshot import SnapshotStore
 
 StateT = TypeVar("StateT")
 
-PATIENCE_S = 60.0
-"""How long nothing may come of a log in which something must be, before the restore gives up."""
-
 _log = structlog.get_logger()
-_steps = msgspec.json.Decoder(Step)
+
+
+REPLAY_MOST = 50_000_000
+"""From so many records on, a window is tried before all of them: an hour's work at ten thousand a second and more."""
 
 
 class Abandoned(Exception):
@@ -59,6 +65,7 @@ class Restored(Generic[StateT]):
     """A state right after step `step`, and what the loop needs to go on from there.
 
     `saved` is the snapshot that the state's next dump adds to; None: nothing that was dumped can be counted on.
+    `origin` says what was begun with, `refused` what could not be used instead, and why.
     """
 
     state: StateT
@@ -70,6 +77,8 @@ class Restored(Generic[StateT]):
     counters: Mapping[str, int] = field(default_factory=dict)
     replayed: int = 0
     saved: Manifest | None = None
+    origin: str = "nothing"
+    refused: tuple[str, ...] = ()
 
 
 def read_committed(
@@ -148,7 +157,7 @@ class Restorer(Generic[StateT]):
     """Restores partitions of one stage, one after the other, with readers of its own. Close it afterwards.
 
     `alive` is called between reads: it polls the group's consumer (else the group gives the worker up) and raises
-    `Abandoned` when there is no point in going on.
+    `Abandoned` when there is no point in going on. `history` has records that Kafka no longer has.
     """
 
     def __init__(
@@ -158,11 +167,11 @@ class Restorer(Generic[StateT]):
         snapshots: SnapshotStore,
         admin: AdminClient,
         alive: Callable[[], None],
+        history: History | None = None,
     ) -> None:
         self._processor, self._settings, self._snapshots = processor, settings, snapshots
-        self._admin, self._alive = admin, alive
+        self._admin, self._alive, self._history = admin, alive, history
         self._inputs = steps.in_order(processor.inputs)
-        self._topics = {topic_name(settings.namespace, name): name for name in self._inputs}
         self._readers: list[Consumer] = []
 
     def close(self) -> None:
@@ -177,23 +186,27 @@ class Restorer(Generic[StateT]):
         Raises `NotRestored` (with what to do) and `Abandoned`.
         """
         began = time.monotonic()
-        low = kafka.earliest(self._admin, [(topic, partition) for topic in self._topics])
-        start = {name: low[topic, partition] for topic, name in self._topics.items()}
-        if committed.step == 0:
-            committed = self._last_recorded(partition)
-        if committed.step == 0:
-            return Restored(self._processor.empty(partition), self._clock(), offsets=start)
-        restored = self._from_snapshot(partition, committed.step) or Restored(
-            self._processor.empty(partition), self._clock(), offsets=dict(start)
+        past = Past(
+            self._settings,
+            self._processor.stage,
+            self._inputs,
+            partition,
+            self._admin,
+            self._reader,
+            self._alive,
+            self._history,
         )
-        from_step = restored.step
-        self._replay(partition, restored, committed.step, {**start, **restored.offsets})
+        if committed.step == 0:
+            committed = self._last_recorded(past, partition)
+        if committed.step == 0:
+            return Restored(self._processor.empty(partition), self._clock(), offsets=dict(past.low))
+        restored = self._restored(past, partition, committed)
         ahead = {name: max(offset, restored.offsets.get(name, 0)) for name, offset in committed.offsets.items()}
-        restored.offsets = {**start, **restored.offsets, **ahead}
-        gone = {name: offset for name, offset in restored.offsets.items() if offset < start[name]}
+        restored.offsets = {**past.low, **restored.offsets, **ahead}
+        gone = {name: offset for name, offset in restored.offsets.items() if offset < past.low[name]}
         if gone:
             raise NotRestored(
-                f"partition {partition}: records not yet read are gone: next to read {gone}, first there {start}",
+                f"partition {partition}: records not yet read are gone: next to read {gone}, first there {past.low}",
                 fix="retention was shorter than the downtime; to go on without them, use another namespace",
             )
         _log.info(
@@ -201,23 +214,52 @@ class Restorer(Generic[StateT]):
             stage=self._processor.stage,
             partition=partition,
             step=restored.step,
-            snapshot_step=from_step,
+            origin=restored.origin,
+            refused=list(restored.refused),
             replayed=restored.replayed,
             seconds=round(time.monotonic() - began, 3),
         )
         return restored
+
+    def _restored(self, past: Past, partition: int, committed: Committed) -> Restored[StateT]:
+        """Try one origin after the other until one leads to the step. What was refused is told with the result."""
+        number = committed.step
+        refused: list[str] = []
+        failure: Gone | None = None
+        origins = [self._from_snapshot, self._from_beginning, self._from_window]
+        if sum(committed.offsets.values()) > REPLAY_MOST:
+            origins[1:] = self._from_window, self._from_beginning
+        for origin in origins:
+            try:
+                restored = origin(past, partition, number, refused)
+                if restored is None:
+                    continue
+                self._replay(past, partition, restored, number)
+            except Gone as error:
+                failure = error
+                refused.append(error.message)
+                _log.warning("origin_refused", partition=partition, reason=error.message)
+            else:
+                restored.refused = tuple(refused)
+                return restored
+        assert failure is not None, "the beginning leads to the step or raises"
+        raise failure
 
     def _clock(self, ms: int = 0, seen: Mapping[str, int] | None = None) -> PartitionClock:
         if self._settings.clock == "virtual":
             return VirtualClock(ms=ms)
         return BrokerClock(self._inputs, grace_ms=self._settings.join.grace_ms, ms=ms, seen=seen)
 
-    def _from_snapshot(self, partition: int, up_to_step: int) -> Restored[StateT] | None:
-        for manifest, parts in self._snapshots.newest(partition, up_to_step=up_to_step):
+    def _from_snapshot(self, past: Past, partition: int, number: int, refused: list[str]) -> Restored[StateT] | None:
+        def refuse(which: str, why: str) -> None:
+            refused.append(f"{which}: {why}")
+
+        for manifest, parts in self._snapshots.newest(partition, up_to_step=number, refused=refuse):
             try:
                 return self._loaded(partition, manifest, parts)
             except (ValueError, KeyError, OSError, msgspec.MsgspecError) as error:
                 _log.warning("snapshot_not_loaded", partition=partition, step=manifest.header.step, reason=str(error))
+                refuse(f"snapshot of step {manifest.header.step}", str(error))
         return None
 
     def _loaded(self, partition: int, manifest: Manifest, parts: Mapping[str, bytes]) -> Restored[StateT]:
@@ -233,148 +275,44 @@ class Restorer(Generic[StateT]):
             wake_at_ms=header.wake_at_ms,
             counters=header.counters,
             saved=None if header.v == 1 else manifest,
+            origin=f"snapshot of step {header.step}",
         )
 
-    def _replay(self, partition: int, restored: Restored[StateT], number: int, start: Mapping[str, int]) -> None:
+    def _from_beginning(self, past: Past, partition: int, number: int, refused: list[str]) -> Restored[StateT]:
+        """Begin with nothing, before the first step."""
+        first = past.first()
+        if first != 1:
+            raise Gone(
+                f"partition {partition}: there is no snapshot, and the first step that can be read is {first}",
+                fix="retention of `steps` was shorter than needed; to go on without them, use another namespace",
+            )
+        state = self._processor.empty(partition)
+        return Restored(state, self._clock(), offsets=past.beginning(), origin="the first step")
+
+    def _from_window(self, past: Past, partition: int, number: int, refused: list[str]) -> Restored[StateT] | None:
+        """Begin with nothing at a step of which nothing is in state any more."""
+        if not isinstance(self._processor, Forgetful):
+            return None
+        from streams.runtime.window import rebuilt
+
+        return rebuilt(self._processor, partition, past, number, self._clock)
+
+    def _replay(self, past: Past, partition: int, restored: Restored[StateT], number: int) -> None:
         if restored.step == number:
             return
-        tape = _Inputs(self._reader(1), self._topics, partition, start, self._alive)
-        for offset, step in self._recorded(partition, restored.steps_offset + 1, number):
-            repeat(self._processor, restored, partition, offset, step, tape.up_to)
+        records = past.records({**past.low, **restored.offsets})
+        for offset, step in past.steps(restored.step, restored.steps_offset, number):
+            repeat(self._processor, restored, partition, offset, step, records.up_to)
 
-    def _last_recorded(self, partition: int) -> Committed:
+    def _last_recorded(self, past: Past, partition: int) -> Committed:
         """Nothing is committed: `steps` says whether that is because nothing ever was."""
-        topic = topic_name(self._settings.namespace, "steps")
-        stable, high = kafka.ends(self._admin, [(topic, partition)])[topic, partition]
-        last = Committed(0, {})
-        if min(stable, high) > kafka.earliest(self._admin, [(topic, partition)])[topic, partition]:
-            for _, step in self._recorded(partition, 0, None):
-                last = Committed(step.number, step.offsets)
-        if last.step:
-            _log.warning("offsets_gone", partition=partition, step=last.step, taken_from="steps")
-        return last
-
-    def _recorded(self, partition: int, offset: int, number: int | None) -> Iterator[tuple[int, Step]]:
-        """Yield this stage's steps from an offset of `steps` on, up to a number (waited for) or to the end (None)."""
-        topic = topic_name(self._settings.namespace, "steps")
-        reader = self._reader(0)
-        first = max(offset, kafka.earliest(self._admin, [(topic, partition)])[topic, partition])
-        reader.assign([TopicPartition(topic, partition, first)])
-        stage = self._processor.stage.encode()
-        patience = _Patience(f"step {number} of partition {partition} in `steps`")
-        while True:
-            self._alive()
-            for message in _draw(reader, 1_000):
-                error = message.error()
-                if error is not None:
-                    if error.code() == KafkaError._PARTITION_EOF and number is None:
-                        return
-                    refuse(error, f"{topic}/{partition}")
-                    continue
-                patience.renew()
-                if message.key() == stage:
-                    step = _steps.decode(message.value() or b"")
-                    yield message.offset() or 0, step
-                    if step.number == number:
-                        return
-            patience.check()
+        found = past.last()
+        if found is None:
+            return Committed(0, {})
+        _log.warning("offsets_gone", partition=partition, step=found[1].number, taken_from="steps")
+        return Committed(found[1].number, found[1].offsets)
 
     def _reader(self, index: int) -> Consumer:
         while len(self._readers) <= index:
             self._readers.append(kafka.make_reader(self._settings, f"{self._processor.stage}.restore"))
         return self._readers[index]
-
-
-class _Inputs:
-    """The inputs of one partition from a vector on, handed out up to each next vector."""
-
-    def __init__(
-        self,
-        reader: Consumer,
-        topics: Mapping[str, str],
-        partition: int,
-        start: Mapping[str, int],
-        alive: Callable[[], None],
-    ) -> None:
-        self._reader, self._topics, self._partition, self._alive = reader, topics, partition, alive
-        self._waiting: dict[str, deque[Message]] = {name: deque() for name in topics.values()}
-        self._read = {name: start[name] for name in topics.values()}  # every record below has come
-        reader.assign([TopicPartition(topic, partition, start[name]) for topic, name in topics.items()])
-
-    def up_to(self, vector: Mapping[str, int]) -> dict[str, Records]:
-        """Give each input's records below its offset in the vector, without those given before."""
-        patience = _Patience(f"inputs of partition {self._partition} up to {dict(vector)}")
-        while any(self._read[name] < offset for name, offset in vector.items() if name in self._read):
-            self._alive()
-            for message in _draw(self._reader, 10_000):
-                patience.renew()
-                self._keep(message)
-            patience.check()
-        return {name: self._below(name, vector.get(name, 0)) for name in self._waiting}
-
-    def _keep(self, message: Message) -> None:
-        name = self._topics[message.topic() or ""]
-        offset = message.offset() or 0
-        error = message.error()
-        if error is None:
-            self._waiting[name].append(message)
-            self._read[name] = offset + 1
-        elif error.code() == KafkaError._PARTITION_EOF:
-            self._read[name] = max(self._read[name], offset)
-        else:
-            refuse(error, f"{message.topic()}/{self._partition}")
-
-    def _below(self, name: str, end: int) -> Records:
-        records, waiting = Records(), self._waiting[name]
-        while waiting and (waiting[0].offset() or 0) < end:
-            message = waiting.popleft()
-            append(records, message)
-        return records
-
-
-class _Patience:
-    """A deadline that moves with every sign of life."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self.renew()
-
-    def renew(self) -> None:
-        self._deadline = time.monotonic() + PATIENCE_S
-
-    def check(self) -> None:
-        if time.monotonic() > self._deadline:
-            raise NotRestored(
-                f"nothing came for {PATIENCE_S:g} s while reading {self._what}",
-                fix="see whether the brokers of these partitions are up and whether a transaction is left open there",
-            )
-
-
-def _draw(reader: Consumer, limit: int) -> list[Message]:
-    """Give what there is, waiting a little for the first: `consume` alone waits for the limit or the whole time."""
-    return (first := reader.consume(1, 0.1)) and first + reader.consume(limit, 0)
-
-
-def append(records: Records, message: Message) -> None:
-    """Add a message to columns."""
-    headers = message.headers()
-    records.append(
-        message.offset() or 0,
-        message.timestamp()[1],
-        message.key(),
-        message.value(),
-        headers or None,  # type: ignore[arg-type]  # consumed headers are (str, bytes | None) pairs
-    )
-
-
-def refuse(error: KafkaError, place: str) -> None:
-    """Take an event that is no record. Raises `NotRestored` for records that are gone, `KafkaException` for good."""
-    if error.code() == KafkaError._AUTO_OFFSET_RESET:
-        raise NotRestored(
-            f"{place}: records that a step read are gone: {error.str()}",
-            fix="retention was shorter than the snapshots' age; without a newer snapshot, use another namespace",
-        )
-    if error.fatal():
-        raise KafkaException(error)
-    if error.code() != KafkaError._PARTITION_EOF:
-        _log.warning("kafka_error", place=place, reason=error.str())
