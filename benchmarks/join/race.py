@@ -87,6 +87,9 @@ def race(
                 if not events and now > START_S:
                     said = f"no event within {START_S:g} s: {program.tail()}"
                     break
+                if track.first_row_s is None and events >= history.events and now > START_S / 3:
+                    said = f"read everything and wrote nothing: {program.tail()}"
+                    break
                 if now > limit_s:
                     said = f"cut after {limit_s:g} s at {min(1, events / history.events):.0%} of the events"
                     break

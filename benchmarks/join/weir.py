@@ -1,6 +1,7 @@
 """Weir as a peer: the process that `weir join` runs, with `measure` left out of it.
 
-Started like the others. It prints one JSON line when its partitions are restored and it is ready.
+Started like the others. When its partitions are restored it prints one JSON line: how long that took, and how many
+predictions are open in them.
 """
 
 from __future__ import annotations
@@ -57,12 +58,16 @@ def _run(settings: Settings, stop: threading.Event) -> None:
 
 
 def _announce(worker: Worker[object], stop: threading.Event) -> None:
-    began: float | None = None
-    while not worker.progress.ready and not stop.wait(0.005):
-        if worker.progress.restoring and began is None:
-            began = time.monotonic()
-    restored_s = 0.0 if began is None else time.monotonic() - began
-    print(json.dumps({"ready": True, "restored_s": round(restored_s, 4)}), flush=True)
+    begun: float | None = None
+    progress = worker.progress
+    while not progress.ready and not stop.wait(0.005):
+        if progress.restoring and begun is None:
+            begun = time.monotonic()
+    restored_s = 0.0 if begun is None else time.monotonic() - begun
+    while not progress.partitions and not stop.wait(0.005):
+        pass
+    waiting = sum(part.counters.get("predictions.open", 0) for part in progress.partitions.values())
+    print(json.dumps({"ready": True, "restored_s": round(restored_s, 4), "open": waiting}), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ app = faust.App(
     web_enabled=False,
     autodiscover=False,
 )
-text = {"key_type": str, "key_serializer": "raw", "value_type": dict, "value_serializer": "json"}
+text = {"key_type": str, "key_serializer": "raw", "value_serializer": "json"}
 predictions = app.topic(given.predictions, **text)
 labels = app.topic(given.labels, **text)
 output = app.topic(given.output, **text)
