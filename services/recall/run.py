@@ -38,8 +38,7 @@ from services.recall.waiting import Lines, Place, Waiting
 from services.record.land import Away
 from streams.runtime import kafka
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
-from streams.runtime.processor import Records
-from streams.runtime.restore import append
+from streams.runtime.processor import Headers
 
 STAGE = "recall"
 REQUESTS, ANSWERS = "recall-requests", "recalled"
@@ -303,20 +302,20 @@ class Recaller:
 
     def _bury(self, message: Message, error: BadQuestion) -> None:
         """Put a question that nobody can answer into the dead letters."""
-        read = Records()
-        append(read, message)
-        append_ms, place = read.append_ms[0], f"{REQUESTS}/{message.partition()}/{read.offsets[0]}"
+        append_ms, offset = message.timestamp()[1], message.offset() or 0
+        headers: Headers = message.headers() or ()  # type: ignore[assignment]  # consumed ones are (str, bytes | None)
+        place = f"{REQUESTS}/{message.partition()}/{offset}"
         letter = DeadLetter(
             reason=error.reason,
             detail=str(error),
             stage=STAGE,
             topic=REQUESTS,
             partition=message.partition() or 0,
-            offset=read.offsets[0],
+            offset=offset,
             append_ms=append_ms,
-            key=_base64(read.keys[0]),
-            value=_base64(read.values[0]),
-            headers=[(name, _base64(value)) for name, value in read.headers.get(0, ())],
+            key=_base64(message.key()),
+            value=_base64(message.value()),
+            headers=[(name, _base64(value)) for name, value in headers],
             at_ms=append_ms,
         )
         self._sender.send("dead-letters", encode(letter), key=place.encode(), append_ms=append_ms)
