@@ -92,8 +92,9 @@ class BrokerClock:
 
     def read(self, name: str, records: Records) -> None:
         """Take note of the last record's Kafka timestamp."""
-        if records.append_ms:
-            self.confirm(name, records.append_ms[-1])
+        last_ms = records.last_ms
+        if last_ms is not None:
+            self.confirm(name, last_ms)
 
     def confirm(self, name: str, moment_ms: int) -> None:
         """Raise `seen`. Never lowers it: a new leader's clock may lag the old one's."""

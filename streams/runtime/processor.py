@@ -8,6 +8,7 @@ woken.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, cast, overload, runtime_checkable
@@ -36,42 +37,180 @@ WHOLE = "state"
 Headers = Sequence[tuple[str, bytes | None]]
 
 
-@dataclass(slots=True)
-class Records:
-    """Records of one input of one partition, column by column, in offset order. All columns have equal length.
+PACKED_WORDS = 7
+"""Words of a row of `Packed`: address of the value, its length (-1: none), the same of the key, offset, append_ms, and
+whether the record has headers."""
 
-    `append_ms` is the Kafka timestamp. `headers` is sparse (index → headers), because most records have none.
+
+@dataclass(slots=True)
+class Packed:
+    """Records side by side: `table` has a row for each, `kept` are the arrays that its addresses point into.
+
+    Eight bytes behind each value may be read.
     """
 
-    offsets: list[int] = field(default_factory=list)
-    append_ms: list[int] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
+    table: NDArray[np.int64]
+    kept: list[NDArray[np.uint8]]
     headers: dict[int, Headers] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.table)
 
-    def select(self, indices: Sequence[int]) -> Records:
-        """Give some of the records, in the order of `indices`, which ascend."""
-        return Records(
-            [self.offsets[index] for index in indices],
-            [self.append_ms[index] for index in indices],
-            [self.keys[index] for index in indices],
-            [self.values[index] for index in indices],
-            {place: self.headers[index] for place, index in enumerate(indices) if index in self.headers},
-        )
+
+class Records:
+    """Records of one input of one partition, column by column, in offset order. All columns have equal length.
+
+    `append_ms` is the Kafka timestamp. `headers` is sparse (index → headers), because most records have none. Records
+    may come packed; the columns are made of them when somebody asks.
+    """
+
+    __slots__ = ("_append_ms", "_headers", "_keys", "_offsets", "_packed", "_values")
+
+    def __init__(
+        self,
+        offsets: list[int] | None = None,
+        append_ms: list[int] | None = None,
+        keys: list[bytes | None] | None = None,
+        values: list[bytes | None] | None = None,
+        headers: dict[int, Headers] | None = None,
+    ) -> None:
+        self._offsets = offsets if offsets is not None else []
+        self._append_ms = append_ms if append_ms is not None else []
+        self._keys = keys if keys is not None else []
+        self._values = values if values is not None else []
+        self._headers = headers if headers is not None else {}
+        self._packed: list[Packed] = []
+
+    def __len__(self) -> int:
+        return len(self._offsets) + sum(map(len, self._packed))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Records) and self._columns() == other._columns()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Records({', '.join(map(repr, self._columns()))})"
+
+    @property
+    def offsets(self) -> list[int]:
+        """Offsets, ascending."""
+        self._unpack()
+        return self._offsets
+
+    @property
+    def append_ms(self) -> list[int]:
+        """Kafka timestamps."""
+        self._unpack()
+        return self._append_ms
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """Kafka keys."""
+        self._unpack()
+        return self._keys
+
+    @property
+    def values(self) -> list[bytes | None]:
+        """Values as they came."""
+        self._unpack()
+        return self._values
+
+    @property
+    def headers(self) -> dict[int, Headers]:
+        """Headers of the records that have some."""
+        self._unpack()
+        return self._headers
+
+    @property
+    def last_ms(self) -> int | None:
+        """The Kafka timestamp of the last record."""
+        if self._packed:
+            return int(self._packed[-1].table[-1, 5])
+        return self._append_ms[-1] if self._append_ms else None
 
     def append(
         self, offset: int, append_ms: int, key: bytes | None, value: bytes | None, headers: Headers | None = None
     ) -> None:
         """Add one record at the end."""
+        self._unpack()
         if headers:
-            self.headers[len(self.offsets)] = headers
-        self.offsets.append(offset)
-        self.append_ms.append(append_ms)
-        self.keys.append(key)
-        self.values.append(value)
+            self._headers[len(self._offsets)] = headers
+        self._offsets.append(offset)
+        self._append_ms.append(append_ms)
+        self._keys.append(key)
+        self._values.append(value)
+
+    def extend(self, packed: Packed) -> None:
+        """Add packed records at the end."""
+        if len(packed):
+            self._packed.append(packed)
+
+    def packed(self) -> Packed:
+        """Give all of them packed."""
+        chunks = self._packed if not self._offsets else [self._pack(), *self._packed]
+        if len(chunks) == 1:
+            return chunks[0]
+        if not chunks:
+            return Packed(np.zeros((0, PACKED_WORDS), dtype=np.int64), [])
+        headers: dict[int, Headers] = {}
+        start = 0
+        for chunk in chunks:
+            headers |= {start + index: found for index, found in chunk.headers.items()}
+            start += len(chunk)
+        return Packed(
+            np.concatenate([chunk.table for chunk in chunks]), [body for chunk in chunks for body in chunk.kept], headers
+        )
+
+    def select(self, indices: Sequence[int]) -> Records:
+        """Give some of the records, in the order of `indices`, which ascend."""
+        if not self._packed:
+            return Records(
+                [self._offsets[index] for index in indices],
+                [self._append_ms[index] for index in indices],
+                [self._keys[index] for index in indices],
+                [self._values[index] for index in indices],
+                {place: self._headers[index] for place, index in enumerate(indices) if index in self._headers},
+            )
+        packed = self.packed()
+        chosen = Packed(packed.table[np.asarray(indices, dtype=np.int64)], packed.kept)
+        chosen.headers = {place: packed.headers[index] for place, index in enumerate(indices) if index in packed.headers}
+        records = Records()
+        records.extend(chosen)
+        return records
+
+    def _columns(self) -> tuple[object, ...]:
+        self._unpack()
+        return self._offsets, self._append_ms, self._keys, self._values, self._headers
+
+    def _pack(self) -> Packed:
+        count = len(self._offsets)
+        parts = [body or b"" for body in (*self._values, *self._keys)]
+        body: NDArray[np.uint8] = np.frombuffer(b"".join([*parts, bytes(16)]), dtype=np.uint8)
+        sizes = np.fromiter(map(len, parts), dtype=np.int64, count=2 * count)
+        starts = body.ctypes.data + np.cumsum(sizes) - sizes
+        table: NDArray[np.int64] = np.zeros((count, PACKED_WORDS), dtype=np.int64)
+        table[:, 0], table[:, 2] = starts[:count], starts[count:]
+        table[:, 1], table[:, 3] = sizes[:count], sizes[count:]
+        table[:, 4], table[:, 5] = self._offsets, self._append_ms
+        table[list(self._headers), 6] = 1
+        for word, bodies in ((1, self._values), (3, self._keys)):
+            if None in bodies:
+                table[[index for index, one in enumerate(bodies) if one is None], word] = -1
+        return Packed(table, [body], dict(self._headers))
+
+    def _unpack(self) -> None:
+        if not self._packed:
+            return
+        chunks, self._packed = self._packed, []
+        for chunk in chunks:
+            first = len(self._offsets)
+            self._headers |= {first + index: found for index, found in chunk.headers.items()}
+            for value, size, key, key_size, offset, append_ms, _ in chunk.table.tolist():
+                self._offsets.append(offset)
+                self._append_ms.append(append_ms)
+                self._keys.append(None if key_size < 0 else ctypes.string_at(key, key_size))
+                self._values.append(None if size < 0 else ctypes.string_at(value, size))
 
 
 @dataclass(frozen=True, slots=True)

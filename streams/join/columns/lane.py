@@ -24,7 +24,6 @@ from streams.join.columns.fire import fire, forget, gather, governed, look_up, m
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.runtime.native import Words, address
 from streams.join.columns.policies import PolicyTable
-from streams.join.columns.records import pack
 from streams.join.columns.store import NEVER, text
 from streams.join.columns.take import take
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
@@ -92,11 +91,12 @@ class Columns:
 
     def take(self, topic: str, records: Records) -> tuple[Told, list[int]]:
         """Take records of an input; gives also the indices of those that the object path must take."""
-        packed = pack(records)
+        packed = records.packed()
+        table = np.ascontiguousarray(packed.table)
         told = Told([], [])
         done = 0
         while done < len(packed):
-            done = take(self._m, packed.address, done, len(packed), TOPICS.index(topic), address(LABEL_NAME))
+            done = take(self._m, address(table), done, len(packed), TOPICS.index(topic), address(LABEL_NAME))
             self._tell(told)
         left = WORKSPACE.slow[: self._r[l.SLOW_N]].tolist()
         WORKSPACE.clear(self._r)
