@@ -77,7 +77,7 @@ class Runtime(Section):
     transaction_timeout_ms: int = 10_000
     worker: str = "0"
     standby: bool = False
-    takeover_ms: int = Field(default=1_400, ge=1_200)
+    takeover_ms: int = Field(default=1_500, ge=1_200)
 
 
 class Serve(Section):

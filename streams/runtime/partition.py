@@ -10,9 +10,8 @@ from confluent_kafka import Message
 
 from streams.runtime.clock import CONTROL, BrokerClock
 from streams.runtime.health import PartitionProgress
-from streams.runtime.past import append
 from streams.runtime.processor import Records
-from streams.runtime.restore import Restored
+from streams.runtime.restore import Restored, append
 
 StateT = TypeVar("StateT")
 

@@ -18,7 +18,10 @@ from schemas.settings import Settings
 from schemas.topics import topic_name, width
 from streams.runtime import kafka
 from streams.runtime.clock import CONTROL
+from streams.runtime.health import Progress
+from streams.runtime.keeping import Keeping
 from streams.runtime.phase import Untold
+from streams.runtime.processor import Processor
 from streams.runtime.restore import Restored
 from streams.runtime.snapshot import SnapshotStore
 from streams.runtime.transaction import Transactions
@@ -30,20 +33,22 @@ StateT = TypeVar("StateT")
 class Slot(Generic[StateT]):
     """Taken with `out.take_slot`; joined when `consumer` subscribes.
 
-    `kept` are states of committed steps by partition. `silent_at` is when the worker before gave its last sign of life
-    (`time.monotonic`), for a slot that was taken over.
+    `keeping` writes its snapshots. `kept` are states of committed steps by partition. `silent_at` is when the worker
+    before gave its last sign of life (`time.monotonic`), for a slot that was taken over.
     """
 
     admin: AdminClient
     snapshots: SnapshotStore
+    keeping: Keeping[StateT]
     out: Transactions
     consumer: Consumer
     kept: dict[int, Restored[StateT]] = field(default_factory=dict)
     silent_at: float | None = None
 
     @classmethod
-    def of(cls, settings: Settings, stage: str, inputs: Sequence[str], phase: Untold | None = None) -> Slot[StateT]:
+    def of(cls, processor: Processor[StateT], settings: Settings, progress: Progress, phase: Untold) -> Slot[StateT]:
         """Open everything, without taking the slot. Raises `WeirError` for topics that are not as the stage needs."""
+        stage, inputs = processor.stage, processor.inputs
         kafka.check_topics(settings, {*inputs, "steps"})
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
         widths = {width(name, **counts) for name in shared(inputs)}
@@ -56,7 +61,8 @@ class Slot(Generic[StateT]):
         admin = kafka.make_admin(settings, client_name(settings, stage))
         log = kafka.topic_identity(admin, topic_name(settings.namespace, "steps"))
         snapshots = SnapshotStore.of(settings, stage, log)
-        return cls(admin, snapshots, Transactions(settings, stage, phase), member(settings, stage))
+        keeping = Keeping(processor, snapshots, settings.runtime.snapshot_s, progress, phase)
+        return cls(admin, snapshots, keeping, Transactions(settings, stage, phase), member(settings, stage))
 
 
 def shared(inputs: Sequence[str]) -> tuple[str, ...]:

@@ -84,6 +84,8 @@ class Standby(Generic[StateT]):
         self._topic = {name: topic_name(settings.namespace, name) for name in self._inputs}
         self._holder: Holder | None = None
         self._answered_at = float("-inf")
+        # Where both keep their snapshots in one place the worker's are enough, and two writers would only disturb.
+        self._keeps = not settings.runtime.snapshots
 
     def run(self) -> None:
         """Follow until the slot is silent, then work, until `stop` is set. Raises `WeirError`; see `worker.run`."""
@@ -108,7 +110,7 @@ class Standby(Generic[StateT]):
 
     def _open(self) -> None:
         settings, stage = self.settings, self.processor.stage
-        self._slot: Slot[StateT] = Slot.of(settings, stage, self._inputs, told())
+        self._slot: Slot[StateT] = Slot.of(self.processor, settings, self.progress, told())
         group, instance = kafka.group_id(settings.namespace, stage), kafka.transactional_id(settings, stage)
         self._roster = Roster(group, instance, [self._topic[name] for name in shared(self._inputs)], self._slot.admin)
         self._following = Following(self.processor, settings)
@@ -117,6 +119,9 @@ class Standby(Generic[StateT]):
         _log.info("following", stage=stage, worker=settings.runtime.worker, health_port=port)
 
     def _leave(self) -> None:
+        if self._keeps:
+            self._slot.keeping.all(self._following.at)
+        self._slot.keeping.close()
         self._slot.consumer.close()
         self._slot.out.close()
         _log.info("left", stage=self.processor.stage, worker=self.settings.runtime.worker, following=True)
@@ -133,6 +138,8 @@ class Standby(Generic[StateT]):
             self.progress.polled_at = self.progress.committed_at = now
             self.progress.lag_steps = self._following.lag
             self.progress.ready = bool(self._following.at)
+            if self._keeps:
+                self._slot.keeping.due(self._following.at, now)
             if self._vigil.silent(now) and self._certain():
                 self._take_over()
                 return True
@@ -191,6 +198,7 @@ class Standby(Generic[StateT]):
         topics = [*self._topic.values(), topic_name(self.settings.namespace, "steps")]
         places = [(topic, number) for topic in topics for number in numbers]
         self._following.follow(at, kafka.earliest(self._slot.admin, places))
+        self._slot.keeping.begin(at)
         self._vigil = Vigil(self.settings.runtime.takeover_ms / 1000 + random.uniform(0, STAGGER_S), time.monotonic())
 
     def _alive(self) -> None:

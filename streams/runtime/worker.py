@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -28,7 +27,6 @@ from streams.runtime.clock import CONTROL
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
 from streams.runtime.idle import TICK_S, confirm, ticking
-from streams.runtime.manifest import Manifest, SnapshotUnreadable
 from streams.runtime.partition import Partition, columns
 from streams.runtime.phase import Phase, told
 from streams.runtime.processor import Batch, Processor
@@ -93,8 +91,6 @@ class Worker(Generic[StateT]):
         self._pending: list[int] | None = None  # assigned and not yet restored
         self._committed_at = self._second_at = 0.0
         self._gathered_events = self._gathered_bytes = 0
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
-        self._writing: tuple[Restored[StateT], Future[Manifest]] | None = None
         self._phase = told()
 
     def run(self) -> None:
@@ -115,24 +111,23 @@ class Worker(Generic[StateT]):
             self.progress.ready = False
             if self.health is not None:
                 self.health.close()
-            self._writer.shutdown(wait=True)
+            if self._slot is not None:
+                self._slot.keeping.close()
 
     # --- joining and leaving
 
     def _open(self) -> None:
         slot = self._slot
         if slot is None:
-            slot = Slot.of(self.settings, self.processor.stage, self._inputs, self._phase)
+            slot = self._slot = Slot.of(self.processor, self.settings, self.progress, self._phase)
             slot.out.take_slot()  # before any committed offset is asked for: it may settle a transaction over them
         self._admin, self._snapshots, self._out, self._consumer = slot.admin, slot.snapshots, slot.out, slot.consumer
+        self._keeping = slot.keeping
         topics = [self._topic[name] for name in self._shared]
         self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     def _leave(self) -> None:
-        for part in self._running.values():
-            self._wait_written()
-            self._snapshot(part)
-        self._wait_written()
+        self._keeping.all(self._states())
         self._consumer.close()
         self._out.close()
         _log.info("left", stage=self.processor.stage, worker=self.settings.runtime.worker)
@@ -167,20 +162,18 @@ class Worker(Generic[StateT]):
         running: dict[int, Partition[StateT]] = {}
         try:
             committed = read_committed(self._consumer, self.settings, self._inputs, numbers)
-            for index, number in enumerate(numbers):
+            for number in numbers:
                 kept = self._kept.get(number)
                 if kept is None or kept.step != committed[number].step or kept.step == 0:
                     kept = restorer.restore(number, committed[number])
-                first_s = self.settings.runtime.snapshot_s * (index + 1) / len(numbers)
-                running[number] = Partition(
-                    number, kept, dict(kept.offsets), columns(self._inputs), time.monotonic() + first_s, kept.step
-                )
+                running[number] = Partition(number, kept, dict(kept.offsets), columns(self._inputs))
         except Abandoned:
             return
         finally:
             restorer.close()
             self.progress.restoring = ()
         self._running, self._pending, self._kept = running, None, {}
+        self._keeping.begin(self._states())
         if CONTROL in self._inputs and not self._virtual and not self._control_first():
             return
         places = [
@@ -198,6 +191,9 @@ class Worker(Generic[StateT]):
             _log.info("took_over", worker=self.settings.runtime.worker, partitions=numbers, silent_s=silent_s)
             self._slot.silent_at = None
         self._look()
+
+    def _states(self) -> dict[int, Restored[StateT]]:
+        return {number: part.at for number, part in self._running.items()}
 
     def _control_first(self) -> bool:
         """Read `control` to its end before any event: over a backlog, what is in force would come after the first ones.
@@ -236,7 +232,7 @@ class Worker(Generic[StateT]):
             due |= {part for part in self._running.values() if part.events or part.behind}
             if due or (self._virtual and self._past_markers()):
                 self._transact(due)
-            self._snapshot_due(now)
+            self._keeping.due(self._states(), now)
             if now - self._second_at >= TICK_S:
                 self._second_at = now
                 self._once_a_second()
@@ -375,42 +371,3 @@ class Worker(Generic[StateT]):
                 elif name in part.paused and lead_ms < LEAD_MS // 2:
                     self._consumer.resume(place)
                     part.paused.discard(name)
-
-    def _snapshot_due(self, now: float) -> None:
-        """Snapshot at most one partition, the one that waits longest, when the last file is written."""
-        if self._writing is not None and self._writing[1].done():
-            self._wait_written()
-        part = min(self._running.values(), key=lambda part: part.snapshot_at, default=None)
-        if part is not None and part.snapshot_at <= now and self._writing is None:
-            self._snapshot(part)
-
-    def _snapshot(self, part: Partition[StateT]) -> None:
-        """Dump what changed here, between two steps, and write it in another thread."""
-        part.snapshot_at = time.monotonic() + self.settings.runtime.snapshot_s
-        if part.at.step == part.snapshot_step:
-            return
-        self._phase.enter(Phase.SNAPSHOT)
-        began = time.monotonic()
-        snapshot = part.snapshot(self.processor)
-        self.progress.snapshot_pause_seconds.observe(time.monotonic() - began)
-        writing = self._writer.submit(self._phase.during, Phase.SNAPSHOT, self._snapshots.write, snapshot)
-        self._writing = part.at, writing
-        part.snapshot_step = part.at.step
-
-    def _wait_written(self) -> None:
-        """Take the result of the last write. A failure (a full disk) is said and survived: the log has everything."""
-        if self._writing is None:
-            return
-        try:
-            at, writing = self._writing
-            at.saved = writing.result()
-            self.progress.snapshots += 1
-        except (OSError, SnapshotUnreadable) as error:
-            self.progress.snapshot_failures += 1
-            _log.error(
-                "snapshot_failed",
-                reason=str(error),
-                effect="a restart takes longer; the next snapshot is a whole one",
-                fix="make room, or see whether the place answers (runtime.snapshots)",
-            )
-        self._writing = None

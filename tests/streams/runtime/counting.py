@@ -79,7 +79,7 @@ class Counting:
 
 def die_at(point: str, countdown: int) -> None:
     """Arrange that this process kills itself the n-th time it comes by a point of the loop."""
-    from streams.runtime import transaction, worker
+    from streams.runtime import keeping, transaction, worker
 
     left = [countdown]
 
@@ -95,9 +95,9 @@ def die_at(point: str, countdown: int) -> None:
     owner, name = {
         "step": (worker.Worker, "_step"),
         "sent": (transaction.Transactions, "commit"),
-        "committed": (worker.Worker, "_snapshot_due"),
+        "committed": (keeping.Keeping, "due"),
         "gathered": (worker.Worker, "_keep"),
-        "snapshot": (worker.Worker, "_snapshot"),
+        "snapshot": (keeping.Keeping, "_dump"),
         "restoring": (worker.Worker, "_alive"),
     }[point]
     setattr(owner, name, before(getattr(owner, name)))
