@@ -10,8 +10,9 @@ from confluent_kafka import Message
 
 from streams.runtime.clock import CONTROL, BrokerClock
 from streams.runtime.health import PartitionProgress
+from streams.runtime.past import append
 from streams.runtime.processor import Records
-from streams.runtime.restore import Restored, append
+from streams.runtime.restore import Restored
 
 StateT = TypeVar("StateT")
 
