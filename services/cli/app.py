@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.processes import PROCESSES
+from services.cli.processes import PROCESSES, SLOTTED
 
 if TYPE_CHECKING:
     from schemas.settings import Settings
@@ -34,6 +34,9 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file
 Namespace = Annotated[str | None, typer.Option("--namespace", help="Prefix of topics, groups and database.")]
 Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka's address, host:port.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where snapshots, logs and embedded data are kept.")]
+Standby = Annotated[
+    bool, typer.Option("--standby", help="Follow the worker of this slot; take over within 2 s when it stops.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -42,6 +45,8 @@ def load_settings(
     namespace: str | None = None,
     bootstrap: str | None = None,
     data_dir: Path | None = None,
+    *,
+    standby: bool = False,
 ) -> tuple[Settings, dict[str, Any]]:
     """Give the settings and the flags that entered them. Raises `WeirError` that names the wrong key."""
     from services.cli.configuration import settings_from
@@ -53,6 +58,8 @@ def load_settings(
         flags["kafka"] = {"bootstrap": bootstrap}
     if data_dir is not None:
         flags["data_dir"] = data_dir
+    if standby:
+        flags["runtime"] = {"standby": True}
     settings = settings_from(config, flags)
     from services import logs
 
@@ -69,7 +76,19 @@ def _add_process(name: str, about: str) -> None:
 
         run_here(name, settings, flags)
 
-    app.command(name, help=f"Run the process `{name}`: {about}.")(command)
+    def command_of_a_slot(
+        standby: Standby = False,
+        config: ConfigFile = None,
+        namespace: Namespace = None,
+        bootstrap: Bootstrap = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        settings, flags = load_settings(config, namespace, bootstrap, data_dir, standby=standby)
+        from services.cli.processes import run_here
+
+        run_here(name, settings, flags)
+
+    app.command(name, help=f"Run the process `{name}`: {about}.")(command_of_a_slot if name in SLOTTED else command)
 
 
 for _name, (_where, _about) in PROCESSES.items():

@@ -34,6 +34,9 @@ PROCESSES: dict[str, tuple[str, str]] = {
 }
 """Name → where its `run` is (module or module:function; empty: `python -m streams.NAME`) and what it does."""
 
+SLOTTED = ("join", "judge")
+"""The processes that work in a slot (`runtime.worker`), which a standby can follow."""
+
 OBSERVING = ("record", "join", "judge", "decide", "alert", "api")
 """The processes that need neither our server nor our trainer."""
 
