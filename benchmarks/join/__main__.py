@@ -56,19 +56,45 @@ class Size:
 
     n: int
     limit_s: float
+    tail_s: float
     live_timeout_ms: int
     live_s: int
     patience_s: float
     idle_s: float
     latency_s: int
     restore_n: int
+    snapshot_s: float
     sizes: tuple[int, ...]
     steady_events: int
 
 
-QUICK = Size(250_000, 15, 3_000, 5, 15, 5, 6, 200_000, (100_000, 1_000_000), 200_000)
+QUICK = Size(
+    n=250_000,
+    limit_s=10,
+    tail_s=8,
+    live_timeout_ms=3_000,
+    live_s=5,
+    patience_s=15,
+    idle_s=5,
+    latency_s=6,
+    restore_n=100_000,
+    snapshot_s=2,
+    sizes=(100_000, 1_000_000),
+    steady_events=200_000,
+)
 FULL = Size(
-    1_500_000, 300, 5_000, 12, 90, 30, 20, 5_000_000, (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000), 500_000
+    n=1_500_000,
+    limit_s=300,
+    tail_s=180,
+    live_timeout_ms=5_000,
+    live_s=12,
+    patience_s=90,
+    idle_s=30,
+    latency_s=20,
+    restore_n=5_000_000,
+    snapshot_s=5,
+    sizes=(100_000, 300_000, 1_000_000, 3_000_000, 10_000_000),
+    steady_events=500_000,
 )
 
 
@@ -111,6 +137,7 @@ class Run:
                 history,
                 self._room("race", peer),
                 limit_s=self.given.limit_s,
+                tail_s=self.size.tail_s,
                 say=self.say,
             )
             figure = found.raced.per_cpu_s
@@ -135,6 +162,7 @@ class Run:
                 history,
                 self._room("small", peer),
                 limit_s=self.given.limit_s,
+                tail_s=self.size.tail_s,
                 say=self.say,
             )
             if raced.finished:
@@ -157,7 +185,7 @@ class Run:
     def live(self) -> None:
         """Kill each peer at work, and see what it does in silence."""
         for peer in self._runnable():
-            if self.given.quick and peer.name not in (WEIR, "bare"):
+            if self.given.quick and peer.name != WEIR and not self.given.only:
                 continue
             self.board.peers[peer.name].lived = lived = live(
                 peer,
@@ -204,6 +232,7 @@ class Run:
                 self._log("restore", TIMEOUT_MS),
                 self._room("restore", peer),
                 n=self.given.restore_open,
+                snapshot_s=self.size.snapshot_s,
                 patience_s=max(60.0, self.given.restore_open / 10_000),
                 say=self.say,
             )

@@ -140,7 +140,9 @@ class Board:
         ):
             table.add_column(title, justify="right")
         weir = self.figure(WEIR)
-        for found in sorted(self.peers.values(), key=lambda found: -(self.figure(found.peer.name) or 0)):
+        for found in sorted(
+            self.peers.values(), key=lambda found: (found.peer.name != WEIR, -(self.figure(found.peer.name) or 0))
+        ):
             peer, raced, judged, lived = found.peer, found.raced, found.judged, found.lived
             if found.skipped:
                 table.add_row(peer.title, f"skipped: {found.skipped}")

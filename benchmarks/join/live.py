@@ -92,11 +92,7 @@ def _killed(
         say(f"{peer.name}: {history.events:,} events in {seconds} s, killed half way")
         _wait(lambda: now_ms() > history.start_ms + seconds * 500, seconds + 10, program, "the half")
         program.kill()
-        before, begun = _rows(log, output), time.monotonic()
-        program.start()
-        with contextlib.suppress(TimeoutError):
-            _wait(lambda: _rows(log, output) > before, patience_s, program, "a row after the restart")
-        back_s = time.monotonic() - begun if _rows(log, output) > before else None
+        back_s = _back_s(log, program, output, patience_s)
         _wait(lambda: now_ms() > history.last_ms, seconds + 10, program, "the last event")
     deadline = time.monotonic() + patience_s
     found = judge(history, log.settings.kafka.bootstrap, output, log.settings.partitions)
@@ -110,6 +106,21 @@ def _killed(
         still = found.rows == before_rows and now_ms() > history.last_ms + 3 * timeout_ms + 1000 * peer.grace_s
         settled = settled + 1 if not found.missing or still else 0
     return found, back_s
+
+
+def _back_s(log: Log, program: Program, output: str, patience_s: float) -> float | None:
+    """Start a killed peer again and give the seconds until somebody can read a row that was not there before."""
+    reader = reader_at_end(log, output)
+    program.start()
+    begun = time.monotonic()
+    try:
+        while time.monotonic() - begun < patience_s:
+            program.check()
+            if any(message.error() is None for message in reader.consume(10, 0.02)):
+                return time.monotonic() - begun
+    finally:
+        reader.close()
+    return None
 
 
 def _idle(log: Log, output: str, timeout_ms: int, idle_s: float) -> float | None:

@@ -62,9 +62,13 @@ def race(
     work: Path,
     *,
     limit_s: float,
+    tail_s: float,
     say: Callable[[str], None],
 ) -> Raced:
-    """Measure a peer on the backlog until it has read everything and written its rows, or for `limit_s`."""
+    """Measure a peer on the backlog until it has written its rows.
+
+    It has `limit_s` to read everything and `tail_s` more to write what is left, the wall clock's timeouts included.
+    """
     task = task_of(peer, log, history.timeout_ms, work / "state")
     program = Program([*command, *task.arguments()], task.state, work / "log", peer.environment)
     track = _Track(peer, log, task, history)
@@ -90,8 +94,9 @@ def race(
                 if track.first_row_s is None and events >= history.events and now > START_S / 3:
                     said = f"read everything and wrote nothing: {program.tail()}"
                     break
-                if now > limit_s:
-                    said = f"cut after {limit_s:g} s at {min(1, events / history.events):.0%} of the events"
+                share = min(1.0, events / history.events)
+                if now > limit_s + (tail_s if share == 1.0 else 0.0):
+                    said = f"cut after {now:.0f} s with {share:.0%} of the events read and {track.rows:,} rows written"
                     break
                 if time.monotonic() - told_at > 10:
                     told_at = time.monotonic()
@@ -150,16 +155,16 @@ class _Track:
         ]
         self._consumer = Consumer({"bootstrap.servers": task.bootstrap, "group.id": task.group})
         self.first_row_s: float | None = None
-        self._rows, self._moved_s = 0, 0.0
+        self.rows, self._moved_s = 0, 0.0
 
     def events(self, now_s: float) -> float:
         """Give how many events it has read."""
         rows = self._log.ends(self._task.output) - self._rows_before
-        if rows > self._rows:
+        if rows > self.rows:
             self._moved_s = now_s
             if self.first_row_s is None:
                 self.first_row_s = now_s
-        self._rows = rows
+        self.rows = rows
         if self._peer.position == "output":
             return min(1.0, rows / self._due) * self._history.events
         try:
@@ -171,11 +176,11 @@ class _Track:
     def done(self, now_s: float) -> bool:
         """Whether all rows are there, or none has come for so long that none will."""
         patience_s = self._peer.grace_s
-        if self._peer.timers == "wall" and self._rows < self._all:
+        if self._peer.timers == "wall" and self.rows < self._all:
             patience_s += self._history.timeout_ms / 1000
-        if self._rows >= self._all:
+        if self.rows >= self._all:
             patience_s = min(patience_s, 2.0)
-        return self._rows > 0 and now_s - self._moved_s > patience_s
+        return self.rows > 0 and now_s - self._moved_s > patience_s
 
     def close(self) -> None:
         """Let go of the connection."""

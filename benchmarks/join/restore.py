@@ -17,7 +17,6 @@ from streams.runtime.backlog import Backlog
 
 TIMEOUT_MS = 6 * 3_600_000
 SPAN_MS = 1_200_000
-SNAPSHOT_S = 5.0
 SAY_S = 10.0
 
 
@@ -40,6 +39,7 @@ def restore(
     work: Path,
     *,
     n: int,
+    snapshot_s: float,
     patience_s: float,
     say: Callable[[str], None],
 ) -> Restored:
@@ -50,7 +50,7 @@ def restore(
     log.write(history.records())
     log.seal("predictions", "labels")
     task = task_of(peer, log, TIMEOUT_MS, work / "state")
-    arguments = [*command, *task.arguments(), "--snapshot-s", str(SNAPSHOT_S)]
+    arguments = [*command, *task.arguments(), "--snapshot-s", str(snapshot_s)]
     program = Program(arguments, task.state, work / "log", peer.environment)
     with program, Backlog(log.settings, "join", ["predictions"], log.admin) as backlog:
         deadline, told = time.monotonic() + patience_s, time.monotonic()
@@ -63,7 +63,7 @@ def restore(
                 say(f"restore: {n - lag:,} of {n:,} open")
             time.sleep(0.1)
         # Each partition takes its turn within the interval; the second round lies well behind the last prediction.
-        time.sleep(2 * SNAPSHOT_S + 1)
+        time.sleep(2 * snapshot_s + 1)
         program.check()
         pss_mb = program.pss_mb()
         program.kill()
