@@ -38,6 +38,7 @@ class PartitionProgress:
 class Progress:
     """What the loop says of itself. Ages are measured with `time.monotonic`.
 
+    `restored` says of each partition how it was restored, and what could not be used and why.
     `following`: it is a standby; `lag_steps` is how many recorded steps it has read and not yet taken again.
     """
 
@@ -45,6 +46,7 @@ class Progress:
     worker: str
     ready: bool = False
     restoring: tuple[int, ...] = ()
+    restored: dict[int, dict[str, object]] = field(default_factory=dict)
     following: bool = False
     lag_steps: int = 0
     polled_at: float = field(default_factory=time.monotonic)
@@ -154,6 +156,7 @@ def answer(progress: Progress, path: str) -> tuple[int, str, bytes]:
         return _json(503 if ill else 200, {"ok": not ill, "reason": ill})
     if path == "/readyz":
         detail: dict[str, object] = {"ok": progress.ready, "restoring": list(progress.restoring)}
+        detail["restored"] = {str(number): how for number, how in tuple(progress.restored.items())}
         if progress.following:
             detail |= {"following": True, "lag_steps": progress.lag_steps}
         else:

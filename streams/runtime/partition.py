@@ -67,6 +67,12 @@ class Partition(Generic[StateT]):
         append(self.gathered[name], message)
         return True
 
+    def take(self, name: str, records: Records) -> None:
+        """Gather records that do not come from Kafka, all of them after the position."""
+        self.position[name] = records.offsets[-1] + 1
+        self.events += len(records)
+        self.gathered[name] = records
+
     def stepped(self, step: int, wake_at_ms: int | None) -> None:
         """What was gathered is in the state now."""
         self.at.step, self.at.wake_at_ms = step, wake_at_ms

@@ -18,7 +18,7 @@ When the group's offsets are gone (Kafka drops them when a group was away too lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -65,7 +65,8 @@ class Restored(Generic[StateT]):
     """A state right after step `step`, and what the loop needs to go on from there.
 
     `saved` is the snapshot that the state's next dump adds to; None: nothing that was dumped can be counted on.
-    `origin` says what was begun with, `refused` what could not be used instead, and why.
+    `origin` says what was begun with, `refused` what could not be used instead, and why. `owed` holds the records of an
+    input that are not read yet and gone from Kafka, with the offset at which Kafka begins.
     """
 
     state: StateT
@@ -79,6 +80,11 @@ class Restored(Generic[StateT]):
     saved: Manifest | None = None
     origin: str = "nothing"
     refused: tuple[str, ...] = ()
+    owed: dict[str, tuple[Iterator[Records], int]] = field(default_factory=dict)
+
+    def told(self) -> dict[str, object]:
+        """Say how it was restored, for people."""
+        return {"step": self.step, "origin": self.origin, "replayed": self.replayed, "refused": list(self.refused)}
 
 
 def read_committed(
@@ -203,12 +209,10 @@ class Restorer(Generic[StateT]):
         restored = self._restored(past, partition, committed)
         ahead = {name: max(offset, restored.offsets.get(name, 0)) for name, offset in committed.offsets.items()}
         restored.offsets = {**past.low, **restored.offsets, **ahead}
-        gone = {name: offset for name, offset in restored.offsets.items() if offset < past.low[name]}
-        if gone:
-            raise NotRestored(
-                f"partition {partition}: records not yet read are gone: next to read {gone}, first there {past.low}",
-                fix="retention was shorter than the downtime; to go on without them, use another namespace",
-            )
+        for name, offset in restored.offsets.items():
+            low = past.low.get(name, 0)
+            if offset < low:
+                restored.owed[name] = past.remembered(name, offset, low), low
         _log.info(
             "restored",
             stage=self._processor.stage,

@@ -37,6 +37,7 @@ from streams.runtime import kafka, steps
 from streams.runtime.failures import Fenced, KafkaFailed
 from streams.runtime.following import Following
 from streams.runtime.health import HealthServer, Progress
+from streams.runtime.history import History
 from streams.runtime.phase import told
 from streams.runtime.processor import Processor
 from streams.runtime.restore import Abandoned, Restorer, read_committed
@@ -67,6 +68,7 @@ class Standby(Generic[StateT]):
         *,
         stop: threading.Event | None = None,
         health_port: int | None = None,
+        history: History | None = None,
     ) -> None:
         if settings.clock == "virtual":
             raise WeirError(
@@ -75,7 +77,7 @@ class Standby(Generic[StateT]):
                 fix="run the worker alone (without --standby, runtime.standby); it restores itself when started again",
                 code=USAGE,
             )
-        self.processor, self.settings = processor, settings
+        self.processor, self.settings, self._history = processor, settings, history
         self.stop = stop or threading.Event()
         self.progress = Progress(processor.stage, settings.runtime.worker, following=True)
         self.worker: Worker[StateT] | None = None
@@ -185,7 +187,8 @@ class Standby(Generic[StateT]):
         at = {number: restored for number, restored in self._following.at.items() if number in numbers}
         new = [number for number in numbers if number not in at]
         self.progress.ready, self.progress.restoring = False, tuple(new)
-        restorer = Restorer(self.processor, self.settings, self._slot.snapshots, self._slot.admin, self._alive)
+        slot = self._slot
+        restorer = Restorer(self.processor, self.settings, slot.snapshots, slot.admin, self._alive, self._history)
         try:
             committed = read_committed(self._slot.consumer, self.settings, self._inputs, new)
             for number in new:
@@ -267,7 +270,14 @@ class Standby(Generic[StateT]):
         """
         self.progress.following = False
         for _ in range(REJOINS):
-            self.worker = Worker(self.processor, self.settings, stop=self.stop, slot=self._slot, progress=self.progress)
+            self.worker = Worker(
+                self.processor,
+                self.settings,
+                stop=self.stop,
+                slot=self._slot,
+                progress=self.progress,
+                history=self._history,
+            )
             stepped = self.progress.commits, self.progress.steps
             try:
                 self.worker.run()

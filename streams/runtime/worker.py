@@ -26,6 +26,7 @@ from streams.runtime import kafka, steps
 from streams.runtime.clock import CONTROL
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
+from streams.runtime.history import History
 from streams.runtime.idle import TICK_S, confirm, ticking
 from streams.runtime.partition import Partition, columns
 from streams.runtime.phase import Phase, told
@@ -43,10 +44,16 @@ LEAD_MS = 600_000
 _log = structlog.get_logger()
 
 
-def run(processor: Processor[StateT], settings: Settings, stop: threading.Event | None = None) -> None:
+def run(
+    processor: Processor[StateT],
+    settings: Settings,
+    stop: threading.Event | None = None,
+    history: History | None = None,
+) -> None:
     """Feed a processor until `stop` is set; then finish the step, write snapshots and leave.
 
-    Health is served on a free port of 127.0.0.1, which the log names (`working`).
+    Health is served on a free port of 127.0.0.1, which the log names (`working`). `history` has records that Kafka no
+    longer has, for a restore.
 
     Raises `WeirError`; its `code` is the exit status that the process should end with (see `failures`). After an
     error nothing may be retried in this process.
@@ -54,15 +61,15 @@ def run(processor: Processor[StateT], settings: Settings, stop: threading.Event 
     if settings.runtime.standby:
         from streams.runtime.standby import Standby
 
-        Standby(processor, settings, stop=stop, health_port=0).run()
+        Standby(processor, settings, stop=stop, health_port=0, history=history).run()
     else:
-        Worker(processor, settings, stop=stop, health_port=0).run()
+        Worker(processor, settings, stop=stop, health_port=0, history=history).run()
 
 
 class Worker(Generic[StateT]):
     """One worker slot. `run` may be called once. `health_port` None serves no HTTP, 0 takes a free port.
 
-    `slot` is one that was taken already: a standby's.
+    `slot` is one that was taken already: a standby's. `history` has records that Kafka no longer has.
     """
 
     def __init__(
@@ -74,8 +81,9 @@ class Worker(Generic[StateT]):
         health_port: int | None = None,
         slot: Slot[StateT] | None = None,
         progress: Progress | None = None,
+        history: History | None = None,
     ) -> None:
-        self.processor, self.settings = processor, settings
+        self.processor, self.settings, self._history = processor, settings, history
         self.stop = stop or threading.Event()
         self.progress = progress or Progress(processor.stage, settings.runtime.worker)
         self.health = None if health_port is None else HealthServer(self.progress, health_port)
@@ -158,14 +166,15 @@ class Worker(Generic[StateT]):
         self._phase.enter(Phase.RESTORE)
         self.progress.restoring = tuple(numbers)
         alive = partial(self._alive, numbers)
-        restorer = Restorer(self.processor, self.settings, self._snapshots, self._admin, alive)
+        restorer = Restorer(self.processor, self.settings, self._snapshots, self._admin, alive, self._history)
         running: dict[int, Partition[StateT]] = {}
         try:
             committed = read_committed(self._consumer, self.settings, self._inputs, numbers)
             for number in numbers:
                 kept = self._kept.get(number)
-                if kept is None or kept.step != committed[number].step or kept.step == 0:
+                if kept is None or kept.step != committed[number].step or kept.step == 0 or kept.owed:
                     kept = restorer.restore(number, committed[number])
+                    self.progress.restored[number] = kept.told()
                 running[number] = Partition(number, kept, dict(kept.offsets), columns(self._inputs))
         except Abandoned:
             return
@@ -175,6 +184,8 @@ class Worker(Generic[StateT]):
         self._running, self._pending, self._kept = running, None, {}
         self._keeping.begin(self._states())
         if CONTROL in self._inputs and not self._virtual and not self._control_first():
+            return
+        if not all(self._catch_up(part) for part in running.values()):
             return
         places = [
             TopicPartition(self._topic[name], number, part.position[name])
@@ -194,6 +205,26 @@ class Worker(Generic[StateT]):
 
     def _states(self) -> dict[int, Restored[StateT]]:
         return {number: part.at for number, part in self._running.items()}
+
+    def _catch_up(self, part: Partition[StateT]) -> bool:
+        """Step over records that nobody has read yet and Kafka no longer has.
+
+        False: the partitions were taken away, or the process was asked to stop.
+        """
+        running = self._running
+        for name, (records, end) in part.at.owed.items():
+            for portion in records:
+                part.take(name, portion)
+                self._transact([part])
+                message = self._consumer.poll(0)  # keeps the membership
+                self.progress.polled_at = time.monotonic()
+                if message is not None:
+                    self._keep([message])
+                if self.stop.is_set() or self._running is not running:
+                    return False
+            part.position[name] = max(part.position[name], end)
+        part.at.owed = {}
+        return True
 
     def _control_first(self) -> bool:
         """Read `control` to its end before any event: over a backlog, what is in force would come after the first ones.
@@ -285,7 +316,7 @@ class Worker(Generic[StateT]):
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise NotRestored(
                 f"{message.topic()}/{message.partition()}: the next record to read is gone: {error.str()}",
-                fix="retention was shorter than the downtime; to go on without these records, use another namespace",
+                fix="retention went by; start the process again: it looks for these records in ClickHouse",
             )
         elif error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             raise KafkaException(error)
