@@ -45,6 +45,7 @@ REQUESTS, ANSWERS = "recall-requests", "recalled"
 WAITING = 50_000
 BATCH = 5_000
 IDLE_S, LOOK_S, SHOW_S, SAY_S = 0.1, 0.05, 1.0, 10.0
+AGAIN_S = 2.0
 BACKOFF_S = (0.2, 5.0)
 FENCED_TIMES, FENCED_S = 3, 60.0
 
@@ -280,10 +281,12 @@ class Recaller:
         try:
             question = read_question(message.value(), number, self.settings.partitions)
             needs: dict[str, int] = {topic: question.offsets[topic] for topic in KINDS}
-            ahead = [topic for topic in KINDS if needs[topic] > ends[topic, number]]
-            if ahead:
-                said = ", ".join(f"{topic} {needs[topic]} of {ends[topic, number]}" for topic in ahead)
-                raise BadQuestion("beyond_end", f"it names offsets beyond the end of its topics: {said}")
+            if any(needs[topic] > ends[topic, number] for topic in KINDS):
+                self._wait(AGAIN_S)  # a broker that has just become the leader may not know its end yet
+                ends = self._insist(lambda: self._ends({number}))
+            ahead = [f"{topic} {needs[topic]} of {ends[topic, number]}" for topic in KINDS]
+            if any(needs[topic] > ends[topic, number] for topic in KINDS):
+                raise BadQuestion("beyond_end", f"its offsets lie beyond the end of a topic: {', '.join(ahead)}")
         except BadQuestion as error:
             self._bury(message, error)
             return
