@@ -1,6 +1,7 @@
 """The stages that a `streams.runtime` worker runs, built from settings: what the command line starts.
 
 `join` has `measure` chained behind it, in the same step and transaction. Each function runs until `stop` is set.
+`history` has the records that Kafka no longer has, should a restore need them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from streams.join.processor import JoinProcessor
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge
 from streams.measure.measure import Measure, MeasureState
+from streams.runtime.history import History
 from streams.runtime.worker import run
 
 
@@ -36,11 +38,11 @@ def judge_processor(settings: Settings) -> Judge:
         raise WeirError(f"[judge] is not valid: {error}", fix="see streams/judge/bounds.py", code=USAGE) from None
 
 
-def join(settings: Settings, stop: threading.Event) -> None:
+def join(settings: Settings, stop: threading.Event, history: History | None = None) -> None:
     """Run the join and measure."""
-    run(join_processor(settings), settings, stop)
+    run(join_processor(settings), settings, stop, history)
 
 
-def judge(settings: Settings, stop: threading.Event) -> None:
+def judge(settings: Settings, stop: threading.Event, history: History | None = None) -> None:
     """Run the judge."""
-    run(judge_processor(settings), settings, stop)
+    run(judge_processor(settings), settings, stop, history)

@@ -24,8 +24,8 @@ Run = Callable[["Settings", threading.Event], None]
 PROCESSES: dict[str, tuple[str, str]] = {
     "record": ("services.record.run", "every event into ClickHouse, each position once"),
     "recall": ("services.recall.run", "what the join has put away, from ClickHouse"),
-    "join": ("streams.stages:join", "predictions meet labels and signals; deltas of what is measured"),
-    "judge": ("streams.stages:judge", "panes, metrics, drift, gates"),
+    "join": ("services.cli.stages:join", "predictions meet labels and signals; deltas of what is measured"),
+    "judge": ("services.cli.stages:judge", "panes, metrics, drift, gates"),
     "decide": ("", "retrain, promote, alert (Faust)"),
     "train": ("services.train.run", "retrain events become candidates (torch)"),
     "serve": ("services.serve.run", "POST /v1/predict; follows promote (torch)"),

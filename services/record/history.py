@@ -17,7 +17,6 @@ from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from services.clickhouse import connect, database_of, first_line
-from services.record.tables import table_of
 from streams.runtime import kafka
 from streams.runtime.history import HistoryAway
 from streams.runtime.processor import Headers, Records
@@ -61,14 +60,14 @@ class RecordedHistory:
         if answer.offset >= 0:
             return int(answer.offset)
         # Kafka forgets the group of a recorder that was away too long. Ranges land in their order.
-        asked = f"SELECT max(offset) + 1 FROM {table_of(topic).name} WHERE partition = {partition}"
+        asked = f"SELECT max(offset) + 1 FROM {_landed(topic)} WHERE partition = {partition}"
         with self._calling() as client:
             return int(client.query(asked).result_rows[0][0])
 
     def records(self, topic: str, partition: int, start: int, end: int) -> Iterator[Records]:
         """Give the committed records in [start, end) in offset order, in portions."""
         self._check_same(topic, partition)
-        view, offset, width = table_of(topic).view, start, OFFSETS
+        view, offset, width = _view(topic), start, OFFSETS
         while offset < end:
             until = min(offset + width, end)
             table = self._arrow(
@@ -148,6 +147,18 @@ class RecordedHistory:
         except (ClickHouseError, HTTPError, OSError) as error:
             self.close()
             raise HistoryAway(first_line(error)) from None
+
+
+def _view(topic: str) -> str:
+    from services.record.tables import table_of  # with pyarrow: not before it is needed
+
+    return table_of(topic).view
+
+
+def _landed(topic: str) -> str:
+    from services.record.tables import table_of
+
+    return table_of(topic).name
 
 
 def _found(table: pa.Table) -> Iterator[tuple[int, Step]]:

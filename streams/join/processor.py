@@ -23,6 +23,7 @@ from streams.join.chained import Chained, ChainedT
 from streams.join.dead import Origin, dead_letter
 from streams.join.outcome import NOTHING, Change, Counted
 from streams.join.policies import too_late
+from streams.join.rebuild import window_ms
 from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, stage
 from streams.join.revise import differs, feedback, was
 from streams.join.snapshot import dump_join, dump_pair, load_join, load_pair
@@ -450,6 +451,7 @@ class JoinProcessor(Generic[ChainedT]):
 
     stage: str = "join"
     inputs: tuple[str, ...] = ("control", *INPUTS)
+    gauges: tuple[str, ...] = ("predictions.open", "predictions.provisional", "labels.parked", "signals.parked")
 
     def __init__(self, bounds: JoinBounds, chained: Chained[ChainedT] | None = None, *, columns: bool = True) -> None:
         self.join = Join(bounds)
@@ -475,6 +477,19 @@ class JoinProcessor(Generic[ChainedT]):
             )
             outputs.extend(more)
         return Stepped(outputs, stepped.counters, stepped.wake_at_ms)
+
+    def reach_ms(self, state: JoinMeasureState[ChainedT]) -> int | None:
+        """Give how long before the clock something may have been read that is still in state; None while frozen."""
+        join = state.join
+        return None if join.frozen_ms else window_ms(join.policies.all(), self.join.bounds)
+
+    def forgotten(self, state: JoinMeasureState[ChainedT], before_ms: int) -> bool:
+        """Say whether everything that was read when the clock was at most `before_ms` has left state."""
+        return state.join.timers_ms > before_ms + window_ms(state.join.policies.all(), self.join.bounds)
+
+    def adopt(self, state: JoinMeasureState[ChainedT], counters: Mapping[str, int]) -> None:
+        """Replace the cumulative counters by recorded ones."""
+        state.join.counters.update(counters)
 
     def dump(self, state: JoinMeasureState[ChainedT], *, whole: bool) -> Dump:
         """Give the objects in one part that begins with a format version, and the columns' parts that changed."""
