@@ -138,9 +138,9 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
-        version = os.environ.get("COUNTING_VERSION", "1")
+        version, _, different = os.environ.get("COUNTING_VERSION", "1").partition(" but ")
         runs = Standby if settings.runtime.standby else Worker
-        runs(Counting(version), settings, stop=stop, health_port=0).run()
+        runs(Counting(version, wide=len(different)), settings, stop=stop, health_port=0).run()
     except WeirError as error:
         print(error, file=sys.stderr)
         return error.code
