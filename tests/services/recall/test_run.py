@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from services.recall import run as recall
 from services.recall.run import REQUESTS, Recaller
 from streams.runtime.backlog import lags
 from tests.services.recall.harness import answers, ask_all, ends, messages, question, recalling
-from tests.services.record.harness import label, prediction, recording, send, until
+from tests.services.record.harness import label, prediction, recording, send, start, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.clickhouse]
 
@@ -99,13 +100,19 @@ def test_a_kill_between_answer_and_commit_repeats_the_same_bytes(
             with pytest.raises(KeyboardInterrupt):
                 _answer_something(namespace)
         before = len(messages(namespace))
-        with recalling(namespace) as second:
-            until(lambda: second.answered.questions == COUNT, "all of them, again")
+        process = start(namespace, "-m", "services.cli", "recall")
+        try:
+            until(lambda: len(messages(namespace)) == before + COUNT, "all of them, again")
+            until(lambda: not any(lags(namespace, "recall", [REQUESTS]).values()), "no lag")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
     by_key: dict[bytes | None, set[bytes | None]] = {}
     found = messages(namespace)
     for message in found:
         by_key.setdefault(message.key(), set()).add(message.value())
-    assert len(found) == before + COUNT
     assert len(by_key) == COUNT
     assert all(len(values) == 1 for values in by_key.values())
 
