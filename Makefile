@@ -7,6 +7,7 @@ SHELL := bash
 
 PYTHON ?= python3
 ARGS ?=
+KILLS ?= 50
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
@@ -50,6 +51,10 @@ test: setup ## every test, the real Kafka, ClickHouse and browser included; ARGS
 .PHONY: demo
 demo: setup ## watch a model degrade on real data, be retrained and be promoted; ARGS goes to `weir demo`
 	@$(BIN)/weir demo $(ARGS)
+
+.PHONY: faults
+faults: setup ## kill KILLS=50 join workers and more, and count what is lost (docs/faults.md); ARGS: --json, --seed
+	@$(BIN)/python -m tests.faults --kills $(KILLS) $(ARGS)
 
 .PHONY: bench
 bench: setup ## one table per benchmark (benchmarks/*.py); ARGS names some of them

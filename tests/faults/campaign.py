@@ -1,0 +1,345 @@
+"""Rounds until enough were killed, each judged at its end, and the report over all of them.
+
+A round has a namespace of its own, so the history, and what is found about it, stay small however long the campaign.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from pydantic import SecretStr
+
+from schemas.errors import WeirError
+from schemas.settings import ClickHouse, Join, Kafka, Runtime, Settings
+from services.cli.verify import Verification, verification
+from services.local.clickhouse import LocalClickHouse
+from services.local.kafka import LocalKafka
+from streams.join.verify import Mismatch
+from streams.runtime.phase import Phase
+from tests.faults.audit import Findings, Logs, audit, read_logs
+from tests.faults.crew import snapshots_in
+from tests.faults.nursery import Life, Nursery
+from tests.faults.plan import PARTITIONS, plan
+from tests.faults.round import SESSION_S, Round
+
+ROUND_KILLS = 100
+KILLED = (Phase.POLL, Phase.STEP, Phase.FLUSH, Phase.COMMIT, Phase.SNAPSHOT, Phase.RESTORE)
+NOT_BUILT = ("recall",)
+ENOUGH = 40
+"""From so many kills on, a phase in which nobody was killed makes the campaign fail."""
+OTHER = (
+    "zombies",
+    "expired",
+    "joined",
+    "left",
+    "broker_kills",
+    "commit_timeouts",
+    "spoilt_snapshots",
+    "slow_disk",
+    "full_disk",
+    "clock_jumps",
+    "downtimes",
+    "record_kills",
+    "gave_up",
+    "starts",
+    "cold_starts",
+)
+DISK_MB = 32
+RECORD_KILLS = 3
+LAND_S = 90.0
+LINE_S = 2.0
+PROPERTIES = {"session.timeout.ms": str(int(SESSION_S * 1000)), "heartbeat.interval.ms": "300", "log_level": "3"}
+"""Of the workers' clients: members that are gone are noticed soon, and the logs hold errors only."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was done and found, over all rounds."""
+
+    seed: int
+    wanted: int
+    findings: Findings = field(default_factory=Findings)
+    phases: Counter[Phase] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    sentences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    records: int = 0
+    rounds: int = 0
+    seconds: float = 0.0
+
+    @property
+    def kills(self) -> int:
+        """How many workers were killed."""
+        return self.counts["kills"]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is amiss, and nothing was left out that should have been tried."""
+        spared = self.kills >= ENOUGH and any(not self.phases[phase] for phase in KILLED)
+        return self.findings.ok and not self.sentences and not spared and self.kills >= self.wanted
+
+    def as_object(self) -> dict[str, Any]:
+        """Give it as plain data. A phase that no worker has yet is null."""
+        found = self.findings
+        phases: dict[str, int | None] = {phase.name.lower(): self.phases[phase] for phase in Phase if phase}
+        return {
+            "kills": self.kills,
+            "lost": found.lost,
+            "duplicated": found.duplicated,
+            "wrong": found.wrong,
+            "broken_chains": found.broken_chains,
+            "residual": found.residual,
+            "phases": {**phases, **dict.fromkeys(NOT_BUILT)},
+            "not_built": list(NOT_BUILT),
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            **{name: self.counts[name] for name in OTHER},
+            "rounds": self.rounds,
+            "records": self.records,
+            "steps": found.steps,
+            "outputs": found.outputs,
+            "predictions": found.predictions,
+            "revisions": found.revisions,
+            "states": found.states,
+            "resent": found.resent,
+            "panes": found.panes,
+            "beyond": found.beyond,
+            "exits": {name: count for name, count in sorted(self.counts.items()) if name.startswith("exit_")},
+            "problems": [*self.sentences, *found.sentences],
+            "notes": self.notes,
+            "ok": self.ok,
+        }
+
+    def as_text(self) -> str:
+        """Give it for people."""
+        found = self.findings
+        verdict = (("lost", found.lost), ("duplicated", found.duplicated), ("wrong", found.wrong))
+        lines = [f"{name:<16}{value:>9}" for name, value in verdict]
+        lines += [f"{'broken chains':<16}{found.broken_chains:>9}", f"{'residual':<16}{found.residual:>9}", ""]
+        lines += [f"{'killed in ' + phase.name.lower():<20}{self.phases[phase]:>5}" for phase in (*KILLED, Phase.START)]
+        lines += [f"{'killed in ' + name:<20}{'–':>5}  not built" for name in NOT_BUILT]
+        lines += ["", *(f"{name.replace('_', ' '):<20}{self.counts[name]:>5}" for name in OTHER), ""]
+        lines += [
+            f"{self.kills} kills in {self.rounds} rounds, {self.seconds:.0f} s, seed {self.seed}: "
+            f"{self.records} records, {found.steps} steps, {found.outputs} outputs taken again, "
+            f"{found.states} states, {found.predictions} predictions against the twin "
+            f"({found.beyond} requests not comparable), {found.panes} panes"
+        ]
+        lines += self.notes
+        problems = [*self.sentences, *found.sentences]
+        lines += [f"  {sentence}" for sentence in problems[:30]]
+        lines += [f"  … and {len(problems) - 30} more (--json gives all)"] if len(problems) > 30 else []
+        lines.append("nothing is amiss" if self.ok else "NOT well")
+        return "\n".join(lines)
+
+
+class Campaign:
+    """Runs rounds in a directory. `report` grows; `logs` and `settings` are those of the last round."""
+
+    def __init__(self, directory: Path, *, kills: int, seed: int, record: bool = True, quiet: bool = False) -> None:
+        self.directory, self.kills, self.seed, self.record, self.quiet = directory, kills, seed, record, quiet
+        self.report = Report(seed, kills)
+        self.settings: Settings | None = None
+        self.logs: Logs | None = None
+        self.mismatches: list[Mismatch] = []
+        self._began = self._said = time.monotonic()
+        self._round: Round | None = None
+
+    def run(self) -> Report:
+        """Run. What went wrong is in the report, whatever it was; nothing is left running."""
+        try:
+            with contextlib.ExitStack() as stack:
+                kafka = stack.enter_context(LocalKafka(self.directory / "kafka"))
+                nursery = stack.enter_context(Nursery(self.directory / "nursery"))
+                disk = stack.enter_context(self._small_disk())
+                clickhouse = None
+                if self.record:
+                    clickhouse = stack.enter_context(
+                        LocalClickHouse(self.directory / "clickhouse", memory_bytes=1 << 30)
+                    )
+                while self.report.kills < self.kills and not self.report.sentences and self.report.findings.ok:
+                    self._one(kafka, nursery, disk, clickhouse)
+        except (WeirError, OSError, RuntimeError) as error:
+            self.report.sentences.append(f"{type(error).__name__}: {error}")
+        finally:
+            self.report.seconds = time.monotonic() - self._began
+        return self.report
+
+    def _one(self, kafka: LocalKafka, nursery: Nursery, disk: Path | None, clickhouse: LocalClickHouse | None) -> None:
+        report = self.report
+        report.rounds += 1
+        kills = min(ROUND_KILLS, self.kills - report.kills)
+        name = f"{self.seed}/{report.rounds}"
+        planned = plan(name, kills)
+        self.settings = self._settings(planned.history.bounds, kafka, clickhouse)
+        self._round = Round(
+            self.settings,
+            kafka,
+            nursery,
+            planned,
+            kills,
+            Random(f"{name}/kills"),
+            self._tell,
+            small_disk=disk,
+            first=report.rounds == 1,
+        )
+        try:
+            self._round.run()
+        finally:
+            done, self._round = self._round, None
+            report.counts.update(done.counts)
+            report.phases.update(done.crew.phases)
+            report.sentences += done.crew.problems
+            report.records += sum(done.feed.sent.values())
+        if report.sentences:
+            return
+        self._say(f"round {report.rounds}: {done.counts['kills']} kills; reading what was said")
+        self._judge(nursery, Counter(done.feed.sent))
+
+    def _judge(self, nursery: Nursery, sent: Counter[str]) -> None:
+        assert self.settings is not None
+        with contextlib.ExitStack() as stack:
+            if self.record:
+                stack.enter_context(self._recorded(nursery))
+            self.logs = read_logs(self.settings)
+            found = verification(self.settings, measures=self.record)
+            self.mismatches = found.report.mismatches
+            findings = audit(self.settings, self.logs, sent, self.mismatches)
+            if self.record:
+                found = self._landed(found)
+                _count_landed(findings, found)
+        findings.predictions, findings.revisions = found.report.identities, found.report.revisions
+        findings.beyond = found.report.beyond
+        self.report.findings.add(findings)
+
+    @contextlib.contextmanager
+    def _recorded(self, nursery: Nursery) -> Iterator[None]:
+        """Let the recorder land everything while the block runs; it is killed a few times over it."""
+        assert self.settings is not None
+        settings, dice = self.settings, Random(f"{self.seed}/{self.report.rounds}/record")
+        lives: list[Life] = []
+        done = threading.Event()
+
+        def live() -> None:
+            for number in range(RECORD_KILLS + 1):
+                path = settings.data_dir / "phases" / f"{settings.namespace}-record-{number}"
+                environment = {"WEIR_CONFIG": str(settings.data_dir / "run" / "settings.toml")}
+                lives.append(nursery.bear(["record"], environment, settings.data_dir / "record.log", path, cold=False))
+                if number == RECORD_KILLS or done.wait(dice.uniform(0.8, 2.5)):
+                    return
+                lives[-1].kill()
+                self.report.counts["record_kills"] += 1
+
+        thread = threading.Thread(target=live, name="record")
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            for life in lives:
+                life.kill()
+
+    def _landed(self, found: Verification) -> Verification:
+        """Verify until everything has landed."""
+        assert self.settings is not None
+        deadline = time.monotonic() + LAND_S
+        while (found.residuals is None or found.residual or found.measures is None) and time.monotonic() < deadline:
+            time.sleep(0.3)
+            found = verification(self.settings, measures=True)
+        return found
+
+    # --- surroundings
+
+    def _settings(self, bounds: Any, kafka: LocalKafka, clickhouse: LocalClickHouse | None) -> Settings:
+        at = ClickHouse()
+        if clickhouse is not None:
+            password = SecretStr(clickhouse.password)
+            at = ClickHouse(host=clickhouse.host, port=clickhouse.port, user=clickhouse.user, password=password)
+        return Settings(
+            namespace=f"faults{self.report.rounds}",
+            clock="virtual",
+            partitions=PARTITIONS,
+            data_dir=self.directory,
+            kafka=Kafka(bootstrap=kafka.bootstrap, properties=PROPERTIES),
+            clickhouse=at,
+            join=Join(
+                skew_ms=bounds.skew_ms,
+                early_label_ms=bounds.early_label_ms,
+                grace_ms=bounds.grace_ms,
+                max_event_bytes=bounds.max_event_bytes,
+            ),
+            runtime=Runtime(commit_ms=20, snapshot_s=0.4, transaction_timeout_ms=2_000),
+        )
+
+    @contextlib.contextmanager
+    def _small_disk(self) -> Iterator[Path | None]:
+        """Put the snapshots on a file system of their own, small enough to be filled, where one may be mounted."""
+        place = self.directory / "snapshots"
+        place.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(place)]
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False) if os.geteuid() == 0 else None
+        if mounted is None or mounted.returncode:
+            why = "only root may mount a small file system" if mounted is None else mounted.stderr.strip()
+            self.report.notes.append(f"full disk: not tried ({why})")
+            yield None
+            return
+        try:
+            yield place
+        finally:
+            if not self.report.ok:  # what is on it would be gone
+                for path in snapshots_in(self.directory):
+                    kept = self.directory / "kept" / path.relative_to(place)
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    kept.write_bytes(path.read_bytes())
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+    # --- progress
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._said < LINE_S or self._round is None:
+            return
+        done, report = self._round, self.report
+        phases = report.phases + done.crew.phases
+        kills, seconds = report.kills + done.counts["kills"], time.monotonic() - self._began
+        left = f"about {(self.kills - kills) * seconds / kills:.0f} s left" if kills else "starting"
+        places = " ".join(f"{phase.name.lower()} {phases[phase]}" for phase in KILLED)
+        self._say(f"{kills}/{self.kills} kills, {seconds:.0f} s, {left}: {places}; fed {sum(done.feed.sent.values())}")
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        if not self.quiet:
+            print(f"faults: {text}", file=sys.stderr, flush=True)
+
+
+def _count_landed(findings: Findings, found: Verification) -> None:
+    """Add what has landed to the findings."""
+    if found.residuals is None:
+        findings.sentences.append(f"the residual is unknown: {found.problem}")
+    else:
+        findings.residual += found.residual
+    if found.measures is None:
+        findings.sentences.append(f"measures cannot be counted again: {found.measures_problem}")
+    else:
+        findings.panes += found.measures.equal
+        findings.wrong += len(found.measures.differing)
+        findings.sentences += found.measures.differing[:10]
+
+
+def print_report(report: Report, *, as_json: bool) -> None:
+    """Print it for people on standard error or, as the last line of standard output, as one JSON object."""
+    print(report.as_text(), file=sys.stderr if as_json else sys.stdout, flush=True)
+    if as_json:
+        print(json.dumps(report.as_object()), flush=True)

@@ -1,0 +1,156 @@
+"""What is fed to the join in one round: a seeded history in chunks, with the clock between them, and its jumps.
+
+A history of `tests.streams.join.histories` has every kind of trouble that records can make. Time is stretched in it at
+some places: by an hour (a jump of the clock between two chunks) and once by three days (the downtime). What belongs to
+requests that begin after a gap moves with it; a straggler of an earlier request only arrives later, as what an app
+held back does. Requests of which the log alone does not say what state still knew (docs/join.md, "Beyond") are left
+out, so that counters and dead letters are compared too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+
+from schemas.topics import INPUTS
+from streams.join.naive import Record, expect
+from streams.runtime.processor import Batch, Output, Records
+from tests.streams.join.histories import BOUNDS, Arrival, History, history, request_of
+from tests.streams.join.test_equality import processor_of
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+DOWNTIME_MS = 3 * DAY_MS
+PARTITIONS = 6
+EVENTS_A_KILL = 60
+CHUNK = 120
+GAP_EVERY = 60
+FOR_EVER_MS = 2**53
+TOPICS = ("control", *INPUTS)
+_AT = re.compile(rb'"at_ms": (\d{9,13})(?=[,}])')
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records that may be read in any interleaving, then what time it is. `down`: nobody is up while it arrives."""
+
+    arrivals: tuple[Arrival, ...]
+    now_ms: int
+    down: bool = False
+    jump_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One round's feed."""
+
+    history: History
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def records(self) -> int:
+        """How many records are fed, clocks not counted."""
+        return len(self.history.arrivals)
+
+
+def plan(seed: str, kills: int) -> Plan:
+    """Draw a round that is long enough for so many kills."""
+    dice = Random(seed)
+    wanted = max(300, EVENTS_A_KILL * kills)
+    bounds = replace(BOUNDS, virtual=True, partitions=PARTITIONS)
+    while True:
+        drawn = history(dice, requests=wanted // 8, events=wanted, bounds=bounds)
+        kinds = {arrival.topic for arrival in drawn.arrivals}
+        if len(drawn.arrivals) >= 0.7 * wanted and {"labels", "predictions", "signals", "control"} <= kinds:
+            break
+    count = len(drawn.arrivals) // GAP_EVERY
+    numbers = dice.sample(range(2, count - 1), k=min(count - 3, 2 + count // 10))
+    gaps = {number: dice.choice((HOUR_MS, 2 * HOUR_MS, DAY_MS)) for number in numbers[1:]} | {numbers[0]: DOWNTIME_MS}
+    kept = comparable(stretch(drawn, {number * GAP_EVERY: gap_ms for number, gap_ms in gaps.items()}))
+    return Plan(kept, tuple(chunks_of(kept)))
+
+
+def stretch(given: History, gaps: dict[int, int]) -> History:
+    """Let so much more time pass before the arrivals with these numbers."""
+    moved: list[Arrival] = []
+    later_ms = 0
+    begun: dict[str, int] = {}
+    for number, arrival in enumerate(given.arrivals):
+        later_ms += gaps.get(number, 0)
+        request = request_of(arrival.value)
+        since_ms = later_ms if request is None else begun.setdefault(request, later_ms)
+        value = arrival.value
+        if value is not None and arrival.topic != "control" and since_ms:
+            value = _AT.sub(partial(_later, by_ms=since_ms), value)
+        moved.append(replace(arrival, append_ms=arrival.append_ms + later_ms, value=value))
+    return replace(given, arrivals=tuple(moved))
+
+
+def _later(found: re.Match[bytes], by_ms: int) -> bytes:
+    return b'"at_ms": %d' % (int(found[1]) + by_ms)
+
+
+def comparable(given: History) -> History:
+    """Leave out the requests that are beyond."""
+    while beyond := expect(rehearse(given), given.bounds, dict.fromkeys(range(PARTITIONS), FOR_EVER_MS)).beyond:
+        given = given.without(beyond)
+    return given
+
+
+def rehearse(given: History) -> dict[str, list[Record]]:
+    """Run a plan in memory, one chunk a step; give the logs as they will be, what is forwarded included."""
+    processor = processor_of(given)
+    states = [processor.empty(partition) for partition in range(PARTITIONS)]
+    logs: dict[str, list[Record]] = {topic: [] for topic in TOPICS}
+    ends: Counter[tuple[str, int]] = Counter()
+
+    def append(topic: str, partition: int, append_ms: int, one: Arrival | Output) -> None:
+        logs[topic].append(Record(partition, ends[topic, partition], append_ms, one.key, one.value, one.headers))
+        ends[topic, partition] += 1
+
+    clock_ms = 0
+    for number, chunk in enumerate(chunks_of(given)):
+        read = {topic: len(records) for topic, records in logs.items()}
+        for arrival in chunk.arrivals:
+            append(arrival.topic, arrival.partition, arrival.append_ms, arrival)
+        while any(len(logs[topic]) > read[topic] for topic in TOPICS):
+            fresh = {topic: records[read[topic] :] for topic, records in logs.items()}
+            read = {topic: len(records) for topic, records in logs.items()}
+            for partition, state in enumerate(states):
+                inputs = {topic: _columns(fresh[topic], partition) for topic in TOPICS}
+                for output in processor.step(state, Batch(partition, number, inputs), clock_ms).outputs:
+                    if output.topic in TOPICS:
+                        place = output.partition
+                        append_ms = clock_ms if output.append_ms is None else output.append_ms
+                        assert place is not None
+                        append(output.topic, place, append_ms, output)
+        clock_ms = chunk.now_ms  # only when all that came before is read
+    return logs
+
+
+def _columns(records: Iterable[Record], partition: int) -> Records:
+    found = Records()
+    for one in records:
+        if one.partition == partition:
+            found.append(one.offset, one.append_ms, one.key, one.value, one.headers or None)
+    return found
+
+
+def chunks_of(given: History) -> list[Chunk]:
+    """Cut where time jumps, and after so many records; policies come before everything, behind a barrier."""
+    found: list[Chunk] = []
+    held: list[Arrival] = []
+    for before, arrival in zip((None, *given.arrivals), given.arrivals, strict=False):
+        jump_ms = 0 if before is None else arrival.append_ms - before.append_ms
+        policies = before is not None and before.topic == "control" != arrival.topic
+        if held and (len(held) >= CHUNK or jump_ms >= HOUR_MS // 2 or policies):
+            down = jump_ms >= DOWNTIME_MS
+            now_ms = arrival.append_ms if jump_ms >= HOUR_MS // 2 else held[-1].append_ms
+            found.append(Chunk(tuple(held), now_ms, down, jump_ms if jump_ms >= HOUR_MS // 2 else 0))
+            held = []
+        held.append(arrival)
+    found.append(Chunk(tuple(held), held[-1].append_ms))
+    return found
