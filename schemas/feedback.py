@@ -37,7 +37,8 @@ class Feedback(Event, frozen=True, kw_only=True, omit_defaults=True):
 
     `label` is null and `status` void when what was said has been taken back. `p_fake_negative` is the chance that a
     provisional negative turns positive. `clock_ms` is the join's clock and `joined_at_ms` equals it: no wall clock
-    enters. `policy` is `name@version`.
+    enters. `policy` is `name@version`. With `item`, `score`, `position` and `propensity` are that item's in the
+    ranking; without it `score` is that of the output called `name`, if the prediction has one.
     """
 
     request_id: RequestId
@@ -59,6 +60,7 @@ class Feedback(Event, frozen=True, kw_only=True, omit_defaults=True):
     score: float | list[float] | None = None
     prediction: LabelValue | None = None
     threshold: float | None = None
+    position: int | None = None
     slices: dict[str, Scalar] = {}
     subject: str = ""
     experiments: dict[str, str] = {}

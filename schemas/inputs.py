@@ -36,6 +36,9 @@ class Prediction(Input, frozen=True, kw_only=True, omit_defaults=True):
     class; `prediction` is the decision taken from it. `role` is `shadow` when nobody saw the answer. `subject` is the
     pseudonymous user: the unit of randomisation, of effective sample size and of erasure. `experiments` maps a layer to
     the arm this subject is in, of at most 64 layers. `propensity` is the probability with which `action` was chosen.
+    `outputs` are the scores of a model with several: a label is compared with that of its name. `items` are a ranking:
+    each item has outcomes of its own, from labels and signals with that `item`; of two entries with one `item` the
+    first counts.
     """
 
     request_id: RequestId

@@ -46,8 +46,8 @@ class LabelRule(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Another label name of the model's predictions, with its own outcome: `refunded` beside `clicked`.
 
     What is absent is the policy's: `horizon_ms`, `lateness_ms`, `precedence`, and silence as a whole: with `on_timeout`
-    the fields `negative_label`, `provisional_after_ms`, `p_fake_negative` and `exposure` are the rule's own, or at their
-    defaults; without it they may not be given. `attribution` is always its own.
+    the fields `negative_label`, `provisional_after_ms`, `p_fake_negative` and `exposure` are the rule's own, or at
+    their defaults; without it they may not be given. `attribution` is always its own.
     """
 
     name: Name

@@ -1,12 +1,12 @@
 """Which predictions stand, by SQL over the raw rows: docs/join.md said once more, by another engine.
 
 Admission by rules 1 (size, form), 2 (Kafka's murmur2 of the request id; the append time that a forward carries), 3
-(skew) and 5 (reach of the policy in force), then the least (`at_ms`, event key) of each identity. SQL has no seeded
+(skew) and 4 (reach of the policy in force), then the least (`at_ms`, event key) of each identity. SQL has no seeded
 XXH64, which is the key of an event without id and orders contents, nor can it read JSON integers beyond 64 bits. Rows
 where either may decide are few: they are fetched, and only they are decided by our own code.
 
 **Limits.** A request id that comes back after its state has ended (`beyond` in `weir verify`) stands once here, and
-twice in the join. Rule 5 is asked with every policy known at the cut, not those known when the prediction was read.
+twice in the join. Rule 4 is asked with every policy known at the cut, not those known when the prediction was read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Admission: each record of an input becomes an admitted event, a forward to its own partition, or a dead letter.
 
-Rules 1 to 5 of docs/join.md, in their order, a column at a time: decode all, hash all request ids together, then check
+Rules 1 to 4 of docs/join.md, in their order, a column at a time: decode all, hash all request ids together, then check
 each. What a record gives depends on the record, its append time and the policies in force, never on other records.
 """
 
@@ -126,7 +126,7 @@ def admit(
     in_force: Callable[[str, int], JoinPolicy],
     clock_ms: int,
 ) -> Admission:
-    """Apply rules 1 to 5 to the records of `predictions`, `labels` or `signals`."""
+    """Apply rules 1 to 4 to the records of `predictions`, `labels` or `signals`."""
     events: list[Any] = []
     keys: list[bytes] = []
     given = records.keys
@@ -165,13 +165,8 @@ def admit(
         if at_ms > append_ms + bounds.skew_ms or (predicted and at_ms < append_ms - bounds.skew_ms):
             problem = "clock_skew", _skewed(at_ms, append_ms, bounds.skew_ms)
         elif not predicted:
-            if event.item is None:
-                result.append(_admitted(index, event, append_ms, records.values[index]))
-                continue
-            problem = (
-                "item_not_supported",
-                f"`item` is {event.item[:64]!r}: outcomes of ranked items are not joined yet",
-            )
+            result.append(_admitted(index, event, append_ms, records.values[index]))
+            continue
         else:
             reach_ms = in_force(event.model, at_ms).reach_ms
             if append_ms <= at_ms + reach_ms:

@@ -167,7 +167,7 @@ def is_json(value: bytes) -> bool:
 
 
 def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bounds) -> Admitted | Refused:
-    """Apply rules 1 to 5 to a record. `policies` are those of its partition."""
+    """Apply rules 1 to 4 to a record. `policies` are those of its partition."""
     body = read_body(topic, record, bounds.max_event_bytes)
     if isinstance(body, Refused):
         return body
@@ -187,8 +187,6 @@ def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bo
             return Refused("quarantined", "clock_skew")
         if append_ms > body.at_ms + policy_in_force(policies, body.model, body.at_ms).reach_ms:
             return Refused("dead", "too_late")
-    elif body.item is not None:
-        return Refused("dead", "item_not_supported")
     content = xxhash.xxh64(record.value or b"", seed=1).intdigest()
     key = xxhash.xxh64(body.event_id.encode()).intdigest() if body.event_id else content
     return Admitted(topic, record.partition, record.offset, append_ms, record.append_ms, body, content, key)
@@ -223,13 +221,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The standing prediction of one identity, and the policy that resolves it, or one of its outcomes."""
+    """The standing prediction of one identity and the policy that resolves it; or one of its outcomes (`outcomes`)."""
 
     body: Prediction
     key: int
     append_ms: int
     policy: JoinPolicy
     conflicts: int
+    item: str | None = None
 
     @property
     def deadline_ms(self) -> int:
@@ -241,8 +240,9 @@ class Standing:
 
     @property
     def outcomes(self) -> list[Standing]:
-        """The same prediction once for each of its outcomes, the one of `label_name` first."""
-        return [replace(self, policy=alone) for alone in self.policy.outcomes]
+        """The same prediction once for each of its outcomes, that of `label_name` as a whole first."""
+        items = [None, *(entry.item for entry in self.body.items or ())]
+        return [replace(self, policy=alone, item=item) for alone in self.policy.outcomes for item in items]
 
 
 def identity_of(body: Prediction) -> Identity:
@@ -300,6 +300,11 @@ def concerns(event: Event, standing: Standing) -> bool:
     return not isinstance(body, Prediction) and (body.model is None or body.model == standing.body.model)
 
 
+def is_about(event: Event, standing: Standing) -> bool:
+    """Say whether a label or signal is about this outcome's item, or about the whole like this outcome."""
+    return not isinstance(event.body, Prediction) and event.body.item == standing.item
+
+
 def in_window(event: Event, standing: Standing, bounds: Bounds) -> bool:
     """Say whether a label or signal became true when it would count."""
     last_ms = standing.body.at_ms + standing.policy.horizon_ms
@@ -317,7 +322,7 @@ def reaches(event: Event, standing: Standing, bounds: Bounds) -> bool:
 
 def counts(event: Event, standing: Standing, bounds: Bounds) -> bool:
     """Say whether a label or signal is a counted one."""
-    if not reaches(event, standing, bounds) or not in_window(event, standing, bounds):
+    if not reaches(event, standing, bounds) or not in_window(event, standing, bounds) or not is_about(event, standing):
         return False
     return not isinstance(event.body, Label) or event.body.name == standing.policy.label_name
 
@@ -367,9 +372,11 @@ def resolve(standing: Standing, events: Sequence[Event], clock_ms: int, bounds: 
             status: Status = "final" if final else "provisional"
             return Outcome(rule.label, "implicit", rule.weight, status, labelled_at_ms=min(matching))
 
-    if policy.on_timeout == "unlabelled":
+    if policy.on_timeout == "unlabelled" or (standing.body.items is not None and standing.item is None):
         return Outcome()
-    if policy.exposure is not None and all(signal.signal != policy.exposure for signal in signals):
+    whole = replace(standing, item=None)
+    seen = signals + [event.body for event in events if counts(event, whole, bounds) and isinstance(event.body, Signal)]
+    if policy.exposure is not None and all(signal.signal != policy.exposure for signal in seen):
         return Outcome()
     if final:
         return Outcome(policy.negative_label, "timeout", 1.0, "final")
@@ -542,20 +549,22 @@ def _expect_request(
 
     for identity, one in standing.items():
         alive = clock_ms <= one.reach_until_ms + bounds.grace_ms
+        found: dict[OutcomeId, Outcome] = {}
         for each in one.outcomes:
-            named = (*identity, each.policy.label_name, "")
-            first = each.policy.label_name == one.policy.label_name
+            named = (*identity, each.policy.label_name, each.item or "")
+            first = each.policy.label_name == one.policy.label_name and each.item is None
             outcome = resolve(each, events, clock_ms, bounds)
             expectation.outcomes[named] = Expected(outcome, each, partition, alive, first)
-        named = (*identity, one.policy.label_name, "")
-        outcome = expectation.outcomes[named].outcome
+            if each.policy.label_name == one.policy.label_name:
+                found[named] = outcome
         counters["predictions.conflict"] += one.conflicts
-        if outcome.label is not None:
-            fate: str = outcome.status
+        statuses = {outcome.status for outcome in found.values() if outcome.label is not None}
+        if statuses:
+            fate = "provisional" if "provisional" in statuses else "final"
         elif clock_ms < one.deadline_ms:
             fate = "open"
         else:
-            fate = "void" if named in said else "unlabelled"
+            fate = "void" if any(named in said for named in found) else "unlabelled"
         counters[f"predictions.{fate}"] += 1
 
     outcomes = [each for one in standing.values() for each in one.outcomes]
@@ -595,7 +604,10 @@ def why_dead(event: Event, outcomes: Iterable[Standing], bounds: Bounds) -> str:
     of_name = [one for one in of_model if not isinstance(body, Label) or body.name == one.policy.label_name]
     if not of_name:
         return "unknown_name"
-    if not any(in_window(event, one, bounds) for one in of_name):
+    of_item = [one for one in of_name if is_about(event, one)]
+    if not of_item:
+        return "unknown_item"
+    if not any(in_window(event, one, bounds) for one in of_item):
         return "outside_horizon"
     return "too_late"
 

@@ -20,6 +20,10 @@ from schemas.inputs import Prediction
 from schemas.topics import INPUTS
 from streams.join.admission import Admitted, JoinBounds, admit, origin_of, read_control
 from streams.join.chained import Chained, ChainedT
+from streams.join.columns.lane import Columns, Told
+from streams.join.columns.snapshot import SMALL as COLUMNS
+from streams.join.columns.snapshot import dump as dump_columns
+from streams.join.columns.snapshot import load as load_columns
 from streams.join.dead import Origin, dead_letter
 from streams.join.outcome import NOTHING, Change, Counted
 from streams.join.policies import too_late
@@ -28,16 +32,13 @@ from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, stage
 from streams.join.revise import differs, feedback, was
 from streams.join.snapshot import dump_join, dump_pair, load_join, load_pair
 from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of
-from streams.join.columns.lane import Columns, Told
-from streams.join.columns.snapshot import SMALL as COLUMNS
-from streams.join.columns.snapshot import dump as dump_columns
-from streams.join.columns.snapshot import load as load_columns
 from streams.runtime.processor import WHOLE, Batch, Body, Dump, Output, Outputs, Records, Stepped
 
 ENDED = {
     "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",
     "unknown_name": "no prediction of this request accepts the name: compare it with `label_name` and `labels` of the "
     "policy",
+    "unknown_item": "no prediction of this request lists its `item` among its `items`",
     "outside_horizon": "its `at_ms` lies outside the window of every prediction of this request: compare `horizon_ms`",
     "too_late": "its Kafka timestamp lies beyond the reach of every prediction of this request: compare `recall_ms`, "
     "`retain_ms` and the namespace's `early_label_ms`",
@@ -248,9 +249,12 @@ class _Step:
             held.append_ms = min(record.append_ms, held.append_ms)
             if _precedes(record, held):
                 held.event, held.content = event, record.content
+                changed = moved = True
+            else:  # of equals the first stands, in whatever order they are taken
+                moved = record.content == held.content and records.offsets[index] < held.offset
+            if moved:
                 held.offset = records.offsets[index]
                 held.raw = None if held.joined else _raw(records, index)
-                changed = True
             if not changed:
                 return
             self.reclass(request)
@@ -318,10 +322,10 @@ class _Step:
                 feedback(
                     prediction,
                     case.policy,
-                    track.name,
+                    (track.name, track.item),
                     outcome,
                     track.revision,
-                    None if track.said_of is None else was(said, track.said_of, prediction),
+                    None if track.said_of is None else was(said, track.said_of, prediction, (track.name, track.item)),
                     partition=self.state.partition,
                     clock_ms=self.clock_ms,
                 )
@@ -335,9 +339,9 @@ class _Step:
         track.outcome = outcome
 
     def count(self, case: Case, clock_ms: int) -> None:
-        """Tell what stands and what is known of it by the policy's `label_name`, and move the prediction's class."""
+        """Tell what stands and what is known of it as a whole by `label_name`, and move the prediction's class."""
         prediction, outcome, before = case.standing.event, case.tracks[0].outcome, case.counted
-        revision = sum(track.revision for track in case.tracks)
+        revision = sum(track.revision for track in case.tracks if track.item is None)
         if (
             before is None
             or before.prediction is not prediction
@@ -346,12 +350,7 @@ class _Step:
         ):
             case.counted = Counted(prediction, outcome, revision)
             self.changes.append(Change(before, case.counted))
-        if outcome is not NOTHING:
-            counter = f"predictions.{outcome.status}"
-        elif clock_ms < case.scope.deadline_ms:
-            counter = "predictions.open"
-        else:
-            counter = "predictions.void" if case.tracks[0].revision else "predictions.unlabelled"
+        counter = f"predictions.{case.class_at(clock_ms)}"
         if counter != case.counter:
             self.counters[counter] += 1
             if case.counter:

@@ -1,9 +1,10 @@
-"""The verdict on one standing prediction: a pure function of what has been heard, the policy and the clock.
+"""The verdict on one outcome of a standing prediction: a pure function of what was heard, the policy and the clock.
 
-`Scope` is a standing prediction seen through its policy: every window as two absolute times, worked out once, because a
-label is held against it many times. `stage` says how far a label or signal comes with it. `resolve` gathers what counts
-into `Evidence` and concludes from that; evidence can be kept and added to, so that a request with very many events (a
-client that sends one id for all) costs no more per event than others. docs/join.md is the specification.
+`Scope` is a standing prediction seen through its policy, or one item of a ranking: every window as two absolute times,
+worked out once, because a label is held against it many times. `stage` says how far a label or signal comes with it.
+`resolve` gathers what counts into `Evidence` and concludes from that; evidence can be kept and added to, so that a
+request with very many events (a client that sends one id for all) costs no more per event than others. docs/join.md is
+the specification.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from streams.join.outcome import NOTHING, Outcome
 
 HeardT = TypeVar("HeardT", Label, Signal)
 
-ORPHAN, UNKNOWN_NAME, OUTSIDE_HORIZON, TOO_LATE, COUNTS = range(5)
-"""How far a label or signal comes with a standing prediction; all but the last are reasons of a dead letter."""
+ORPHAN, UNKNOWN_NAME, UNKNOWN_ITEM, OUTSIDE_HORIZON, TOO_LATE, COUNTS = range(6)
+"""How far a label or signal comes with an outcome; all but the last are reasons of a dead letter."""
 
-REASONS = ("orphan", "unknown_name", "outside_horizon", "too_late")
+REASONS = ("orphan", "unknown_name", "unknown_item", "outside_horizon", "too_late")
 
 
 class Heard(Struct, Generic[HeardT], gc=False):
@@ -49,9 +50,14 @@ class Bounds:
 class Scope(Struct, frozen=True, gc=False):
     """A standing prediction through its policy. All times are absolute and inclusive, except that a deadline has passed
     when clock ≥ it, and that the prediction leaves state when clock ≥ `evict_ms`.
+
+    `item` is that of a ranking whose outcome is meant, None for the prediction as a whole; `answers` says whether
+    silence may be an answer.
     """
 
     policy: JoinPolicy
+    item: str | None
+    answers: bool
     model: str
     at_ms: int
     append_ms: int
@@ -64,7 +70,7 @@ class Scope(Struct, frozen=True, gc=False):
     evict_ms: int
 
 
-def scope(prediction: Prediction, append_ms: int, policy: JoinPolicy, bounds: Bounds) -> Scope:
+def scope(prediction: Prediction, append_ms: int, policy: JoinPolicy, bounds: Bounds, item: str | None = None) -> Scope:
     """Work out the windows of a prediction. `provisional_ms` is the deadline when the policy has no early negative."""
     at_ms = prediction.at_ms
     deadline_ms = at_ms + policy.wait_ms
@@ -72,6 +78,8 @@ def scope(prediction: Prediction, append_ms: int, policy: JoinPolicy, bounds: Bo
     early_ms = policy.provisional_after_ms
     return Scope(
         policy,
+        item,
+        policy.on_timeout == "negative" and (item is not None or prediction.items is None),
         prediction.model,
         at_ms,
         append_ms,
@@ -93,8 +101,14 @@ def stage(scope: Scope, event: Label | Signal, append_ms: int) -> int:
     if type(event) is Label:
         if event.name != scope.policy.label_name:
             return UNKNOWN_NAME
+        if event.item != scope.item:
+            return UNKNOWN_ITEM
         if event.op == "retract":
             last_ms = scope.reach_ms
+    elif event.item != scope.item:
+        shown = event.item is None and event.signal == scope.policy.exposure  # type: ignore[union-attr]
+        if not shown:
+            return UNKNOWN_ITEM
     if not scope.since_ms <= event.at_ms <= last_ms:
         return OUTSIDE_HORIZON
     if not scope.heard_since_ms <= append_ms <= scope.reach_ms:
@@ -129,7 +143,7 @@ class Evidence(Struct, gc=False):
             return
         assert type(event) is Signal
         policy = scope.policy
-        for index, rule in enumerate(policy.attribution):
+        for index, rule in enumerate(policy.attribution if event.item == scope.item else ()):
             if event.signal == rule.signal and compares(rule, event.value):
                 within = rule.within_ms is None or at_ms <= scope.at_ms + rule.within_ms
                 first_ms = self.first_ms[index]
@@ -176,7 +190,7 @@ def conclude(scope: Scope, evidence: Evidence | None, clock_ms: int) -> Outcome:
             if first_ms is not None:
                 status: Status = "final" if clock_ms >= scope.deadline_ms else "provisional"
                 return Outcome(rule.label, "implicit", rule.weight, status, 0.0, first_ms)
-    if policy.on_timeout == "unlabelled" or clock_ms < scope.provisional_ms:
+    if not scope.answers or clock_ms < scope.provisional_ms:
         return NOTHING
     if policy.exposure is not None and not (evidence is not None and evidence.exposed):
         return NOTHING

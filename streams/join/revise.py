@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.event import encode
 from schemas.feedback import Feedback, Was
-from schemas.inputs import LABEL_NAME, Prediction
+from schemas.inputs import LABEL_NAME, Item, Prediction
 from schemas.policy import JoinPolicy
 from streams.join.outcome import Outcome
 from streams.join.resolve import same_label
@@ -26,7 +26,7 @@ def differs(said: Outcome, of: Prediction | None, now: Outcome, prediction: Pred
 def feedback(
     prediction: Prediction,
     policy: JoinPolicy,
-    name: str,
+    of: tuple[str, str | None],
     outcome: Outcome,
     revision: int,
     was: Was | None,
@@ -34,12 +34,15 @@ def feedback(
     partition: int,
     clock_ms: int,
 ) -> Output:
-    """Make the `feedback` record of a revision, keyed and placed as the prediction is."""
+    """Make the `feedback` record of a revision of `of` (label name, item), keyed and placed as the prediction is."""
+    name, item = of
+    entry = _entry(prediction, item)
     event = Feedback(
         request_id=prediction.request_id,
         model=prediction.model,
         deployment=prediction.deployment,
         name=LABEL_NAME if name == LABEL_NAME else name,  # defaults are left out by identity
+        item=item,
         revision=revision,
         status=outcome.status,
         label=outcome.label,
@@ -51,14 +54,15 @@ def feedback(
         version=prediction.version,
         role=prediction.role,
         app_version=prediction.app_version,
-        score=prediction.score,
+        score=_score(prediction, name, item),
         prediction=prediction.prediction,
         threshold=prediction.threshold,
+        position=entry.position if entry else None,
         slices=prediction.slices,
         subject=prediction.subject,
         experiments=prediction.experiments,
         action=prediction.action,
-        propensity=prediction.propensity,
+        propensity=entry.propensity if entry else prediction.propensity if item is None else None,
         features=prediction.features if policy.carry == "features" else {},
         predicted_at_ms=prediction.at_ms,
         labelled_at_ms=outcome.labelled_at_ms,
@@ -67,7 +71,24 @@ def feedback(
     return Output("feedback", prediction.request_id.encode(), encode(event), partition)
 
 
-def was(said: Outcome, of: Prediction, prediction: Prediction) -> Was:
+def _entry(prediction: Prediction, item: str | None) -> Item | None:
+    """Find an item in a ranking; of several entries of one item the first counts."""
+    if item is None:
+        return None
+    return next((entry for entry in prediction.items or () if entry.item == item), None)
+
+
+def _score(prediction: Prediction, name: str, item: str | None) -> float | list[float] | None:
+    """Give the score that an outcome is about: the item's, the output's of that name, or else the prediction's."""
+    if item is not None:
+        entry = _entry(prediction, item)
+        return None if entry is None else entry.score
+    if prediction.outputs is not None and name in prediction.outputs:
+        return prediction.outputs[name]
+    return prediction.score
+
+
+def was(said: Outcome, of: Prediction, prediction: Prediction, about: tuple[str, str | None]) -> Was:
     """Repeat the revision before; with the fields of its prediction when that was another one than now stands."""
     then: dict[str, Any] = {}
     if of is not prediction:
@@ -75,7 +96,7 @@ def was(said: Outcome, of: Prediction, prediction: Prediction) -> Was:
             "predicted_at_ms": of.at_ms,
             "version": of.version,
             "role": of.role,
-            "score": of.score,
+            "score": _score(of, *about),
             "prediction": of.prediction,
             "threshold": of.threshold,
             "subject": of.subject,

@@ -43,6 +43,7 @@ class _Track(Struct, array_like=True):
     """An outcome of which something is or was said. `said_of` is null where it is the standing prediction."""
 
     name: str
+    item: str | None
     outcome: _Outcome | None
     revision: int
     said: _Outcome | None
@@ -194,6 +195,7 @@ def _dump_case(case: Case) -> _Case:
 def _dump_track(track: Track, standing: Prediction) -> _Track:
     return _Track(
         track.name,
+        track.item,
         _dump_outcome(track.outcome),
         track.revision,
         _dump_outcome(track.said),
@@ -203,7 +205,8 @@ def _dump_track(track: Track, standing: Prediction) -> _Track:
 
 def _load_track(read: _Track, standing: Prediction) -> Track:
     said_of = standing if read.said_of is None else decode(read.said_of, Prediction)
-    return Track(read.name, None, _load_outcome(read.outcome), read.revision, _load_outcome(read.said), said_of)
+    outcome, said = _load_outcome(read.outcome), _load_outcome(read.said)
+    return Track(read.name, None, read.item, outcome, read.revision, said, said_of)
 
 
 def _load_case(read: _Case, state: JoinState, bounds: Bounds) -> Case:
@@ -217,7 +220,7 @@ def _load_case(read: _Case, state: JoinState, bounds: Bounds) -> Case:
         policy,
         tracks,
         {held.key: _load_predicted(held) for held in read.conflicts} or None,
-        Counted(event, tracks[0].outcome, sum(track.revision for track in tracks)),
+        Counted(event, tracks[0].outcome, sum(track.revision for track in tracks if track.item is None)),
         read.counter,
     )
 

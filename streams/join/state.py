@@ -1,9 +1,9 @@
 """The hot state of one partition: requests with their cases and what waits for them, timers, policies, counters.
 
 A **case** is one identity (request_id, model, deployment): the standing prediction, its conflicts, its outcomes. Each
-outcome is a **track**: what was said of one label name. The first is that of the policy's `label_name`, which decides
-the prediction's class and is what `measure` is told. A request holds its cases and every label and signal that was
-admitted for it, parked or joined, until both have ended.
+outcome is a **track**: what was said of one label name, and for a ranking of one item. The first is that of the
+policy's `label_name` for the prediction as a whole, which is what `measure` is told. A request holds its cases and
+every label and signal that was admitted for it, parked or joined, until both have ended.
 
 Timers. `Request.due_ms` is the next moment at which anything of a request may be due, never later than the true one;
 the heap holds (due_ms, request_id), and an entry that does not equal its request's `due_ms` is stale and skipped. A
@@ -83,13 +83,14 @@ class Waiting(Heard[HeardT], Generic[HeardT], gc=False):
 class Track(Struct, gc=False):
     """One outcome. `said` was emitted last (as revision `revision`), of the prediction `said_of`.
 
-    `scope` is None when the policy in force knows the name no more: then the outcome is nothing, and the track stays
-    only because its revisions go on counting. `evidence` is kept only for requests with many events (`Request.many`);
-    None: gather it anew.
+    `scope` is None when the policy in force knows the name no more, or the ranking the item: then the outcome is
+    nothing, and the track stays only because its revisions go on counting. `evidence` is kept only for requests with
+    many events (`Request.many`); None: gather it anew.
     """
 
     name: str
     scope: Scope | None
+    item: str | None = None
     outcome: Outcome = NOTHING
     revision: int = 0
     said: Outcome = NOTHING
@@ -98,7 +99,7 @@ class Track(Struct, gc=False):
 
 
 class Case(Struct, gc=False):
-    """One identity. `tracks` begins with that of the policy's `label_name`, then those of `labels`, then old ones."""
+    """One identity. `tracks`: for `label_name`, then for each of `labels`, the whole and its items; then old ones."""
 
     identity: tuple[str, str]
     standing: Predicted
@@ -119,6 +120,19 @@ class Case(Struct, gc=False):
         """Say how far an event comes with any outcome."""
         return max(stage(track.scope, event, append_ms) for track in self.tracks if track.scope is not None)
 
+    def class_at(self, clock_ms: int) -> str:
+        """Name the prediction's class: what is known of it by the policy's `label_name`, items included."""
+        first = self.tracks[0]
+        if len(self.tracks) == 1 and first.outcome is not NOTHING:
+            return first.outcome.status
+        mine = [track for track in self.tracks if track.scope is not None and track.name == first.name]
+        statuses = {track.outcome.status for track in mine if track.outcome is not NOTHING}
+        if statuses:
+            return "provisional" if "provisional" in statuses else "final"
+        if clock_ms < self.scope.deadline_ms:
+            return "open"
+        return "void" if any(track.revision for track in mine) else "unlabelled"
+
     def due_ms(self, clock_ms: int) -> int:
         """Give the next moment at which this case needs a visit, when it was last resolved at `clock_ms`."""
         due_ms = self.scope.evict_ms
@@ -135,13 +149,15 @@ def tracks_of(
     """Give the policy of a standing prediction and its outcomes' tracks, which go on from those of before."""
     event = standing.event
     policy = policies.in_force(event.model, event.at_ms)
-    old = {track.name: track for track in before}
+    old = {(track.name, track.item): track for track in before}
+    items = [None, *dict.fromkeys(entry.item for entry in event.items)] if event.items else [None]
     tracks = []
     for one in policies.outcomes(policy):
-        track = old.pop(one.label_name, None) or Track(one.label_name, None)
-        track.scope = scope(event, standing.append_ms, one, bounds)
-        track.evidence = None
-        tracks.append(track)
+        for item in items:
+            track = old.pop((one.label_name, item), None) or Track(one.label_name, None, item)
+            track.scope = scope(event, standing.append_ms, one, bounds, item)
+            track.evidence = None
+            tracks.append(track)
     for track in old.values():
         if track.revision:
             track.scope = track.evidence = None

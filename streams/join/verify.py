@@ -16,7 +16,6 @@ import msgspec
 
 from schemas.event import decode
 from schemas.feedback import Feedback, Was
-from schemas.inputs import Prediction
 from schemas.records import DeadLetter
 from streams.join.naive import (
     Bounds,
@@ -27,6 +26,7 @@ from streams.join.naive import (
     Outcome,
     OutcomeId,
     Record,
+    Standing,
     expect,
     partition_of,
     same_value,
@@ -48,7 +48,7 @@ MismatchKind = Literal[
     "counter",  # a class counter differs
 ]
 
-# The fields of a prediction that `feedback` repeats under the same name.
+# The fields of a prediction, or of its item or output, that `feedback` repeats under the same name.
 SUMMARY = (
     "version",
     "role",
@@ -56,6 +56,7 @@ SUMMARY = (
     "score",
     "prediction",
     "threshold",
+    "position",
     "slices",
     "subject",
     "experiments",
@@ -228,9 +229,21 @@ def _says_the_same(one: Feedback, other: Feedback) -> bool:
     return same_label and one.label_kind == other.label_kind and one.weight == other.weight
 
 
-def _summary(one: Feedback | Prediction) -> dict[str, object]:
-    at_ms = one.at_ms if isinstance(one, Prediction) else one.predicted_at_ms
-    return {"predicted_at_ms": at_ms} | {name: getattr(one, name) for name in SUMMARY}
+def _summary(one: Feedback) -> dict[str, object]:
+    return {"predicted_at_ms": one.predicted_at_ms} | {name: getattr(one, name) for name in SUMMARY}
+
+
+def _summary_of(one: Standing) -> dict[str, object]:
+    """Give what `feedback` repeats of an outcome's prediction."""
+    body = one.body
+    found: dict[str, object] = {"predicted_at_ms": body.at_ms, "position": None}
+    found |= {name: getattr(body, name) for name in SUMMARY if name != "position"}
+    if one.item is not None:
+        entry = next(entry for entry in body.items or () if entry.item == one.item)
+        found |= {"score": entry.score, "position": entry.position, "propensity": entry.propensity}
+    elif one.policy.label_name in (body.outputs or {}):
+        found["score"] = (body.outputs or {})[one.policy.label_name]
+    return found
 
 
 def _check_outcomes(
@@ -282,7 +295,7 @@ def check_last(identity: OutcomeId, expected: Expected, chain: Sequence[Feedback
         yield Mismatch("different", identity, outcome, got, sentence)
     if outcome.label is None:
         return  # the standing prediction does not count while nothing is said
-    summary, said = _summary(expected.standing.body), _summary(last)
+    summary, said = _summary_of(expected.standing), _summary(last)
     if expected.standing.policy.label == last.policy:
         features = expected.standing.body.features if expected.standing.policy.carry == "features" else {}
         summary, said = summary | {"features": features}, said | {"features": last.features}

@@ -42,7 +42,6 @@ BAD: dict[str, tuple[str, bytes | None, str]] = {
     "no label": ("labels", b'{"request_id": "r", "at_ms": 1}', "bad_event"),
     "large integer": ("predictions", body(prediction(1), prediction=2**70), "bad_event"),
     "too large": ("predictions", body(prediction(1), x="y" * 900_000), "too_large"),
-    "item": ("labels", body(label(1), item="i"), "item_not_supported"),
     "a year ahead": ("predictions", body(prediction(1), at_ms=int(time.time() * 1000) + YEAR_MS), "clock_skew"),
     "a year ago": ("predictions", body(prediction(1), at_ms=int(time.time() * 1000) - YEAR_MS), "clock_skew"),
     "seconds": ("predictions", body(prediction(1), at_ms=int(time.time())), "clock_skew"),

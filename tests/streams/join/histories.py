@@ -33,6 +33,7 @@ DEPLOYMENTS = ("", "", "canary")
 LABELS: tuple[object, ...] = (0, 1, 1.0, True, "1", "spam", [1, "a"], [1.0, "a"])
 SOURCES = ("", "human", "audit")
 SIGNALS = ("impression", "click", "dwell")
+ITEMS = ("i1", "i2", "i3")
 
 # Differences to a request's base time; horizons and reaches are sums of these, so that both sides of every bound occur.
 PREDICTION_DELTAS = (0, 0, 0, 1, 10 * S)
@@ -242,6 +243,9 @@ def some_event(random: Random, topic: str, request_id: str, base_ms: int, bounds
             "deployment": random.choice(DEPLOYMENTS),
             "score": random.choice((0, 0.5, 1)),
         }
+        if random.random() < 0.2:
+            body |= {"items": some_items(random)}
+        body |= random.choice(({}, {}, {}, {"outputs": {"label": 0.25, "third": 0.5}}))
         body |= random.choice(({}, {}, {"version": "v2", "role": "shadow"}, {"prediction": 1, "features": {"x": 1}}))
     elif topic == "labels":
         body |= {"op": "retract"} if random.random() < 0.25 else {"label": random.choice(LABELS)}
@@ -256,11 +260,23 @@ def some_event(random: Random, topic: str, request_id: str, base_ms: int, bounds
         body["event_id"] = f"e{random.randrange(10)}"
     if random.random() < 0.03:
         body["at_ms"] = append_ms + random.choice((YEAR_MS, bounds.skew_ms, bounds.skew_ms + 1))
-    if topic != "predictions" and random.random() < 0.03:
-        body["item"] = "i1"
+    if topic != "predictions" and random.random() < 0.15:
+        body["item"] = random.choice(ITEMS)
     if random.random() < 0.1:
         body["unknown"] = random.choice((1, {"a": [1]}))
     return placed(random, append_ms, topic, request_id, json.dumps(body).encode(), bounds)
+
+
+def some_items(random: Random) -> list[dict[str, object]]:
+    """Draw a ranking, maybe empty, maybe with an item twice."""
+    chosen = random.choices(ITEMS, k=random.randint(0, 3))
+    return [
+        {
+            "item": item,
+            **random.choice(({}, {"score": 0.5, "position": place}, {"propensity": 0.25, "position": place})),
+        }
+        for place, item in enumerate(chosen)
+    ]
 
 
 def placed(random: Random, append_ms: int, topic: str, request_id: str, value: bytes, bounds: Bounds) -> Arrival:

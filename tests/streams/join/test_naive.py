@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 import xxhash
 
@@ -54,7 +55,7 @@ class Log:
         return self
 
     def policy(self, append_ms: int = 0, **changes: Any) -> Log:
-        return self.put("control", append_ms, encode(PolicySet(policy=JoinPolicy(**(POLICY | changes)))))
+        return self.put("control", append_ms, encode(PolicySet(policy=msgspec.convert(POLICY | changes, JoinPolicy))))
 
     def event(self, topic: str, at: int, append: int | None, fields: dict[str, Any]) -> Log:
         append_ms = T + (at if append is None else append)
@@ -225,6 +226,27 @@ def test_the_timers_clock_stops_where_the_step_before_was() -> None:
     assert clock((3, 40)) == 0
 
 
+def test_each_item_of_a_ranking_has_its_outcome_and_silence_says_nothing_of_the_whole() -> None:
+    items = [{"item": "a", "score": 0.9}, {"item": "b"}, {"item": "a"}]
+    log = Log(exposure="seen").predict(items=items).label(10, item="a").signal(5, "seen").label(20, "fine")
+    found = {identity[3:]: said(one.outcome) for identity, one in log.expect().outcomes.items()}
+    assert found == {
+        ("label", ""): ("fine", "explicit", 1.0, "final"),
+        ("label", "a"): (1, "explicit", 1.0, "final"),
+        ("label", "b"): (0, "timeout", 1.0, "final"),
+    }
+    quiet = Log().predict(items=[])
+    assert said(quiet.outcome()) == NOTHING
+
+
+def test_each_label_name_has_its_outcome() -> None:
+    other = {"name": "other", "horizon_ms": 2_000, "lateness_ms": 0}
+    log = Log(labels=[other]).predict().label(10, "x", name="other").label(1_500, "late", name="other")
+    found = {identity[3]: said(one.outcome) for identity, one in log.expect().outcomes.items()}
+    assert found == {"label": (0, "timeout", 1.0, "final"), "other": ("late", "explicit", 1.0, "final")}
+    assert log.expect().outcomes["r", "m", "", "label", ""].standing.reach_until_ms == T + 2_500
+
+
 def test_policy_in_force_at_the_prediction_resolves_it() -> None:
     log = Log().policy(append_ms=1, version=2, negative_label="two", effective_from_ms=T)
     log.policy(append_ms=2, version=1, negative_label="one", effective_from_ms=T)
@@ -258,7 +280,6 @@ def test_models_hear_their_own_labels_and_those_of_nobody() -> None:
         ("labels", b'{"request_id": "r", "at_ms": 10000000, "label": 1e999}', "bad_event"),
         ("labels", b'{"request_id": "r", "at_ms": 10000000, "label": 18446744073709551616}', "bad_event"),
         ("labels", b'{"request_id": "' + b"x" * 129 + b'", "at_ms": 10000000, "label": 1}', "bad_event"),
-        ("labels", b'{"request_id": "r", "at_ms": 10000000, "label": 1, "item": "i"}', "item_not_supported"),
         ("labels", b'{"request_id": "r", "at_ms": 10001001, "label": 1}', "clock_skew"),
         ("labels", b" " * 501, "too_large"),
         ("labels", b'{"request_id": "r", "at_ms": 10000000, "label": [%s1]}' % (b"1e15," * 50), "too_large"),
@@ -285,6 +306,9 @@ def test_label_that_counts_for_nobody_dies_of_the_nearest_reason() -> None:
     assert Log().label(0).reasons() == {("labels", 0): "orphan"}
     assert Log().predict().label(0, model="x").reasons() == {("labels", 0): "orphan"}
     assert Log().predict().label(0, name="x").reasons() == {("labels", 0): "unknown_name"}
+    assert Log().predict().label(0, item="i").reasons() == {("labels", 0): "unknown_item"}
+    assert Log().predict().label(1_001, item="i").reasons() == {("labels", 0): "unknown_item"}
+    assert Log().predict(items=[{"item": "i"}]).label(1_001, item="i").reasons() == {("labels", 0): "outside_horizon"}
     assert Log().predict().label(1_001).reasons() == {("labels", 0): "outside_horizon"}
     assert Log().predict().label(10, append=1_601).reasons() == {("labels", 0): "too_late"}
     assert Log().predict().label(10, append=1_700).reasons() == {("labels", 0): "too_late"}

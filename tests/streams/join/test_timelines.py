@@ -33,6 +33,9 @@ NAMES = policy(
 )
 
 
+RANKED = p(0, items=[{"item": "a", "score": 0.9, "position": 0, "propensity": 0.5}, {"item": "b", "position": 1}])
+
+
 @dataclass(frozen=True)
 class Timeline:
     """Rows, then the revisions said and the classes at the end; `dead` holds the reasons of dead letters."""
@@ -234,7 +237,36 @@ TIMELINES = [
              ["50: m #1 final explicit 1 @50", "60: m #2 void", "70: m stars #1 final explicit 5 @70",
               "80: m #3 final explicit 1 @50", "80: m stars #2 void"],
              "predictions.final=1 labels.parked=1 labels.joined=1"),
-    # Bad clocks, poison, items.
+    # Rankings and several outputs.
+    Timeline("each_item_has_its_own_outcome", [NEGATIVE, RANKED, l(50, item="b"), clock(1100)],
+             ["50: m [b] #1 final explicit 1 @50", "1100: m [a] #1 final timeout 0"],
+             "predictions.final=1 labels.joined=1"),
+    Timeline("silence_says_nothing_of_a_ranking_as_a_whole", [NEGATIVE, p(0, items=[]), clock(1100)], [],
+             "predictions.unlabelled=1"),
+    Timeline("a_ranking_is_judged_as_a_whole_too", [policy(), RANKED, l(50, "good")],
+             ['50: m #1 final explicit "good" @50'], "predictions.final=1 labels.joined=1"),
+    Timeline("clicks_count_for_their_item", [CLICKS, RANKED, s(50, item="a"), clock(1100)],
+             ["50: m [a] #1 provisional implicit 1 @50", "1100: m [b] #1 final timeout 0"],
+             "predictions.final=1 signals.joined=1"),
+    Timeline("shown_by_item_or_as_a_whole",
+             [policy(on_timeout="negative", exposure="seen"), RANKED, s(9, "seen", item="b"), clock(1100),
+              s(1200, "seen", at=900)],
+             ["1100: m [b] #1 final timeout 0", "1200: m [a] #1 final timeout 0"],
+             "predictions.final=1 signals.joined=2"),
+    Timeline("provisional_while_one_item_is", [EARLY, RANKED, l(50, item="b"), clock(200)],
+             ["50: m [b] #1 final explicit 1 @50", "200: m [a] #1 provisional timeout 0 ~0.25"],
+             "predictions.provisional=1 labels.joined=1"),
+    Timeline("item_that_was_not_ranked", [policy(), RANKED, l(50, item="z"), s(51, item="z"), END], [],
+             "predictions.unlabelled=1 labels.dead=1 signals.dead=1", ("unknown_item", "unknown_item")),
+    Timeline("item_of_a_prediction_that_is_no_ranking", [policy(), p(0), l(50, item="a"), END], [],
+             "predictions.unlabelled=1 labels.dead=1", ("unknown_item",)),
+    Timeline("item_of_another_name", [policy(), RANKED, l(50, item="a", name="x"), END], [],
+             "predictions.unlabelled=1 labels.dead=1", ("unknown_name",)),
+    Timeline("item_that_is_gone_is_taken_back",
+             [policy(), p(0, at=3, items=[{"item": "a"}, {"item": "c"}]), l(4, item="c"), RANKED],
+             ["4: m [c] #1 final explicit 1 @4", "4: m [c] #2 void"],
+             "predictions.open=1 predictions.conflict=1 labels.parked=1"),
+    # Bad clocks, poison.
     Timeline("clock_a_year_ahead", [p(0, at=31_536_000_000), l(0, at=31_536_000_000)], [],
              "predictions.quarantined=1 labels.quarantined=1", ("clock_skew", "clock_skew")),
     Timeline("prediction_from_the_past", [p(0, at=-5001)], [], "predictions.quarantined=1", ("clock_skew",)),
@@ -242,8 +274,6 @@ TIMELINES = [
     Timeline("poison_between_good_ones", [p(0), Row(1, "l", b"{"), Row(2, "l", b'{"request_id": 5}'), l(50)],
              ["50: m #1 final explicit 1 @50"], "predictions.final=1 labels.joined=1 labels.dead=2",
              ("not_json", "bad_event")),
-    Timeline("items_wait_for_rankings", [p(0), l(1, item="i"), s(1, item="i")], [],
-             "predictions.open=1 labels.dead=1 signals.dead=1", ("item_not_supported", "item_not_supported")),
     Timeline("key_differs_from_body", [p(0), replace(l(50), key=b"other"), replace(l(60, at=60), key=None)],
              ["50: m #1 final explicit 1 @50"], "predictions.final=1 labels.joined=2 keys.differ=2"),
     # Freezes.
@@ -306,12 +336,17 @@ def test_nothing_stays_after_the_end(timeline: Timeline) -> None:
 
 
 def _check_was(player: Player) -> None:
-    last: dict[tuple[str, str, str], object] = {}
+    last: dict[tuple[str | None, ...], object] = {}
     for event in player.feedback:
         was = event.was
-        before = last.get((event.model, event.deployment, event.name)) if event.revision > 1 else None
+        before = last.get((event.model, event.deployment, event.name, event.item)) if event.revision > 1 else None
         assert before == (was and (was.status, was.label, was.label_kind, was.weight))
-        last[event.model, event.deployment, event.name] = (event.status, event.label, event.label_kind, event.weight)
+        last[event.model, event.deployment, event.name, event.item] = (
+            event.status,
+            event.label,
+            event.label_kind,
+            event.weight,
+        )
 
 
 def test_records_of_a_step_precede_its_clock() -> None:
@@ -352,6 +387,30 @@ def test_features_are_carried_when_asked() -> None:
     player.play(policy(carry="features"), p(0, features={"a": 1.5}), l(5))
     assert player.feedback[0].features == {"a": 1.5}
     assert player.feedback[0].policy == "default@1"
+
+
+def test_feedback_carries_the_score_position_and_propensity_of_its_item() -> None:
+    player = Player()
+    player.play(NEGATIVE, RANKED, l(50, item="a"), clock(1100))
+    assert [(event.item, event.score, event.position, event.propensity) for event in player.feedback] == [
+        ("a", 0.9, 0, 0.5),
+        ("b", None, 1, None),
+    ]
+
+
+def test_a_takeover_shows_the_items_score_before() -> None:
+    player = Player()
+    player.play(policy(), p(0, at=3, items=[{"item": "a", "score": 0.1}]), l(4, item="a"), RANKED)
+    last = player.feedback[-1]
+    assert last.was is not None
+    assert (last.score, last.was.score, last.was.predicted_at_ms) == (0.9, 0.1, T + 3)
+
+
+def test_feedback_carries_the_score_of_the_output_that_the_label_names() -> None:
+    player = Player()
+    player.play(NAMES, p(0, score=0.5, outputs={"refund": 0.125, "label": 0.75}), l(5), l(6, name="refund"))
+    player.play(p(10, request_id="q", score=0.5, outputs={"x": 1}), l(15, request_id="q"))
+    assert [event.score for event in player.feedback] == [0.75, 0.125, 0.5]
 
 
 def test_policy_must_be_a_minute_ahead() -> None:

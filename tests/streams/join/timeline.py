@@ -135,6 +135,7 @@ def said(event: Feedback) -> str:
     """
     words = [f"{event.joined_at_ms - T}:", event.model + (f"/{event.deployment}" if event.deployment else "")]
     words += [event.name] if event.name != "label" else []
+    words += [f"[{event.item}]"] if event.item is not None else []
     words += [f"#{event.revision}", event.status]
     if event.label_kind is not None:
         words += [event.label_kind, json.dumps(event.label)]
