@@ -58,6 +58,7 @@ class Past:
         self._reader, self._alive, self._history = reader, alive, history
         self._topics = {topic_name(settings.namespace, name): name for name in inputs}
         self._steps = topic_name(settings.namespace, "steps")
+        self.where = "Kafka" if history is None else f"Kafka and {history.where}"
         low = kafka.earliest(admin, [(topic, partition) for topic in self._topics])
         self.low = {name: low[topic, partition] for topic, name in self._topics.items()}
 

@@ -286,9 +286,12 @@ class Restorer(Generic[StateT]):
         """Begin with nothing, before the first step."""
         first = past.first()
         if first != 1:
+            there = "no step" if first is None else f"steps from {first} on"
             raise Gone(
-                f"partition {partition}: there is no snapshot, and the first step that can be read is {first}",
-                fix="retention of `steps` was shorter than needed; to go on without them, use another namespace",
+                f"partition {partition}: without a snapshot all steps from the first to {number} are needed, "
+                f"and {there} can be read in {past.where}",
+                fix="retention of `steps` was shorter than needed; ClickHouse would have them (set clickhouse.*, run "
+                "`weir record`); to go on without them, use another namespace",
             )
         state = self._processor.empty(partition)
         return Restored(state, self._clock(), offsets=past.beginning(), origin="the first step")

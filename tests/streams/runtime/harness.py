@@ -18,6 +18,7 @@ from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from streams.runtime import kafka
+from streams.runtime.history import History
 from streams.runtime.manifest import Parts
 from streams.runtime.manifest import decode as decode_manifest
 from streams.runtime.objects import Files
@@ -55,10 +56,12 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 class Running:
     """A worker in a thread, with the error that ended it."""
 
-    def __init__(self, settings: Settings, processor: Counting | None = None) -> None:
+    def __init__(
+        self, settings: Settings, processor: Counting | None = None, history: History | None = None
+    ) -> None:
         self.stop = threading.Event()
         self.error: BaseException | None = None
-        self.worker = Worker(processor or Counting(), settings, stop=self.stop)
+        self.worker = Worker(processor or Counting(), settings, stop=self.stop, history=history)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
@@ -109,7 +112,8 @@ def everything(settings: Settings, logical: str) -> list[Message]:
     name = topic_name(settings.namespace, logical)
     count = len(admin.list_topics(name, timeout=10).topics[name].partitions)
     reader = kafka.make_reader(settings, "test")
-    reader.assign([TopicPartition(name, partition, 0) for partition in range(count)])
+    first = kafka.earliest(admin, [(name, partition) for partition in range(count)])
+    reader.assign([TopicPartition(*place, offset) for place, offset in first.items()])
     found: list[Message] = []
     ended: set[int] = set()
     deadline = time.monotonic() + DEADLINE_S
