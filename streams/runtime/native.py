@@ -165,7 +165,7 @@ def xxh64(start: int, size: int, seed: int) -> int:
         at += 1
     h = (h ^ (h >> np.uint64(33))) * _P2
     h = (h ^ (h >> np.uint64(29))) * _P3
-    return np.int64(h ^ (h >> np.uint64(32)))
+    return np.int64(h ^ (h >> np.uint64(32)))  # type: ignore[return-value]
 
 
 @njit(cache=True)

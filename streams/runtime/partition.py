@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from streams.runtime.clock import CONTROL, BrokerClock
 from streams.runtime.health import PartitionProgress
 from streams.runtime.past import append
-from streams.runtime.processor import Records
+from streams.runtime.processor import Packed, Records
 from streams.runtime.restore import Restored
 
 StateT = TypeVar("StateT")
@@ -66,6 +66,20 @@ class Partition(Generic[StateT]):
         self.events += 1
         append(self.gathered[name], message)
         return True
+
+    def keep_packed(self, name: str, packed: Packed) -> int:
+        """Gather packed records for the next step, those left out that were gathered before. Gives how many."""
+        position = self.position[name]
+        offsets = packed.table[:, 4]
+        if offsets[0] < position:
+            first = int(offsets.searchsorted(position))
+            headers = {index - first: found for index, found in packed.headers.items() if index >= first}
+            packed = Packed(packed.table[first:], packed.kept, headers)
+        if len(packed):
+            self.position[name] = int(offsets[-1]) + 1
+            self.events += len(packed)
+            self.gathered[name].extend(packed)
+        return len(packed)
 
     def take(self, name: str, records: Records) -> None:
         """Gather records that do not come from Kafka, all of them after the position."""

@@ -56,6 +56,11 @@ class Packed:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
+        return sum(map(len, self.kept))
+
 
 class Records:
     """Records of one input of one partition, column by column, in offset order. All columns have equal length.

@@ -14,7 +14,7 @@ import xxhash
 from schemas.records import Step
 from streams.runtime.clock import CONTROL, PartitionClock
 from streams.runtime.failures import ProcessorFailed
-from streams.runtime.processor import Batch, Output, Processor, Stepped
+from streams.runtime.processor import Batch, Block, Output, Outputs, Processor, Stepped
 
 StateT = TypeVar("StateT")
 
@@ -40,8 +40,13 @@ def digest(outputs: Sequence[Output]) -> str:
     >>> digest([Output("a", b"bc", b"")]) == digest([Output("ab", b"c", b"")])
     False
     """
-    parts: list[bytes] = []
-    for output in outputs:
+    parts: list[bytes | memoryview] = []
+    for output in outputs.pieces if isinstance(outputs, Outputs) else outputs:
+        if isinstance(output, Block):
+            end = int(output.spans[-1, 2] + output.spans[-1, 3])
+            parts += (_lengths(output.partition, len(output), 0, end, -1), output.topic.encode())
+            parts += (output.spans.tobytes(), output.body[:end].data)
+            continue
         topic, key = output.topic.encode(), output.key
         partition = -1 if output.partition is None else output.partition
         append_ms = -1 if output.append_ms is None else output.append_ms

@@ -17,11 +17,12 @@ from schemas.event import encode
 from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import topic_name, width
-from streams.runtime import kafka
+from streams.runtime import kafka, librdkafka
 from streams.runtime.failures import Fenced, ProcessorFailed, UnknownOutcome
 from streams.runtime.overdue import Overdue
 from streams.runtime.phase import Phase, Untold
-from streams.runtime.processor import Output
+from streams.runtime.native import address
+from streams.runtime.processor import Block, Output, Outputs
 
 RECORD_OVERHEAD_BYTES = 512
 """What a record costs beyond key, value and headers, generously."""
@@ -52,6 +53,7 @@ class Transactions:
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
         self._widths = {name: width(name, **counts) for name in self._names}
         self._open = False
+        self._blocks: librdkafka.Sends | None = None
         self._overdue = Overdue("a commit", 3 * self._timeout_s + OVERDUE_S)
         self.moment_ms: int | None = None
         self._moment_at = 0.0
@@ -78,10 +80,16 @@ class Transactions:
 
     def send(self, outputs: Sequence[Output], clock_ms: int) -> None:
         """Queue a step's outputs. Raises `ProcessorFailed` for one that no broker takes, `UnknownOutcome`, `Fenced`."""
-        for output in outputs:
+        for output in outputs.pieces if isinstance(outputs, Outputs) else outputs:
             name = self._names.get(output.topic)
             if name is None:
                 raise ProcessorFailed(f"an output names the topic {output.topic!r}, which does not exist")
+            if isinstance(output, Block):
+                if self._virtual or not librdkafka.usable(self._producer):  # a batch cannot set timestamps
+                    self.send(list(output), clock_ms)
+                else:
+                    self._send_block(name, output)
+                continue
             size = len(output.key or b"") + len(output.value)
             for header, value in output.headers:
                 size += len(header) + len(value)
@@ -100,6 +108,26 @@ class Transactions:
                 list(output.headers),
                 self._stamp(clock_ms if output.append_ms is None else output.append_ms),
             )
+
+    def _send_block(self, name: str, block: Block) -> None:
+        largest = int((block.spans[:, 1] + block.spans[:, 3]).max())
+        if largest > self._limits[block.topic]:
+            raise ProcessorFailed(
+                f"an output to {block.topic!r} has {largest} bytes; at most {self._limits[block.topic]} fit"
+            )
+        if self._blocks is None:
+            self._blocks = librdkafka.Sends(self._producer)
+        messages = self._blocks.messages(address(block.body), block.spans)
+        deadline = None
+        try:
+            self._begin()
+            while len(messages := self._blocks.send(name, block.partition, messages)):
+                self._producer.poll(0.05)  # the queue is full: let it drain
+                deadline = deadline or time.monotonic() + self._timeout_s
+                if time.monotonic() > deadline:
+                    raise UnknownOutcome("a produce", f"the queue stayed full for {self._timeout_s:g} s")
+        except KafkaException as error:
+            raise self._failed(f"a produce to {name}", error) from error
 
     def send_step(self, step: Step, written: Callable[[int], None]) -> None:
         """Queue a step's record. `written` is told its offset in `steps` at the latest when the commit returns."""
@@ -145,6 +173,8 @@ class Transactions:
         """Let go. Nothing may be open."""
         self._overdue.close()
         self._producer.flush(self._timeout_s)
+        if self._blocks is not None:
+            self._blocks.close()
 
     def _begin(self) -> None:
         if not self._open:

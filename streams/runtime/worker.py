@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from schemas.settings import Settings
 from schemas.topics import topic_name
-from streams.runtime import kafka, steps
+from streams.runtime import kafka, librdkafka, steps
 from streams.runtime.clock import CONTROL
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
@@ -37,6 +37,7 @@ from streams.runtime.slot import Slot, client_name, shared
 StateT = TypeVar("StateT")
 
 IDLE_S = 0.05
+MOST_FETCHED = 50_000
 BATCH_BYTES = 64 << 20
 LEAD_MS = 600_000
 """An input that leads the least of its partition by more than this is paused, so that state stays small."""
@@ -100,6 +101,7 @@ class Worker(Generic[StateT]):
         self._committed_at = self._second_at = 0.0
         self._gathered_events = self._gathered_bytes = 0
         self._phase = told()
+        self._fetches: librdkafka.Fetches | None = None
 
     def run(self) -> None:
         """Run until `stop` is set. Raises `WeirError`; see `run` of this module."""
@@ -112,11 +114,14 @@ class Worker(Generic[StateT]):
             self._loop()
             self._leave()
         except KafkaException as error:
-            if error.args[0].code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+            fenced = error.args[0].code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED)
+            if fenced or "fenced" in error.args[0].str():  # a fatal error has a code of its own
                 raise Fenced(self._client, kafka.reason(error)) from error
             raise KafkaFailed(kafka.reason(error)) from error
         finally:
             self.progress.ready = False
+            if self._fetches is not None:
+                self._fetches.close()  # else the consumer, when it is let go, waits for it
             if self.health is not None:
                 self.health.close()
             if self._slot is not None:
@@ -131,11 +136,15 @@ class Worker(Generic[StateT]):
             slot.out.take_slot()  # before any committed offset is asked for: it may settle a transaction over them
         self._admin, self._snapshots, self._out, self._consumer = slot.admin, slot.snapshots, slot.out, slot.consumer
         self._keeping = slot.keeping
+        if librdkafka.usable(self._consumer):
+            self._fetches = librdkafka.Fetches(self._consumer, MOST_FETCHED)
         topics = [self._topic[name] for name in self._shared]
         self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     def _leave(self) -> None:
         self._keeping.all(self._states())
+        if self._fetches is not None:
+            self._fetches.close()
         self._consumer.close()
         self._out.close()
         _log.info("left", stage=self.processor.stage, worker=self.settings.runtime.worker)
@@ -192,7 +201,7 @@ class Worker(Generic[StateT]):
             for number, part in running.items()
             for name in self._inputs
         ]
-        self._consumer.assign(places)
+        self._assign(places)
         self._consumer.resume(places)  # a pause outlives an assignment
         if not self._virtual:
             self._transact(running.values())  # the first tick: from now on there is a moment to confirm
@@ -202,6 +211,12 @@ class Worker(Generic[StateT]):
             _log.info("took_over", worker=self.settings.runtime.worker, partitions=numbers, silent_s=silent_s)
             self._slot.silent_at = None
         self._look()
+
+    def _assign(self, places: list[TopicPartition]) -> None:
+        """Fetch partitions from their positions on."""
+        if self._fetches is not None:
+            self._fetches.forward([(place.topic, place.partition) for place in places])
+        self._consumer.assign(places)
 
     def _states(self) -> dict[int, Restored[StateT]]:
         return {number: part.at for number, part in self._running.items()}
@@ -219,7 +234,7 @@ class Worker(Generic[StateT]):
                 message = self._consumer.poll(0)  # keeps the membership
                 self.progress.polled_at = time.monotonic()
                 if message is not None:
-                    self._keep([message])
+                    self._keep(message)
                 if self.stop.is_set() or self._running is not running:
                     return False
             part.position[name] = max(part.position[name], end)
@@ -235,9 +250,10 @@ class Worker(Generic[StateT]):
         topic = self._topic[CONTROL]
         ends = kafka.ends(self._admin, [(topic, number) for number in self._running])
         parts = list(self._running.values())
-        self._consumer.assign([TopicPartition(topic, part.number, part.position[CONTROL]) for part in parts])
+        self._assign([TopicPartition(topic, part.number, part.position[CONTROL]) for part in parts])
         while any(part.position[CONTROL] < ends[topic, part.number][0] for part in parts):
-            self._keep(self._consumer.consume(self.settings.runtime.batch_events, IDLE_S))
+            self._fetch(1, IDLE_S)
+            self._fetch(self.settings.runtime.batch_events, 0)
             self.progress.polled_at = time.monotonic()
             if self.stop.is_set() or not self._running:
                 return False
@@ -248,7 +264,7 @@ class Worker(Generic[StateT]):
         message = self._consumer.poll(0)
         self.progress.polled_at = time.monotonic()
         if message is not None:
-            self._refuse(message)
+            self._keep(message)
         if self.stop.is_set() or self._pending is not numbers:
             raise Abandoned
 
@@ -280,48 +296,59 @@ class Worker(Generic[StateT]):
         limit = self.settings.runtime.batch_events
         window_s = self._committed_at + self.settings.runtime.commit_ms / 1000 - time.monotonic()
         if window_s > 0:
-            self._keep(self._consumer.consume(limit, window_s))
+            self._fetch(limit, window_s)
         elif not any(part.behind for part in self._running.values()):
-            self._keep(self._consumer.consume(1, IDLE_S))
+            self._fetch(1, IDLE_S)
         while self._gathered_bytes < BATCH_BYTES and self._gathered_events < limit:
-            messages = self._consumer.consume(limit - self._gathered_events, 0)
-            self._keep(messages)
-            if not messages:
+            if not self._fetch(limit - self._gathered_events, 0):
                 break
         self.progress.polled_at = time.monotonic()
 
-    def _keep(self, messages: Iterable[Message]) -> None:
-        running, logical = self._running, self._logical
-        for message in messages:
-            part = running.get(message.partition() or 0)
-            if message.error() is not None:
-                self._refuse(message)
-                continue
-            if part is None:
-                continue
-            if part.keep(logical[message.topic() or ""], message):
-                self._gathered_events += 1
-                self._gathered_bytes += len(message)
+    def _fetch(self, limit: int, wait_s: float) -> int:
+        """Gather records that come within `wait_s`. Gives how many came."""
+        if self._fetches is None:
+            messages = self._consumer.consume(limit, wait_s)
+            for message in messages:
+                self._keep(message)
+            return len(messages)
+        told = self._consumer.poll(0)  # the group's news; records do not come this way
+        if told is not None:
+            self._keep(told)
+        came = 0
+        for fetched in self._fetches.take(limit, wait_s):
+            came += len(fetched.packed)
+            if fetched.error is not None:
+                self._refuse(fetched.error, fetched.topic, fetched.partition, fetched.offset)
+            elif (part := self._running.get(fetched.partition)) is not None:
+                self._gathered_events += part.keep_packed(self._logical[fetched.topic], fetched.packed)
+                self._gathered_bytes += fetched.packed.size
+        return came
 
-    def _refuse(self, message: Message) -> None:
-        """Take an event that is no record: the end of a partition, or an error."""
+    def _keep(self, message: Message) -> None:
+        topic, number = message.topic() or "", message.partition() or 0
         error = message.error()
-        if error is None:
-            return
+        if error is not None:
+            self._refuse(error, topic, number, message.offset() or 0)
+        elif (part := self._running.get(number)) is not None and part.keep(self._logical[topic], message):
+            self._gathered_events += 1
+            self._gathered_bytes += len(message)
+
+    def _refuse(self, error: KafkaError, topic: str, number: int, offset: int) -> None:
+        """Take an event that is no record: the end of a partition, or an error."""
         if error.code() == KafkaError._PARTITION_EOF:
-            part = self._running.get(message.partition() or 0)
+            part = self._running.get(number)
             if part is not None:  # the end lies past transaction markers, which no record shows
-                name = self._logical[message.topic() or ""]
-                part.position[name] = max(part.position[name], message.offset() or 0)
+                name = self._logical[topic]
+                part.position[name] = max(part.position[name], offset)
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise NotRestored(
-                f"{message.topic()}/{message.partition()}: the next record to read is gone: {error.str()}",
+                f"{topic}/{number}: the next record to read is gone: {error.str()}",
                 fix="retention went by; start the process again: it looks for these records in ClickHouse",
             )
         elif error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             raise KafkaException(error)
         else:
-            _log.warning("kafka_error", topic=message.topic(), partition=message.partition(), reason=error.str())
+            _log.warning("kafka_error", topic=topic, partition=number, reason=error.str())
 
     # --- steps and commits
 
