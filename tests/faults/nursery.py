@@ -40,6 +40,7 @@ def main() -> None:
     """Import, then fork on demand until the input ends."""
     for name in PRELOADED:
         importlib.import_module(name)
+    _warm()
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -73,6 +74,13 @@ def main() -> None:
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _warm() -> None:
+    """Take some steps, so that what is compiled when it is first called is there in every child."""
+    from tests.faults.plan import plan, rehearse
+
+    rehearse(plan("warm", 1).history)
 
 
 def _reap(children: set[int]) -> None:
