@@ -67,13 +67,14 @@ def race(
 ) -> Raced:
     """Measure a peer on the backlog until it has written its rows.
 
-    It has `limit_s` to read everything and `tail_s` more to write what is left, the wall clock's timeouts included.
+    It has `START_S` for its first event, from there `limit_s` to read everything, and `tail_s` more to write what is
+    left, the wall clock's timeouts included.
     """
     task = task_of(peer, log, history.timeout_ms, work / "state")
     program = Program([*command, *task.arguments()], task.state, work / "log", peer.environment)
     track = _Track(peer, log, task, history)
     samples: list[Sample] = []
-    pss_mb, said, finished, looked_at, told_at = 0.0, "", False, 0.0, time.monotonic()
+    pss_mb, said, finished, looked_at, told_at, waited_s = 0.0, "", False, 0.0, time.monotonic(), 0.0
     with contextlib.closing(track), program:
         with contextlib.suppress(Ended):
             pss_mb = program.pss_mb()
@@ -95,7 +96,9 @@ def race(
                     said = f"read everything and wrote nothing: {program.tail()}"
                     break
                 share = min(1.0, events / history.events)
-                if now > limit_s + (tail_s if share == 1.0 else 0.0):
+                if not events:
+                    waited_s = now
+                if now - waited_s > limit_s + (tail_s if share == 1.0 else 0.0):
                     said = f"cut after {now:.0f} s with {share:.0%} of the events read and {track.rows:,} rows written"
                     break
                 if time.monotonic() - told_at > 10:
@@ -105,7 +108,18 @@ def race(
         except Ended as error:
             said = str(error)
         pss_mb = max(pss_mb, program.pss_mb())
-    return _figures(samples, history.events, track.first_row_s, pss_mb, finished, said)
+    steady = figures(samples, history.events)
+    return Raced(
+        history.events,
+        steady.per_cpu_s,
+        steady.per_s,
+        steady.whole_per_cpu_s,
+        track.first_row_s,
+        pss_mb,
+        round(os.getloadavg()[0], 1),
+        finished,
+        said,
+    )
 
 
 def task_of(peer: Peer, log: Log, timeout_ms: int, state: Path) -> Task:
@@ -124,19 +138,27 @@ def task_of(peer: Peer, log: Log, timeout_ms: int, state: Path) -> Task:
     )
 
 
-def _figures(
-    samples: list[Sample], events: int, first_row_s: float | None, pss_mb: float, finished: bool, said: str
-) -> Raced:
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """Events over CPU seconds and over seconds without the beginning, and over all CPU seconds."""
+
+    per_cpu_s: float | None = None
+    per_s: float | None = None
+    whole_per_cpu_s: float | None = None
+
+
+def figures(samples: Sequence[Sample], events: int) -> Steady:
+    """Give the rates from where a fifth of `events` had been read to where the last had been."""
     begin = next((sample for sample in samples if sample.events >= LEFT_OUT * events), None)
     reached = max((sample.events for sample in samples), default=0.0)
     end = next((sample for sample in samples if sample.events >= min(events, reached)), None)
-    per_cpu_s = per_s = whole = None
-    if begin is not None and end is not None and end.at_s > begin.at_s and end.cpu_s > begin.cpu_s:
-        read = end.events - begin.events
-        per_cpu_s, per_s = read / (end.cpu_s - begin.cpu_s), read / (end.at_s - begin.at_s)
-    if end is not None and end.cpu_s and end.events:
-        whole = end.events / end.cpu_s
-    return Raced(events, per_cpu_s, per_s, whole, first_row_s, pss_mb, round(os.getloadavg()[0], 1), finished, said)
+    if end is None or not end.cpu_s or not end.events:
+        return Steady()
+    whole = end.events / end.cpu_s
+    if begin is None or end.at_s <= begin.at_s or end.cpu_s <= begin.cpu_s:
+        return Steady(whole_per_cpu_s=whole)
+    read = end.events - begin.events
+    return Steady(read / (end.cpu_s - begin.cpu_s), read / (end.at_s - begin.at_s), whole)
 
 
 class _Track:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.join.history import DEPLOYMENT, FEATURES, MODEL, VERSION, History, Ints, country, subject
 
 SILENCE_S = 30.0
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Flags = NDArray[np.bool_]
 
@@ -52,7 +54,7 @@ class Verdict:
     example: str = ""
 
 
-class _Books:
+class Books:
     """What has been seen of each prediction."""
 
     def __init__(self, history: History) -> None:
@@ -73,7 +75,7 @@ class _Books:
             except msgspec.DecodeError:
                 self.strange += b"tick" not in body  # a tick has no features, so its row may be anything
                 continue
-            if len(row.request_id) == 36:
+            if _UUID.fullmatch(row.request_id):
                 rows.append(row)
             else:
                 self.strange += not row.request_id.startswith("tick-")
@@ -91,6 +93,20 @@ class _Books:
         self.right[index] = good  # of several rows of one request the last one stays
         if not self.example and not good.all():
             self.example = repr(rows[int(np.argmin(good))])
+
+    def verdict(self) -> Verdict:
+        """Sum up."""
+        seen, right = self.seen, self.right
+        return Verdict(
+            expected=self._history.n,
+            rows=int(seen.sum()),
+            correct=int(np.count_nonzero(right)),
+            wrong=int(np.count_nonzero((seen > 0) & ~right)),
+            missing=int(np.count_nonzero(seen == 0)),
+            more=int(np.maximum(seen - 1, 0).sum()),
+            strange=self.strange,
+            example=self.example,
+        )
 
     def _good(self, rows: list[Row], index: Ints) -> Flags:
         history, indices = self._history, index.tolist()
@@ -120,20 +136,10 @@ def _numbers(row: Row) -> list[float]:
 
 def judge(history: History, bootstrap: str, topic: str, partitions: int) -> Verdict:
     """Read a topic to its end and compare it with the truth."""
-    books = _Books(history)
+    books = Books(history)
     for bodies in _read(bootstrap, topic, partitions):
         books.enter(bodies)
-    seen, right = books.seen, books.right
-    return Verdict(
-        expected=history.n,
-        rows=int(seen.sum()),
-        correct=int(np.count_nonzero(right)),
-        wrong=int(np.count_nonzero((seen > 0) & ~right)),
-        missing=int(np.count_nonzero(seen == 0)),
-        more=int(np.maximum(seen - 1, 0).sum()),
-        strange=books.strange,
-        example=books.example,
-    )
+    return books.verdict()
 
 
 def _read(bootstrap: str, topic: str, partitions: int) -> Iterator[list[bytes]]:
