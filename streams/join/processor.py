@@ -488,7 +488,9 @@ class JoinProcessor(Generic[ChainedT]):
 
     def adopt(self, state: JoinMeasureState[ChainedT], counters: Mapping[str, int]) -> None:
         """Replace the cumulative counters by recorded ones."""
-        state.join.counters.update(counters)
+        columns = state.join.columns
+        apart: Mapping[str, int] = {} if columns is None else columns.counters()
+        state.join.counters.update({name: count - apart.get(name, 0) for name, count in counters.items()})
 
     def dump(self, state: JoinMeasureState[ChainedT], *, whole: bool) -> Dump:
         """Give the objects in one part that begins with a format version, and the columns' parts that changed."""
