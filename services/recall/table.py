@@ -9,8 +9,8 @@ feedback, as they land, into `recallable`:
 - `record`: topic, partition, offset, append_ms, request id, key, body, headers in one string (ClickHouse's RowBinary):
   a look-up costs one read per column, and this way there are two.
 
-A granule has 128 rows, and compressed blocks are small, so about 40 kB are unpacked per id. The hash costs 8 bytes of
-memory per granule, where ids would cost their length.
+A granule has 64 rows, and compressed blocks are small, so about 20 kB are unpacked per record found. The hash costs
+8 bytes of memory per granule, where ids would cost their length.
 
 An insert is acknowledged when the views have written too, and `record` commits its offsets only then; it asks
 ClickHouse to push an insert that it repeats into the views even where the table below knows it already. So what
@@ -28,7 +28,7 @@ import xxhash
 
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
-from services.clickhouse import Unreachable, connect, database_of
+from services.clickhouse import Unreachable, connect, database_of, first_line
 from services.recall.answer import TOPICS, Stored, unpack
 from services.record.land import Away, Store
 from services.record.tables import migrate, table_of
@@ -109,7 +109,7 @@ def statements(database: str) -> list[str]:
         "ORDER BY at_ms",
         f"CREATE TABLE IF NOT EXISTS {into}.recallable (hash UInt64 CODEC(NONE), topic UInt8, partition Int32, "
         "offset Int64, record String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree PRIMARY KEY hash "
-        "ORDER BY (hash, topic, partition, offset) SETTINGS index_granularity = 128, min_compress_block_size = 4096, "
+        "ORDER BY (hash, topic, partition, offset) SETTINGS index_granularity = 64, min_compress_block_size = 4096, "
         "non_replicated_deduplication_window = 1000",
     ]
     found += [
@@ -138,6 +138,7 @@ def prepare(settings: Settings) -> None:
     Raises `WeirError` when ClickHouse is away or refuses, or when the table was made by a newer program.
     """
     from clickhouse_connect.driver.exceptions import ClickHouseError
+    from urllib3.exceptions import HTTPError
 
     migrate(settings)
     database = database_of(settings)
@@ -160,9 +161,10 @@ def prepare(settings: Settings) -> None:
         for topic in TOPICS:
             _fill(client, database, topic)
         client.insert("recallable_version", [[VERSION, int(time.time() * 1000)]], column_names=["version", "at_ms"])
-    except ClickHouseError as error:
-        raise WeirError(
-            f"the look-up table of database {database} cannot be made: {str(error).splitlines()[0][:300]}",
+    except (ClickHouseError, HTTPError, OSError) as error:
+        kind = WeirError if getattr(error, "code", None) else Unreachable  # without a code nobody answered
+        raise kind(
+            f"the look-up table of database {database} cannot be made: {first_line(error)}",
             fix="the user needs CREATE TABLE, CREATE VIEW, INSERT and SELECT on system.processes, once",
             code=ENVIRONMENT,
         ) from None
