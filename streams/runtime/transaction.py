@@ -7,8 +7,9 @@ step of a cycle does not count against `transaction.timeout.ms`.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -151,7 +152,7 @@ class Transactions:
             for (topic, partition), offset in offsets.items()
         ]
         try:
-            with self._overdue.watch():
+            with self._overdue.watch(), _plainly():
                 self._phase.enter(Phase.FLUSH)
                 self._begin()
                 metadata = consumer.consumer_group_metadata()
@@ -163,7 +164,8 @@ class Transactions:
         except KafkaException as error:
             raise self._failed("a commit", error) from error
         self._open = False
-        self._producer.poll(0)
+        with _plainly():
+            self._producer.poll(0)
 
     def estimate_ms(self, now: float) -> int | None:
         """Guess the broker's time at `now` (`time.monotonic`), never ahead of it: good for scheduling only."""
@@ -225,6 +227,17 @@ class Transactions:
         if code in _FENCED:
             return Fenced(self._slot, kafka.reason(error))
         return UnknownOutcome(what, kafka.reason(error))
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """Let a fatal error through as itself: one that meets a delivery report comes wrapped as the interpreter's."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def _every_topic() -> Sequence[str]:
