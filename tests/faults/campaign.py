@@ -30,9 +30,12 @@ from streams.join.verify import Mismatch
 from streams.runtime.phase import Phase
 from tests.faults.audit import Findings, Logs, audit, read_logs
 from tests.faults.crew import snapshots_in
+from tests.faults.feed import Feed, Planned
+from tests.faults.live import JOIN, LIVE_FROM, LIVE_KILLS, NOTICE_S, Live, announce
 from tests.faults.nursery import Life, Nursery
 from tests.faults.plan import PARTITIONS, plan
 from tests.faults.round import SESSION_S, Round
+from tests.streams.join.histories import BOUNDS
 
 ROUND_KILLS = 100
 KILLED = (Phase.POLL, Phase.STEP, Phase.FLUSH, Phase.COMMIT, Phase.SNAPSHOT, Phase.RESTORE)
@@ -156,6 +159,7 @@ class Campaign:
         self.mismatches: list[Mismatch] = []
         self._began = self._said = time.monotonic()
         self._round: Round | None = None
+        self._live: Settings | None = None
 
     def run(self) -> Report:
         """Run. What went wrong is in the report, whatever it was; nothing is left running."""
@@ -169,6 +173,9 @@ class Campaign:
                     clickhouse = stack.enter_context(
                         LocalClickHouse(self.directory / "clickhouse", memory_bytes=1 << 30)
                     )
+                if self.kills >= LIVE_FROM:
+                    self._live = self._live_settings(kafka, clickhouse)
+                    announce(self._live)
                 while self.report.kills < self.kills and not self.report.sentences and self.report.findings.ok:
                     self._one(kafka, nursery, disk, clickhouse)
         except (WeirError, OSError, RuntimeError) as error:
@@ -182,13 +189,20 @@ class Campaign:
         report.rounds += 1
         kills = min(ROUND_KILLS, self.kills - report.kills)
         name = f"{self.seed}/{report.rounds}"
-        planned = plan(name, kills)
-        self.settings = self._settings(planned.history.bounds, kafka, clickhouse)
+        feed: Feed
+        if self._live is not None and self._live_due(kills):
+            kills = min(kills, LIVE_KILLS)
+            self.settings, self._live = self._live, None
+            feed = Live(self.settings, Random(f"{name}/live"))
+        else:
+            planned = plan(name, kills)
+            self.settings = self._settings(planned.history.bounds, kafka, clickhouse)
+            feed = Planned(self.settings, planned)
         self._round = Round(
             self.settings,
             kafka,
             nursery,
-            planned,
+            feed,
             kills,
             Random(f"{name}/kills"),
             self._tell,
@@ -262,6 +276,15 @@ class Campaign:
         return found
 
     # --- surroundings
+
+    def _live_due(self, kills: int) -> bool:
+        """Say whether the round with a broker's clock is next: its policies are in force, and no other round fits."""
+        return time.monotonic() - self._began > NOTICE_S and self.report.rounds > 1
+
+    def _live_settings(self, kafka: LocalKafka, clickhouse: LocalClickHouse | None) -> Settings:
+        """Give the settings of the round with a broker's clock."""
+        settings = self._settings(BOUNDS, kafka, clickhouse)
+        return settings.model_copy(update={"namespace": "live", "clock": "broker", "join": JOIN})
 
     def _settings(self, bounds: Any, kafka: LocalKafka, clickhouse: LocalClickHouse | None) -> Settings:
         at = ClickHouse()

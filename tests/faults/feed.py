@@ -1,9 +1,13 @@
-"""Feeds a plan behind a barrier: records at a pace, then, when the join is drained, the next time of day."""
+"""Feeds a plan behind a barrier: records at a pace, then, when the join is drained, the next time of day.
+
+What every feed has in common is `Feed`; `tests.faults.live` has the one for a broker's clock.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable
 
@@ -17,6 +21,7 @@ from schemas.topics import INPUTS
 from services.kafka import Sender
 from streams.runtime.backlog import Backlog
 from tests.faults.plan import DAY_MS, Chunk, Plan
+from tests.streams.join.histories import Arrival
 
 BURST = 6
 PAUSE_S = 0.07
@@ -27,14 +32,14 @@ BACK_MS = 60_000
 
 
 class Feed:
-    """A thread that feeds: a few records every `pause_s` seconds; 0 sends what is left at once.
+    """A thread that feeds: a few records every `pause_s` seconds; 0 comes to an end at once.
 
     `down` is set when it waits for everybody to be down (the three days); `away` tells it that they are, and it clears
     `down` when the records of that time are there. `error` is what ended it, if anything did.
     """
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
-        self._settings, self._plan = settings, plan
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self.pause_s = PAUSE_S
         self._stop = threading.Event()
         self.down, self.away = threading.Event(), threading.Event()
@@ -51,8 +56,8 @@ class Feed:
 
     @property
     def share(self) -> float:
-        """How much of the plan's records has been sent."""
-        return (sum(self.sent.values()) - self.clocks) / self._plan.records
+        """How much of what it has to send has been sent; 0 for one that has no end of its own."""
+        return 0.0
 
     def stop(self) -> None:
         """End at once."""
@@ -69,33 +74,77 @@ class Feed:
     def _run(self) -> None:
         try:
             with Sender(self._settings, "feed") as sender:
-                for chunk in self._plan.chunks:
-                    self._send(sender, chunk)
-                    if self._stop.is_set():
-                        return
-                self.down.clear()
-                self._advance(sender, self._plan.chunks[-1].now_ms + END_MS)
-                self._drained("the last deadline")
-                self.done = True
+                self._feed(sender)
+            self.done = not self._stop.is_set()
         except BaseException as error:
             self.error = error
         finally:
             if self._backlog is not None:
                 self._backlog.close()
 
-    def _send(self, sender: Sender, chunk: Chunk) -> None:
+    @abstractmethod
+    def _feed(self, sender: Sender) -> None:
+        """Send everything and wait until the join is done with it, or until `_stop`."""
+
+    def _send(self, sender: Sender, one: Arrival) -> None:
+        sender.send(
+            one.topic, one.value, key=one.key, partition=one.partition, headers=one.headers, append_ms=one.append_ms
+        )
+        self.sent[one.topic] += 1
+
+    def _flush(self, sender: Sender) -> None:
+        def taken() -> bool:
+            sender.flush()
+            return True
+
+        self._insist("Kafka to take records", taken)
+
+    def _drained(self, what: str) -> None:
+        self._insist(f"the join to be done with {what}", self._is_drained)
+
+    def _insist(self, what: str, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + DRAIN_S
+        while not self._stop.is_set():
+            try:
+                if done():
+                    return
+            except (KafkaException, WeirError):  # the broker is being killed, just now
+                self._backlog = None
+            if time.monotonic() > deadline:
+                raise WeirError(f"waited {DRAIN_S:g} s for {what}", fix="see the log of the workers")
+            time.sleep(ASK_S)
+
+    def _is_drained(self) -> bool:
+        self._backlog = self._backlog or Backlog(self._settings, "join", ("control", *INPUTS))
+        return self._backlog.drained()
+
+
+class Planned(Feed):
+    """Feeds a plan, in a namespace with a virtual clock."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__(settings)
+        self._plan = plan
+
+    @property
+    def share(self) -> float:
+        """How much of the plan's records has been sent."""
+        return (sum(self.sent.values()) - self.clocks) / self._plan.records
+
+    def _feed(self, sender: Sender) -> None:
+        for chunk in self._plan.chunks:
+            self._send_chunk(sender, chunk)
+            if self._stop.is_set():
+                return
+        self.down.clear()
+        self._advance(sender, self._plan.chunks[-1].now_ms + END_MS)
+        self._drained("the last deadline")
+
+    def _send_chunk(self, sender: Sender, chunk: Chunk) -> None:
         for number, arrival in enumerate(chunk.arrivals):
             if self._stop.is_set():
                 return
-            sender.send(
-                arrival.topic,
-                arrival.value,
-                key=arrival.key,
-                partition=arrival.partition,
-                headers=arrival.headers,
-                append_ms=arrival.append_ms,
-            )
-            self.sent[arrival.topic] += 1
+            self._send(sender, arrival)
             if number % BURST == 0 and not self.down.is_set():
                 time.sleep(self.pause_s)
         self._flush(sender)
@@ -124,29 +173,3 @@ class Feed:
                 self.sent["control"] += 1
                 self.clocks += 1
         self._flush(sender)
-
-    def _flush(self, sender: Sender) -> None:
-        def taken() -> bool:
-            sender.flush()
-            return True
-
-        self._insist("Kafka to take records", taken)
-
-    def _drained(self, what: str) -> None:
-        self._insist(f"the join to be done with {what}", self._is_drained)
-
-    def _insist(self, what: str, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + DRAIN_S
-        while not self._stop.is_set():
-            try:
-                if done():
-                    return
-            except (KafkaException, WeirError):  # the broker is being killed, just now
-                self._backlog = None
-            if time.monotonic() > deadline:
-                raise WeirError(f"waited {DRAIN_S:g} s for {what}", fix="see the log of the workers")
-            time.sleep(ASK_S)
-
-    def _is_drained(self) -> bool:
-        self._backlog = self._backlog or Backlog(self._settings, "join", ("control", *INPUTS))
-        return self._backlog.drained()

@@ -19,7 +19,6 @@ from streams.runtime.phase import Phase
 from tests.faults.crew import Crew, Slot, snapshots_in, stop_in
 from tests.faults.feed import PAUSE_S, Feed
 from tests.faults.nursery import Life, Nursery
-from tests.faults.plan import Plan
 
 AIMED: tuple[Phase | None, ...] = (
     Phase.POLL,
@@ -46,19 +45,18 @@ Act = tuple[int, Callable[[], bool]]
 
 @dataclass(slots=True)
 class Round:
-    """Runs one plan. `tell` is called now and then, for a line about the progress."""
+    """Runs one feed. `tell` is called now and then, for a line about the progress."""
 
     settings: Settings
     kafka: LocalKafka
     nursery: Nursery
-    plan: Plan
+    feed: Feed
     kills: int
     dice: Random
     tell: Say
     small_disk: Path | None = None
     first: bool = True
     crew: Crew = field(init=False)
-    feed: Feed = field(init=False)
     aims: list[Phase | None] = field(init=False)
     _filled_until: int = -1
     _retries: Counter[Callable[[], bool]] = field(default_factory=Counter)
@@ -66,7 +64,6 @@ class Round:
     def __post_init__(self) -> None:
         self.crew = Crew(self.nursery, self.settings, "0123", self.dice)
         self.crew.slots[-1].wanted = False
-        self.feed = Feed(self.settings, self.plan)
         self.aims = [AIMED[number % len(AIMED)] for number in range(self.kills)]
         self.dice.shuffle(self.aims)
 
@@ -76,7 +73,7 @@ class Round:
         return self.crew.counts
 
     def run(self) -> None:
-        """Kill until the plan's kills are done or its records are out; then let everybody finish.
+        """Kill until there were as many kills, or the feed has no more; then let everybody finish.
 
         Raises `WeirError` when the join does not get done. Nothing is left running either way.
         """
