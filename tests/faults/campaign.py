@@ -190,7 +190,7 @@ class Campaign:
         kills = min(ROUND_KILLS, self.kills - report.kills)
         name = f"{self.seed}/{report.rounds}"
         feed: Feed
-        if self._live is not None and self._live_due(kills):
+        if self._live is not None and self._live_due():
             kills = min(kills, LIVE_KILLS)
             self.settings, self._live = self._live, None
             feed = Live(self.settings, Random(f"{name}/live"))
@@ -277,8 +277,8 @@ class Campaign:
 
     # --- surroundings
 
-    def _live_due(self, kills: int) -> bool:
-        """Say whether the round with a broker's clock is next: its policies are in force, and no other round fits."""
+    def _live_due(self) -> bool:
+        """Say whether the round with a broker's clock is next: as soon as its policies are in force."""
         return time.monotonic() - self._began > NOTICE_S and self.report.rounds > 1
 
     def _live_settings(self, kafka: LocalKafka, clickhouse: LocalClickHouse | None) -> Settings:
