@@ -123,6 +123,9 @@ class Parts(Mapping[str, bytes]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._manifest.parts if self._manifest.body is None else [WHOLE])
 
+    def __contains__(self, name: object) -> bool:
+        return name == WHOLE if self._manifest.body is not None else name in self._manifest.parts
+
     def __getitem__(self, name: str) -> bytes:
         if self._manifest.body is not None and name == WHOLE:
             return self._manifest.body

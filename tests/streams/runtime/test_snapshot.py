@@ -107,6 +107,8 @@ def test_format_1_still_opens(tmp_path: Path) -> None:
     [(one, parts)] = found.newest(3, up_to_step=99)
     assert (one.header.step, one.header.steps_offset, one.header.wake_at_ms) == (7, 14, 1_700_000_003_500)
     assert list(parts) == ["state"]
+    assert "state" in parts
+    assert "columns" not in parts
     assert parts["state"].startswith(b'1["abc", ')
     found.write(whole(8))
     assert steps(found) == [8, 7]
