@@ -224,6 +224,11 @@ class Transactions:
 
     def _failed(self, what: str, error: KafkaException) -> UnknownOutcome | Fenced:
         code = error.args[0].code() if error.args and isinstance(error.args[0], KafkaError) else None
+        if code == KafkaError._FATAL:  # `produce` says only that; a transactional call names the cause
+            try:
+                self._producer.begin_transaction()
+            except KafkaException as cause:
+                error, code = cause, cause.args[0].code()
         if code in _FENCED:
             return Fenced(self._slot, kafka.reason(error))
         return UnknownOutcome(what, kafka.reason(error))
