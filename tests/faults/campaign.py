@@ -31,7 +31,7 @@ from streams.runtime.phase import Phase
 from tests.faults.audit import Findings, Logs, audit, read_logs
 from tests.faults.crew import snapshots_in
 from tests.faults.feed import Feed, Planned
-from tests.faults.live import JOIN, LIVE_FROM, LIVE_KILLS, NOTICE_S, Live, announce
+from tests.faults.live import JOIN, JUMP_S, LIVE_FROM, LIVE_KILLS, NOTICE_S, Live, announce
 from tests.faults.nursery import Life, Nursery
 from tests.faults.plan import PARTITIONS, plan
 from tests.faults.round import SESSION_S, Round
@@ -208,6 +208,7 @@ class Campaign:
             self._tell,
             small_disk=disk,
             first=report.rounds == 1,
+            jump_s=JUMP_S if isinstance(feed, Live) else 0,
         )
         try:
             self._round.run()

@@ -117,7 +117,7 @@ class Crew:
         if not zombie.life.alive:
             slot.zombies.remove(zombie)
             self._ended(zombie.life)
-            self.counts["zombies"] += zombie.woken_at > 0
+            self.counts["zombies"] += zombie.woken_at > 0 and not zombie.life.killed
         elif not zombie.woken_at:
             taken = zombie.successor.doing()[0] > Phase.RESTORE
             if taken or now - zombie.asleep_at > ASLEEP_S:

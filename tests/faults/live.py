@@ -33,6 +33,8 @@ JOIN = Join(skew_ms=60_000, early_label_ms=4_000, grace_ms=5_000, max_event_byte
 HORIZON_MS, LATENESS_MS = 3_000, 2_000
 AFTER_S = (HORIZON_MS + LATENESS_MS + JOIN.early_label_ms + JOIN.grace_ms) / 1000 + 2
 """When everything has ended that was begun, the last parked label included."""
+JUMP_S = JOIN.grace_ms / 1000 + 2
+"""How long the broker is away, so that its clock jumps by more than the grace period."""
 EACH_BURST = 4
 
 

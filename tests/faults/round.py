@@ -45,7 +45,10 @@ Act = tuple[int, Callable[[], bool]]
 
 @dataclass(slots=True)
 class Round:
-    """Runs one feed. `tell` is called now and then, for a line about the progress."""
+    """Runs one feed. `tell` is called now and then, for a line about the progress.
+
+    `jump_s` is for how long a broker that was killed stays away (0: some moments), so that its clock has jumped.
+    """
 
     settings: Settings
     kafka: LocalKafka
@@ -56,6 +59,7 @@ class Round:
     tell: Say
     small_disk: Path | None = None
     first: bool = True
+    jump_s: float = 0.0
     crew: Crew = field(init=False)
     aims: list[Phase | None] = field(init=False)
     _filled_until: int = -1
@@ -157,15 +161,14 @@ class Round:
 
     def _everybody_down(self) -> None:
         """Kill all, and let three days pass in which records come."""
+        self.crew.held = True
         for slot in self.crew.slots:
-            slot.wanted, life = slot.wanted, slot.up
+            life = slot.up
             if life is not None and (found := self._stop_in(life, None)) is not None:
-                self.crew.held = True
                 life.kill()
                 self.crew.count(found)
                 if self.aims:
                     self.aims.pop()
-        self.crew.held = True
         self.crew.kill_all()
         self.feed.away.set()
         while self.feed.down.is_set():
@@ -245,9 +248,10 @@ class Round:
     def _kill_broker(self) -> bool:
         """Kill Kafka and start it again on what it has."""
         self.kafka.kill()
-        self._wait(lambda: False, self.dice.uniform(0.1, 1.5))
+        self._wait(lambda: False, self.jump_s or self.dice.uniform(0.1, 1.5))
         self.kafka.start()
         self.counts["broker_kills"] += 1
+        self.counts["clock_jumps"] += self.jump_s > 0
         self._wait(lambda: len(self.crew.living(at_work=True)) > 0, 15)
         return True
 
