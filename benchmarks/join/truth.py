@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -41,7 +42,7 @@ class Row(msgspec.Struct):
 class Verdict:
     """What was found. `correct + wrong + missing` = `expected`: the last row of each prediction counts.
 
-    `more` are rows beyond one per prediction, `strange` those about requests that never were, or not JSON at all.
+    `differ` counts the fields of wrong rows; `more` are rows beyond one per prediction, `strange` those about requests that never were, or not JSON at all.
     """
 
     expected: int
@@ -51,6 +52,7 @@ class Verdict:
     missing: int
     more: int
     strange: int
+    differ: Mapping[str, int] = field(default_factory=dict)
     example: str = ""
 
 
@@ -65,6 +67,7 @@ class Books:
         self._decoder = msgspec.json.Decoder(Row)
         self.seen, self.right = np.zeros(history.n, dtype=np.int32), np.zeros(history.n, dtype=np.bool_)
         self.strange, self.example = 0, ""
+        self.differ: Counter[str] = Counter()
 
     def enter(self, bodies: list[bytes]) -> None:
         """Take note of some rows."""
@@ -91,8 +94,30 @@ class Books:
         good = self._good(rows, index)
         np.add.at(self.seen, index, 1)
         self.right[index] = good  # of several rows of one request the last one stays
-        if not self.example and not good.all():
-            self.example = repr(rows[int(np.argmin(good))])
+        for place in np.flatnonzero(~good).tolist():
+            self._explain(rows[place], int(index[place]))
+
+    def _explain(self, row: Row, index: int) -> None:
+        """Count which fields of a wrong row differ, and keep one as an example."""
+        history = self._history
+        label = int(history.label[index])
+        true: dict[str, object] = {
+            "label": max(label, 0),
+            "label_kind": "explicit" if label >= 0 else "timeout",
+            "predicted_at_ms": int(history.at_ms[index]),
+            "model": MODEL,
+            "version": VERSION,
+            "deployment": DEPLOYMENT,
+            "score": float(history.scores[index]),
+            "subject": subject(index).decode(),
+            "slices": {"country": country(index).decode()},
+            "features": dict(zip(FEATURES, self._features[index].tolist(), strict=True)),
+        }
+        if label >= 0:
+            true["labelled_at_ms"] = int(history.labelled_at_ms[index])
+        wrong = [name for name, value in true.items() if getattr(row, name) != value]
+        self.differ.update(wrong)
+        self.example = self.example or f"differs in {', '.join(wrong)}: {row!r}"
 
     def verdict(self) -> Verdict:
         """Sum up."""
@@ -105,6 +130,7 @@ class Books:
             missing=int(np.count_nonzero(seen == 0)),
             more=int(np.maximum(seen - 1, 0).sum()),
             strange=self.strange,
+            differ=dict(self.differ),
             example=self.example,
         )
 
