@@ -12,9 +12,6 @@ from streams.join.columns.layout import (
     BUCKET_BITS,
     CASE,
     CASES,
-    DEPTH,
-    DIRECTORY,
-    DUE,
     EARLY,
     FIRST_DUE,
     FLAGS,
@@ -75,7 +72,8 @@ _SPREAD = (1 << 22) - 1
 def gather(m: int, due: Any, clock_ms: int) -> int:
     """Take what is due at a clock off the wheel into `due`, in the order in which it fires. Gives how many.
 
-    `due` has room for all that is linked.
+    `due` has room for all that is linked. What is retired is freed in the order of positions, for the order in which
+    segments become free has to be the same after a snapshot has been loaded, and that of a chain is not.
     """
     if reg(m, FIRST_DUE) > clock_ms:
         return 0
@@ -88,18 +86,21 @@ def gather(m: int, due: Any, clock_ms: int) -> int:
     if last - bucket >= WHEEL:
         bucket = last - WHEEL + 1
     n = 0
+    retired = len(due)
     least = reg(m, FIRST_DUE)
     while bucket <= last:
         head = reg(m, HEADS) + (bucket & (WHEEL - 1)) * 8
         position = i64(head) - 1
-        put64(head, 0)
+        if position >= 0:
+            put64(head, 0)
         while position >= 0:
             at = arena + position * 8
             after = field(i64(at + W_NEXT * 8), 0, 40) - 1
             due_ms = field(i64(at + W_DUE * 8), 0, 48)
             put(m, LINKED, reg(m, LINKED) - 1)
             if field(i64(at), FLAGS, 8) & RETIRED:
-                free(m, position)
+                retired -= 1
+                due[retired] = position
             elif due_ms <= clock_ms:
                 late = due_ms - least
                 due[n] = ((late if late < _SPREAD else _SPREAD) << 40) | position
@@ -109,6 +110,9 @@ def gather(m: int, due: Any, clock_ms: int) -> int:
             position = after
         bucket += 1
     put(m, FIRST_DUE, first_due(m))
+    due[retired:].sort()
+    for k in range(retired, len(due)):
+        free(m, due[k])
     due[:n].sort()
     for k in range(n):
         due[k] &= _POSITION
@@ -249,6 +253,7 @@ def governed(m: int, due: Any, model: int) -> int:
         if in_force(m, model, at_ms) != field(i64(at + W_DUE * 8), 48, 16):
             due[n] = position
             n += 1
+    due[:n].sort()  # a table that was built anew has them in another order
     return n
 
 

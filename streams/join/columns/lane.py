@@ -7,6 +7,7 @@ what was taken, byte for byte, so a step that is taken again gives the same byte
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,10 @@ from streams.join.admission import JoinBounds
 from streams.join.columns import layout as l
 from streams.join.columns.fire import fire, forget, gather, governed, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
-from streams.runtime.native import Words, address
+from streams.runtime.native import Words, address, xxh64
 from streams.join.columns.policies import PolicyTable
 from streams.join.columns.store import NEVER, text
-from streams.join.columns.take import take
+from streams.join.columns.take import leave, take
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
 from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.resolve import scope
@@ -41,6 +42,15 @@ _NAMED = {
     **{f"signals.{name}": l.SIGNAL_COUNTERS + k for k, name in enumerate(l.H_CLASSES)},
 }
 _FIRE = 1 << 16
+
+
+class _Whose(msgspec.Struct):
+    """All that is asked of a record that `scan` could not read."""
+
+    request_id: str
+
+
+_whose = msgspec.json.Decoder(_Whose)
 _POSITION = (1 << 40) - 1
 
 
@@ -88,6 +98,8 @@ class Columns:
         """Begin a step: records are resolved at `seen_ms`, outputs say `clock_ms`."""
         WORKSPACE.enter(self._r)
         self._r[l.SEEN], self._r[l.CLOCK] = seen_ms, clock_ms
+        if not self._r[l.LINKED]:  # an empty wheel goes to the clock in one turn
+            self._r[l.BUCKET] = max(int(self._r[l.BUCKET]), seen_ms >> l.BUCKET_BITS)
 
     def take(self, topic: str, records: Records) -> tuple[Told, list[int]]:
         """Take records of an input; gives also the indices of those that the object path must take."""
@@ -98,9 +110,21 @@ class Columns:
         while done < len(packed):
             done = take(self._m, address(table), done, len(packed), TOPICS.index(topic), address(LABEL_NAME))
             self._tell(told)
+            if self._r[l.UNSURE]:
+                self._leave(table[self._r[l.UNSURE] - 1])
+                self._r[l.UNSURE] = 0
         left = WORKSPACE.slow[: self._r[l.SLOW_N]].tolist()
         WORKSPACE.clear(self._r)
         return told, left
+
+    def _leave(self, row: Words) -> None:
+        """Leave what follows a record of the same request to the object path, whose decoder is the only one to read it."""
+        try:
+            request_id = _whose.decode(ctypes.string_at(int(row[0]), max(int(row[1]), 0))).request_id.encode()
+        except (ValueError, RecursionError):
+            return  # nobody can
+        request = np.frombuffer(request_id + bytes(8), dtype=np.uint8)
+        leave(self._m, xxh64(address(request), len(request) - 8, 0))
 
     def fire(self, clock_ms: int) -> tuple[Told, list[int]]:
         """Visit what is due; gives also the positions of what the object path must visit (`lift` them)."""
@@ -157,7 +181,7 @@ class Columns:
 
     def adopt(self, book: PolicyBook, requests: Iterable[str]) -> None:
         """Take up what a state without columns knows: its policies, and which requests live in objects."""
-        for model in {policy.model for policy in book.all()}:
+        for model in sorted({policy.model for policy in book.all()}):
             self.policies.govern(model, book.of(model))
         for request_id in requests:
             self.mark(request_id)

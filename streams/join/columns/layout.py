@@ -43,9 +43,16 @@ MOST_DEPTH = 18
 BUCKET_BITS = 10
 WHEEL = 1 << 22
 MOST_TEXTS = 1 << 17
+TAKEN_TEXTS = MOST_TEXTS - (1 << 14)
+"""Records may bring this many; the rest is for policies."""
 SHARED_TEXTS = 1 << 16
 """From here on, slices and the like are kept in the record itself."""
 TEXT_SLOTS = 1 << 18
+
+LEFT_BITS = 20
+"""`LEFT`: a bit for each request (by its hash) of which a record was left for the object path in this call. Those that
+follow are left too, so that the records of one request keep their order. `UNSURE`: the number + 1 of a record that was
+left and whose request could not be read."""
 
 # Registers: words at the address that every compiled function gets. Addresses first.
 (
@@ -116,8 +123,10 @@ TEXT_SLOTS = 1 << 18
     DUE_N,
     DUE_AT,
     DIFFERING,
+    LEFT,
+    UNSURE,
     REGISTERS,
-) = range(65)
+) = range(67)
 
 STATE = range(FILL, TEXT_FILL + 1)
 """The registers that a snapshot keeps."""

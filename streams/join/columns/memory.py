@@ -87,6 +87,7 @@ class Workspace(threading.local):
         self.changes = reserve(1 << 28)
         self.slow = reserve(1 << 26)
         self.due = reserve(1 << 31)
+        self.left: Words = np.zeros(1 << (l.LEFT_BITS - 6), dtype=np.int64)
 
     def enter(self, registers: Words) -> None:
         """Point a partition's registers here, with nothing gathered."""
@@ -95,6 +96,7 @@ class Workspace(threading.local):
         registers[l.OUT_SPANS] = address(self.out_spans)
         registers[l.CHANGES] = address(self.changes)
         registers[l.SLOW] = address(self.slow)
+        registers[l.LEFT] = address(self.left)
         registers[l.OUT] = address(self.out)
         registers[l.OUT_END] = registers[l.OUT] + OUT_BYTES
         registers[l.DIFFERING] = 0
@@ -103,7 +105,9 @@ class Workspace(threading.local):
     def clear(self, registers: Words) -> None:
         """Forget what was gathered."""
         registers[l.OUT_FILL] = registers[l.OUT]
-        registers[l.OUT_N] = registers[l.CHANGES_N] = registers[l.SLOW_N] = 0
+        if registers[l.SLOW_N]:
+            self.left[:] = 0
+        registers[l.OUT_N] = registers[l.CHANGES_N] = registers[l.SLOW_N] = registers[l.UNSURE] = 0
 
 
 WORKSPACE = Workspace()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from schemas.policy import Attribution, JoinPolicy
 from streams.join.columns import layout as l
 from streams.join.columns.memory import POLICIES, Memory
+from streams.join.policies import DEFAULT
 from streams.runtime.native import address
 
 _KNOWN = {
@@ -34,6 +35,10 @@ _KNOWN = {
     "attribution",
     "carry",
 }
+_MOST_MS = 1 << 46
+"""Moments have 48 bits."""
+_MOST_LABEL = 8192
+"""Bytes of a label, as in `take`: the room for a revision is reckoned with it."""
 _RULE_KNOWN = {"signal", "label", "within_ms", "compare", "value", "weight"}
 
 
@@ -49,7 +54,9 @@ def plain(policy: JoinPolicy) -> bool:
         if any(getattr(rule, name) != getattr(usual, name) for name in names):
             return False
     labels = [policy.negative_label, *(rule.label for rule in policy.attribution)]
-    return len(policy.attribution) < 256 and not any(isinstance(label, list) for label in labels)
+    if len(policy.attribution) >= 256 or policy.wait_ms + policy.reach_ms > _MOST_MS:
+        return False
+    return not any(isinstance(label, list) or len(msgspec.json.encode(label)) > _MOST_LABEL for label in labels)
 
 
 class PolicyTable:
@@ -58,7 +65,8 @@ class PolicyTable:
     def __init__(self, memory: Memory, text: Callable[[bytes], int], default: JoinPolicy) -> None:
         self.memory = memory
         self.policies: list[JoinPolicy] = []
-        self._number: dict[tuple[str, int, int], int] = {}
+        self._number: dict[tuple[str, int, int] | None, int] = {}
+        self._room: dict[int, tuple[int, int]] = {}  # model → its rows in the book, and how many it may have
         self._text = text
         self._kept: list[NDArray[np.uint8]] = []
         self._rules = self._precedence = self._book = 0
@@ -66,7 +74,7 @@ class PolicyTable:
 
     def add(self, policy: JoinPolicy) -> int:
         """Give a policy's number, a new one when it is not known."""
-        order = policy.model, policy.effective_from_ms, policy.version
+        order = None if policy is DEFAULT else (policy.model, policy.effective_from_ms, policy.version)
         known = self._number.get(order)
         if known is not None:
             return known
@@ -122,10 +130,14 @@ class PolicyTable:
         """Say which policies of a model are in force from when on (ascending); gives the model's text number."""
         area = self.memory.area
         number = self._text(model.encode())
-        area[l.BOOK_START][number] = self._book
+        start, room = self._room.get(number, (0, 0))
+        if len(policies) > room:
+            start, room = self._book, 2 * len(policies)
+            self._room[number] = start, room
+            self._book += room
+        area[l.BOOK_START][number] = start
         area[l.BOOK_COUNT][number] = len(policies)
-        for policy in policies:
-            area[l.BOOK][2 * self._book] = policy.effective_from_ms
-            area[l.BOOK][2 * self._book + 1] = self.add(policy)
-            self._book += 1
+        for row, policy in enumerate(policies, start):
+            area[l.BOOK][2 * row] = policy.effective_from_ms
+            area[l.BOOK][2 * row + 1] = self.add(policy)
         return number

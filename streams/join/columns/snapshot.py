@@ -111,12 +111,15 @@ def load(columns: Columns, parts: Mapping[str, Any], book: PolicyBook) -> None:
     for body in small.policies:
         policy = decode(body, JoinPolicy)
         columns.policies.add(known.get((policy.model, policy.effective_from_ms, policy.version), policy))
-    for model in {policy.model for policy in book.all()}:
+    for model in sorted({policy.model for policy in book.all()}):
         columns.policies.govern(model, book.of(model))
     area[l.LIVE][: len(small.live)] = small.live
     area[l.FREE][: len(small.free)] = small.free
     area[l.COUNTERS][: l.COUNTERS_N] = small.counters
     arena = area[l.ARENA]
+    for segment, count in enumerate(small.live):
+        if count and f"{_SEGMENT}{segment:06d}" not in parts:
+            raise ValueError(f"the part {_SEGMENT}{segment:06d} is missing: {count} records in state lie in it")
     for name in parts:
         if name.startswith(_SEGMENT):
             segment = int(name[len(_SEGMENT) :])

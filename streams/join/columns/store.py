@@ -94,6 +94,7 @@ def allocate(m: int, words: int) -> int:
 @njit(cache=True)
 def _give_back(m: int, segment: int) -> None:
     freed = reg(m, FREED)
+    put8(reg(m, DIRTY) + segment, 1)
     put64(reg(m, FREE) + freed * 8, segment)
     put(m, FREED, freed + 1)
 
@@ -300,18 +301,18 @@ def first_due(m: int) -> int:
         return NEVER
     now = reg(m, BUCKET)
     bucket = now
+    least = NEVER
     while bucket < now + 65_536:
         position = i64(reg(m, HEADS) + (bucket & (WHEEL - 1)) * 8) - 1
-        least = NEVER
         while position >= 0:
             at = reg(m, ARENA) + position * 8
             due_ms = field(i64(at + W_DUE * 8), 0, 48)
             if due_ms < least and not field(i64(at), FLAGS, 8) & RETIRED:
                 least = due_ms
             position = field(i64(at + W_NEXT * 8), 0, 40) - 1
-        if least < NEVER:
-            return least
         bucket += 1
+        if least < bucket << BUCKET_BITS:  # else it waits for the wheel to come round, and others may be due before
+            return least
     return bucket << BUCKET_BITS
 
 

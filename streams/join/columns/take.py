@@ -40,12 +40,13 @@ from streams.join.columns.layout import (
     KIND,
     LABEL,
     LABEL_COUNTERS,
+    LEFT,
+    LEFT_BITS,
     LONG,
     MARKER,
     MODEL_OF,
     MOST_BYTES,
     MOST_HEARD,
-    MOST_TEXTS,
     MOST_WORDS,
     NEW,
     OUT_END,
@@ -73,6 +74,8 @@ from streams.join.columns.layout import (
     SLOW,
     SLOW_N,
     SPANS,
+    TAKEN_TEXTS,
+    UNSURE,
     VALUED,
     W_APPEND,
     W_AT,
@@ -172,6 +175,11 @@ SIGNAL_FIELDS = ("request_id", "at_ms", "model", "event_id", "signal", "value", 
 SIGNAL_, VALUE, S_ITEM = range(4, 7)
 
 _MAX_MS = 253_402_300_799_999
+_LAST_MS = 1 << 47
+"""The year 6429: with it, and a policy's waits, every moment fits 48 bits."""
+_AHEAD_MS = 30_000
+"""A policy is heard of a minute before it takes effect. A prediction from further ahead than this may yet be resolved by
+one that carries features, so what has some keeps them: in the object path."""
 _ROOM = 1 << 17
 """Bytes that one record's revision surely has room in: `MOST_WORDS` twice, and the fixed texts."""
 
@@ -307,16 +315,16 @@ def _identity(m: int) -> int:
     if _size(m, ROLE) == 6:
         out = _append(out, m, ROLE, True)
     out = _append(out, m, APP_VERSION, True)
-    known = text(m, scratch + 1, out - scratch - 1, MOST_TEXTS)
+    known = text(m, scratch + 1, out - scratch - 1, TAKEN_TEXTS)
     if known < 0:
         return -1
     if i64(reg(m, IDENTITY_OF) + known * 8) == 0:
-        model = text(m, _from(m, MODEL), _size(m, MODEL), MOST_TEXTS)
+        model = text(m, _from(m, MODEL), _size(m, MODEL), TAKEN_TEXTS)
         copy(scratch, _from(m, MODEL), _size(m, MODEL))
         put8(scratch + _size(m, MODEL), 0)
         out = scratch + _size(m, MODEL) + 1
         copy(out, _from(m, DEPLOYMENT), _size(m, DEPLOYMENT))
-        identity = text(m, scratch, out + _size(m, DEPLOYMENT) - scratch, MOST_TEXTS)
+        identity = text(m, scratch, out + _size(m, DEPLOYMENT) - scratch, TAKEN_TEXTS)
         if model < 0 or identity < 0:
             return -1
         put64(reg(m, MODEL_OF) + known * 8, model)
@@ -336,7 +344,8 @@ def _admitted(m: int, record: int) -> bool:
     if not (kind == ABSENT or kind == STRING) or _size(m, EVENT) > 4096:
         return False
     at_ms = _integer(m, AT)
-    if at_ms < 0 or at_ms > i64(record + 40) + reg(m, SKEW):
+    append_ms = i64(record + 40)
+    if at_ms < 0 or at_ms > append_ms + reg(m, SKEW) or at_ms > _LAST_MS or append_ms < 0 or append_ms > _LAST_MS:
         return False
     return partition_of(_from(m, ID), _size(m, ID), reg(m, PARTITIONS)) == reg(m, PARTITION)
 
@@ -379,11 +388,11 @@ def retire(m: int, position: int) -> None:
 
 
 @njit(cache=True)
-def _prediction(m: int, record: int) -> bool:
-    """Take a prediction. False: left for the object path."""
+def _prediction(m: int, record: int, h: int) -> bool:
+    """Take a prediction that has been scanned. False: left for the object path. `h`: the request id's hash."""
     start = i64(record)
     size = i64(record + 8)
-    if not scan(start, start + size, reg(m, FIELDS_PREDICTION), 21, reg(m, SPANS)) or not _admitted(m, record):
+    if not _admitted(m, record):
         return False
     if not (_name(m, MODEL, 1) and _name(m, VERSION, 0) and _name(m, DEPLOYMENT, 0) and _name(m, APP_VERSION, 0)):
         return False
@@ -438,7 +447,6 @@ def _prediction(m: int, record: int) -> bool:
 
     request = _from(m, ID)
     id_n = _size(m, ID)
-    h = xxh64(request, id_n, 0)
     content = xxh64(start, size, 1)
     event_n = _size(m, EVENT)
     key = xxh64(_from(m, EVENT), event_n, 0) if event_n else content
@@ -483,6 +491,8 @@ def _prediction(m: int, record: int) -> bool:
         features = _size(m, FEATURES)
         if features == 2:
             features = 0
+    elif _size(m, FEATURES) > 2 and at_ms > append_ms + _AHEAD_MS:
+        return False
     latency = _size(m, LATENCY) if reg(m, KEEP) else 0
     quotes = 2 if _type(m, PREDICTION) == STRING or _type(m, PREDICTION) == ESCAPED else 0
     given = 0 if _nullable(m, PREDICTION) else _size(m, PREDICTION) + quotes
@@ -589,13 +599,13 @@ def _label_fits(m: int) -> bool:
 
 
 @njit(cache=True)
-def _heard(m: int, record: int, labels: bool, label_name: int) -> bool:
-    """Take a label or signal. False: left for the object path. `label_name`: the address of the text `label`."""
+def _heard(m: int, record: int, h: int, labels: bool, label_name: int) -> bool:
+    """Take a label or signal that has been scanned. False: left for the object path.
+
+    `h`: the request id's hash; `label_name`: the address of the text `label`.
+    """
     start = i64(record)
     size = i64(record + 8)
-    fields = reg(m, FIELDS_LABEL if labels else FIELDS_SIGNAL)
-    if not scan(start, start + size, fields, 10 if labels else 7, reg(m, SPANS)):
-        return False
     model_type = _type(m, MODEL)
     if model_type == NULL:
         put64(reg(m, SPANS) + MODEL * SPAN + TYPE, ABSENT)
@@ -608,18 +618,18 @@ def _heard(m: int, record: int, labels: bool, label_name: int) -> bool:
         return False
     model = -1
     if model_type == STRING:
-        model = text(m, _from(m, MODEL), _size(m, MODEL), MOST_TEXTS)
+        model = text(m, _from(m, MODEL), _size(m, MODEL), TAKEN_TEXTS)
         if model < 0:
             return False
     source = 0
     if not labels:
-        name = text(m, _from(m, SIGNAL_), _size(m, SIGNAL_), MOST_TEXTS)
+        name = text(m, _from(m, SIGNAL_), _size(m, SIGNAL_), TAKEN_TEXTS)
     else:
-        source = text(m, _from(m, SOURCE), _size(m, SOURCE), MOST_TEXTS)
+        source = text(m, _from(m, SOURCE), _size(m, SOURCE), TAKEN_TEXTS)
         if _type(m, NAME) == ABSENT:
-            name = text(m, label_name, 5, MOST_TEXTS)
+            name = text(m, label_name, 5, TAKEN_TEXTS)
         else:
-            name = text(m, _from(m, NAME), _size(m, NAME), MOST_TEXTS)
+            name = text(m, _from(m, NAME), _size(m, NAME), TAKEN_TEXTS)
     if name < 0 or source < 0:
         return False
     value = 0
@@ -636,7 +646,6 @@ def _heard(m: int, record: int, labels: bool, label_name: int) -> bool:
     other_key = _other_key(m, record)
     if other_key:
         return False  # a dead letter would have to give the key back
-    h = xxh64(request, id_n, 0)
     content = xxh64(start, size, 1)
     event_n = _size(m, EVENT)
     key = xxh64(_from(m, EVENT), event_n, 0) if event_n else content
@@ -768,18 +777,55 @@ def _decimal(m: int, k: int) -> bool:
 def take(m: int, records: int, first: int, count_: int, topic: int, label_name: int) -> int:
     """Take records from number `first` on: predictions (`topic` 0), labels (1) or signals (2).
 
-    Gives the number of the next record: less than `count_` when the room for output is used up. Records left for the
-    object path are listed in `SLOW`.
+    Gives the number of the next record: less than `count_` when the room for output is used up, and behind a record
+    whose request is not known (`UNSURE`): whoever calls finds out, and calls `leave`. Records left for the object path
+    are listed in `SLOW`.
     """
+    fields = reg(m, FIELDS_PREDICTION)
+    fields_n = 21
+    if topic == 1:
+        fields = reg(m, FIELDS_LABEL)
+        fields_n = 10
+    elif topic == 2:
+        fields = reg(m, FIELDS_SIGNAL)
+        fields_n = 7
     k = first
     while k < count_:
         if reg(m, OUT_END) - reg(m, OUT_FILL) < _ROOM:
             break
         record = records + k * (RECORD * 8)
-        taken = _prediction(m, record) if topic == 0 else _heard(m, record, topic == 1, label_name)
+        start = i64(record)
+        known = scan(start, start + i64(record + 8), fields, fields_n, reg(m, SPANS)) and _name(m, ID, 1)
+        taken = False
+        h = 0
+        if known:
+            h = xxh64(_from(m, ID), _size(m, ID), 0)
+            if not reg(m, SLOW_N) or not _is_left(m, h):
+                if topic == 0:
+                    taken = _prediction(m, record, h)
+                else:
+                    taken = _heard(m, record, h, topic == 1, label_name)
+        k += 1
         if not taken:
             n = reg(m, SLOW_N)
-            put64(reg(m, SLOW) + n * 8, k)
+            put64(reg(m, SLOW) + n * 8, k - 1)
             put(m, SLOW_N, n + 1)
-        k += 1
+            if not known:
+                put(m, UNSURE, k)
+                break
+            leave(m, h)
     return k
+
+
+@njit(cache=True)
+def _is_left(m: int, h: int) -> bool:
+    bit = h & ((1 << LEFT_BITS) - 1)
+    return (i64(reg(m, LEFT) + (bit >> 6) * 8) >> (bit & 63)) & 1 == 1  # type: ignore[no-any-return]
+
+
+@njit(cache=True)
+def leave(m: int, h: int) -> None:
+    """Note that later records of a request are left too."""
+    bit = h & ((1 << LEFT_BITS) - 1)
+    at = reg(m, LEFT) + (bit >> 6) * 8
+    put64(at, i64(at) | (1 << (bit & 63)))
