@@ -9,8 +9,6 @@ What a kill leaves. Offsets are committed when answers are with Kafka, so questi
 bytes. Answers go out in the order of the questions of a partition, into the partition of the same number.
 
 While ClickHouse is away, or `record` behind, questions wait in memory; beyond `WAITING` of them fetching is paused.
-Tables that were emptied and filled anew are known by what they are filled from (`sources`): it is read before the
-landed offsets and after the look-up, and when it differs nothing is answered.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,18 +24,17 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from schemas.errors import ENVIRONMENT, WeirError
-from schemas.event import encode
-from schemas.records import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from services.kafka import Sender
 from services.recall.answer import KINDS, TOPICS, BadQuestion, answer, read_question
-from services.recall.table import Incarnation, Recallable, same
+from services.recall.landed import LandedBelow
+from services.recall.refusal import refusal
+from services.recall.table import Recallable
 from services.recall.waiting import Lines, Place, Waiting
 from services.record.land import Away
 from streams.runtime import kafka
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
-from streams.runtime.processor import Headers
 
 STAGE = "recall"
 REQUESTS, ANSWERS = "recall-requests", "recalled"
@@ -105,8 +101,6 @@ class Recaller:
         self._pending: list[int] | None = None
         self._committed: dict[int, int] = {}
         self._landed: Mapping[Place, int] = {}
-        self._incarnation: Incarnation | None = None
-        self._ids: dict[str, str] = {}
         self._paused = False
         self._looked_at = self._shown_at = self._said_at = 0.0
         self._fenced: list[float] = []
@@ -119,8 +113,7 @@ class Recaller:
                 return
             kafka.check_topics(settings, [REQUESTS, ANSWERS, *TOPICS])
             self._admin = kafka.make_admin(settings, STAGE)
-            group = kafka.group_id(settings.namespace, "record")
-            self._record = kafka.make_consumer(settings, f"{STAGE}-landed", group)  # asks, and never joins
+            self._landed_below = LandedBelow(settings, self._store)
             self._sender = Sender(settings, STAGE)
             self._consumer = self._open()
             try:
@@ -129,7 +122,7 @@ class Recaller:
                 self._loop()
             finally:
                 self._consumer.close()
-                self._record.close()
+                self._landed_below.close()
         finally:
             self.progress.ready = False
             self._store.close()
@@ -205,8 +198,7 @@ class Recaller:
         first = self._insist(lambda: kafka.earliest(self._admin, places))
         asked = [TopicPartition(*place) for place in places]
         committed = self._insist(lambda: self._consumer.committed(asked, timeout=10))
-        names = self._topic
-        self._ids = self._insist(lambda: {name: kafka.topic_identity(self._admin, names[name]) for name in TOPICS})
+        self._insist(lambda: self._landed_below.identify(self._admin))
         starts: dict[int, int] = {}
         for tp in committed:
             if tp.error is not None:
@@ -305,23 +297,8 @@ class Recaller:
 
     def _bury(self, message: Message, error: BadQuestion) -> None:
         """Put a question that nobody can answer into the dead letters."""
-        append_ms, offset = message.timestamp()[1], message.offset() or 0
-        headers: Headers = message.headers() or ()  # type: ignore[assignment]  # consumed ones are (str, bytes | None)
-        place = f"{REQUESTS}/{message.partition()}/{offset}"
-        letter = DeadLetter(
-            reason=error.reason,
-            detail=str(error),
-            stage=STAGE,
-            topic=REQUESTS,
-            partition=message.partition() or 0,
-            offset=offset,
-            append_ms=append_ms,
-            key=_base64(message.key()),
-            value=_base64(message.value()),
-            headers=[(name, _base64(value)) for name, value in headers],
-            at_ms=append_ms,
-        )
-        self._sender.send("dead-letters", encode(letter), key=place.encode(), append_ms=append_ms)
+        place, letter = refusal(message, error, REQUESTS)
+        self._sender.send("dead-letters", letter, key=place.encode(), append_ms=message.timestamp()[1])
         self._flush()
         self.answered.refused += 1
         _log.error("question_refused", place=place, reason=error.reason, detail=str(error))
@@ -343,20 +320,18 @@ class Recaller:
                 self._commit()
             return
         if time.monotonic() - self._looked_at >= LOOK_S:
-            self._landed = self._insist(self._look)
+            numbers = [number for number, line in self._lines.by_partition.items() if line.waiting]
+            self._landed = self._insist(lambda: self._landed_below.look(numbers))
             self._looked_at = time.monotonic()
         bulk = self._lines.bulk(self._landed, self.settings.recall.bulk)
         if not bulk:
             self._say()
             return
         lines, ids = self._lines, list({one.question.request_id for one in bulk})
-        before = self._incarnation
         found = self._insist(lambda: self._store.find(ids))
-        after = self._insist(self._store.incarnation)
-        needed = {(topic, one.question.partition) for one in bulk for topic in TOPICS}
-        if before is None or not same(before, after, needed):
+        if not self._insist(self._landed_below.unchanged):
             _log.warning("tables_made_anew", stage=STAGE, effect="nothing is answered before they are filled again")
-            self._landed, self._incarnation, self._looked_at = {}, None, 0.0
+            self._landed, self._looked_at = {}, 0.0
             return
         for one in bulk:
             parts = answer(one.question, found.get(one.question.request_id, ()))
@@ -379,24 +354,6 @@ class Recaller:
         self.answered.bulks += 1
         self.progress.events += len(bulk)
         self._said_at = time.monotonic()
-
-    def _look(self) -> dict[Place, int]:
-        """Ask up to where everything has landed, in tables that are filled from the topics as they are now."""
-        if self._incarnation is None:
-            self._incarnation = self._store.incarnation()
-        numbers = [number for number, line in self._lines.by_partition.items() if line.waiting]
-        places = {(self._topic[name], number): (name, number) for name in TOPICS for number in numbers}
-        landed: dict[Place, int] = {}
-        for tp in self._record.committed([TopicPartition(*asked) for asked in places], timeout=5):
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-            place = places[tp.topic, tp.partition]
-            source = self._incarnation.get(place)
-            if source is not None and source[0] == self._ids[place[0]]:
-                landed[place] = max(0, tp.offset)
-        if len(landed) < len(places):
-            self._incarnation = None  # `record` has not begun there: look again next time
-        return landed
 
     def _flush(self) -> None:
         """Wait until Kafka has what was sent. Raises `Abandoned` when it has not: then all of it is sent again."""
@@ -521,7 +478,3 @@ class Recaller:
             counters = {"waiting": len(line.waiting)}
             shown[number] = PartitionProgress(0, 0, {REQUESTS: line.answered}, {REQUESTS: max(end, 0)}, counters, held)
         self.progress.partitions = shown
-
-
-def _base64(value: bytes | None) -> str | None:
-    return None if value is None else b64encode(value).decode("ascii")

@@ -20,7 +20,7 @@ ClickHouse to push an insert that it repeats into the views even where the table
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -213,8 +213,3 @@ def _fill(client: HttpClient, database: str, topic: str) -> None:
             rows += min(FILL_ROWS, last + 1 - start)
     if rows:
         _log.info("recallable_filled", topic=topic, offsets=rows)
-
-
-def same(before: Incarnation, after: Incarnation, places: Iterable[tuple[str, int]]) -> bool:
-    """Say whether the tables of some (logical topic, partition) are still those that they were."""
-    return all(before.get(place) == after.get(place) for place in places)
