@@ -18,6 +18,10 @@ from streams.runtime.snapshot import Snapshot, SnapshotStore
 
 StateT = TypeVar("StateT")
 
+PAUSES = 400
+"""So many times as long as a step waited for a dump there is none of that partition and none of the others: what waits
+behind all of them, and catches up, stays below one event in a hundred, so the 99th percentile does not move."""
+
 _log = structlog.get_logger()
 
 
@@ -73,7 +77,9 @@ class Keeping(Generic[StateT]):
             return
         self._phase.enter(Phase.SNAPSHOT)
         snapshot = self._dump(number, at)
-        self._progress.snapshot_pause_seconds.observe(time.monotonic() - began)
+        pause_s = time.monotonic() - began
+        self._progress.snapshot_pause_seconds.observe(pause_s)
+        self._due_at[number] = began + max(self._every_s, PAUSES * len(self._due_at) * pause_s)
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing = at, self._writer.submit(self._phase.during, Phase.SNAPSHOT, self._store.write, snapshot)

@@ -21,6 +21,7 @@ from streams.join.columns.fire import rebuild
 from streams.join.columns.lane import Columns
 from streams.join.columns.store import NEVER
 from streams.join.policies import PolicyBook
+from streams.runtime.native import huge
 from streams.runtime.processor import Body
 
 SMALL = "columns"
@@ -61,10 +62,15 @@ def dump(columns: Columns, *, whole: bool) -> dict[str, Body | None]:
     gone = set(free)
     parts: dict[str, Body | None] = {SMALL: _encoder.encode(_small(columns, free))}
     arena = area[l.ARENA]
-    for segment in range(used) if whole else np.flatnonzero(dirty).tolist():
+    changed = list(range(used)) if whole else np.flatnonzero(dirty).tolist()
+    copies = huge(len(changed) * l.SEGMENT_WORDS) if changed else arena[:0]
+    place = 0
+    for segment in changed:
         name = f"{_SEGMENT}{segment:06d}"
         if segment not in gone:
-            parts[name] = arena[segment * l.SEGMENT_WORDS : (segment + 1) * l.SEGMENT_WORDS].copy()
+            parts[name] = copy = copies[place : place + l.SEGMENT_WORDS]
+            copy[:] = arena[segment * l.SEGMENT_WORDS : (segment + 1) * l.SEGMENT_WORDS]
+            place += l.SEGMENT_WORDS
         elif not whole:
             parts[name] = None
     dirty[:] = 0
