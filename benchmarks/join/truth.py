@@ -42,7 +42,8 @@ class Row(msgspec.Struct):
 class Verdict:
     """What was found. `correct + wrong + missing` = `expected`: the last row of each prediction counts.
 
-    `differ` counts the fields of wrong rows; `more` are rows beyond one per prediction, `strange` those about requests that never were, or not JSON at all.
+    `differ` counts the fields of wrong rows; `more` are rows beyond one per prediction, `strange` those about requests
+    that never were, or not JSON at all.
     """
 
     expected: int
@@ -94,8 +95,8 @@ class Books:
         good = self._good(rows, index)
         np.add.at(self.seen, index, 1)
         self.right[index] = good  # of several rows of one request the last one stays
-        for place in np.flatnonzero(~good).tolist():
-            self._explain(rows[place], int(index[place]))
+        for bad in np.flatnonzero(~good).tolist():
+            self._explain(rows[bad], int(index[bad]))
 
     def _explain(self, row: Row, index: int) -> None:
         """Count which fields of a wrong row differ, and keep one as an example."""
