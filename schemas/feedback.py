@@ -36,7 +36,9 @@ class Feedback(Event, frozen=True, kw_only=True, omit_defaults=True):
     """One revision of one outcome. Delivery: exactly once to a `read_committed` reader, in order per request.
 
     `label` is null and `status` void when what was said has been taken back. `p_fake_negative` is the chance that a
-    provisional negative turns positive. `clock_ms` is the join's clock and `joined_at_ms` equals it: no wall clock
+    provisional negative turns positive. `log_odds_correction` is there when only a share of silence's negatives is said
+    (`negative_sample` of the policy): the logarithm of that share, to be added to the log-odds of a model that was
+    trained on this feedback as it is. `clock_ms` is the join's clock and `joined_at_ms` equals it: no wall clock
     enters. `policy` is `name@version`. With `item`, `score`, `position` and `propensity` are that item's in the
     ranking; without it `score` is that of the output called `name`, if the prediction has one.
     """
@@ -52,6 +54,7 @@ class Feedback(Event, frozen=True, kw_only=True, omit_defaults=True):
     label_kind: LabelKind | None = None
     weight: float = 1.0
     p_fake_negative: Share = 0.0
+    log_odds_correction: float | None = None
     was: Was | None = None
     policy: str
     version: str = ""

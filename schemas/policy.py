@@ -20,7 +20,9 @@ DAY_MS = 24 * HOUR_MS
 Comparison = Literal["any", "lt", "le", "gt", "ge", "eq"]
 Silence = Literal["negative", "unlabelled"]
 
-_SILENCE = ("negative_label", "provisional_after_ms", "p_fake_negative", "exposure")
+Rate = Annotated[float, Meta(gt=0.0, le=1.0)]
+
+_SILENCE = ("negative_label", "negative_sample", "provisional_after_ms", "p_fake_negative", "exposure")
 
 
 class Attribution(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,8 +48,8 @@ class LabelRule(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Another label name of the model's predictions, with its own outcome: `refunded` beside `clicked`.
 
     What is absent is the policy's: `horizon_ms`, `lateness_ms`, `precedence`, and silence as a whole: with `on_timeout`
-    the fields `negative_label`, `provisional_after_ms`, `p_fake_negative` and `exposure` are the rule's own, or at
-    their defaults; without it they may not be given. `attribution` is always its own.
+    the fields `negative_label`, `negative_sample`, `provisional_after_ms`, `p_fake_negative` and `exposure` are the
+    rule's own, or at their defaults; without it they may not be given. `attribution` is always its own.
     """
 
     name: Name
@@ -55,6 +57,7 @@ class LabelRule(Event, frozen=True, kw_only=True, omit_defaults=True):
     lateness_ms: DurationMs | None = None
     on_timeout: Silence | None = None
     negative_label: LabelValue | None = None
+    negative_sample: Rate | None = None
     provisional_after_ms: DurationMs | None = None
     p_fake_negative: Share | None = None
     exposure: str | None = None
@@ -75,6 +78,7 @@ class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     - `horizon_ms`: a label whose `at_ms` is later than the prediction's by more than this does not count.
     - `lateness_ms`: how long after the horizon we still wait for it to reach us. Then silence is an answer.
     - `on_timeout`: `negative` (the outcome becomes `negative_label`) or `unlabelled` (no outcome).
+    - `negative_sample`: the share of silence's negatives that is said at all; `feedback` carries the correction.
     - `provisional_after_ms`: an early negative, false with probability `p_fake_negative`, corrected later.
     - `recall_ms`: how long after the prediction a label may still reach us and revise (0: deadline + `retain_ms`).
     - `retain_ms`: how long hot state stays after the deadline.
@@ -92,6 +96,7 @@ class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     lateness_ms: DurationMs = 5 * MINUTE_MS
     on_timeout: Silence = "unlabelled"
     negative_label: LabelValue = 0
+    negative_sample: Rate = 1.0
     provisional_after_ms: DurationMs | None = None
     p_fake_negative: Share = 0.0
     recall_ms: DurationMs = 0
@@ -105,6 +110,8 @@ class JoinPolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.provisional_after_ms is not None and self.on_timeout != "negative":
             raise ValueError("`provisional_after_ms` is an early negative: it needs `on_timeout`: `negative`")
+        if self.negative_sample < 1.0 and self.on_timeout != "negative":
+            raise ValueError("`negative_sample` is a share of silence's negatives: it needs `on_timeout`: `negative`")
         if self.provisional_after_ms is not None and self.provisional_after_ms > self.wait_ms:
             raise ValueError("`provisional_after_ms` must not be later than `horizon_ms` + `lateness_ms`")
         if 0 < self.recall_ms < self.longest_wait_ms:

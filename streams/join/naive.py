@@ -374,6 +374,8 @@ def resolve(standing: Standing, events: Sequence[Event], clock_ms: int, bounds: 
 
     if policy.on_timeout == "unlabelled" or (standing.body.items is not None and standing.item is None):
         return Outcome()
+    if not is_sampled(standing):
+        return Outcome()
     whole = replace(standing, item=None)
     seen = signals + [event.body for event in events if counts(event, whole, bounds) and isinstance(event.body, Signal)]
     if policy.exposure is not None and all(signal.signal != policy.exposure for signal in seen):
@@ -383,6 +385,13 @@ def resolve(standing: Standing, events: Sequence[Event], clock_ms: int, bounds: 
     if policy.provisional_after_ms is not None and clock_ms >= at_ms + policy.provisional_after_ms:
         return Outcome(policy.negative_label, "timeout", 1.0, "provisional", policy.p_fake_negative)
     return Outcome()
+
+
+def is_sampled(standing: Standing) -> bool:
+    """Say whether silence about an outcome is among the share that is said: the request and the item decide."""
+    words = [standing.body.request_id] if standing.item is None else [standing.body.request_id, standing.item]
+    place = xxhash.xxh64("\0".join(words).encode(), seed=2).intdigest() / 2**64
+    return standing.policy.negative_sample == 1.0 or place < standing.policy.negative_sample
 
 
 def same_value(one: object, other: object) -> bool:

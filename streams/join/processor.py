@@ -326,6 +326,7 @@ class _Step:
                     outcome,
                     track.revision,
                     None if track.said_of is None else was(said, track.said_of, prediction, (track.name, track.item)),
+                    negative_sample=1.0 if scope is None else scope.policy.negative_sample,
                     partition=self.state.partition,
                     clock_ms=self.clock_ms,
                 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
+from xxhash import xxh64_intdigest
 
 from schemas.event import LabelValue
 from schemas.feedback import Status
@@ -27,6 +28,9 @@ ORPHAN, UNKNOWN_NAME, UNKNOWN_ITEM, OUTSIDE_HORIZON, TOO_LATE, COUNTS = range(6)
 """How far a label or signal comes with an outcome; all but the last are reasons of a dead letter."""
 
 REASONS = ("orphan", "unknown_name", "unknown_item", "outside_horizon", "too_late")
+
+
+_SAMPLE_SEED = 2
 
 
 class Heard(Struct, Generic[HeardT], gc=False):
@@ -52,7 +56,7 @@ class Scope(Struct, frozen=True, gc=False):
     when clock ≥ it, and that the prediction leaves state when clock ≥ `evict_ms`.
 
     `item` is that of a ranking whose outcome is meant, None for the prediction as a whole; `answers` says whether
-    silence may be an answer.
+    silence may be an answer, which a ranking as a whole and what is left out of the sample do not have.
     """
 
     policy: JoinPolicy
@@ -79,7 +83,9 @@ def scope(prediction: Prediction, append_ms: int, policy: JoinPolicy, bounds: Bo
     return Scope(
         policy,
         item,
-        policy.on_timeout == "negative" and (item is not None or prediction.items is None),
+        policy.on_timeout == "negative"
+        and (item is not None or prediction.items is None)
+        and (policy.negative_sample == 1.0 or sampled(prediction.request_id, item, policy.negative_sample)),
         prediction.model,
         at_ms,
         append_ms,
@@ -91,6 +97,16 @@ def scope(prediction: Prediction, append_ms: int, policy: JoinPolicy, bounds: Bo
         deadline_ms,
         reach_ms + bounds.grace_ms + 1,
     )
+
+
+def sampled(request_id: str, item: str | None, rate: float) -> bool:
+    """Say whether silence about a request, or one item of it, is in the sample: the same for all models and names.
+
+    >>> sum(sampled(f"r{n}", None, 0.25) for n in range(10_000))
+    2526
+    """
+    said = request_id if item is None else f"{request_id}\0{item}"
+    return xxh64_intdigest(said.encode(), _SAMPLE_SEED) < int(rate * 2.0**64)
 
 
 def stage(scope: Scope, event: Label | Signal, append_ms: int) -> int:

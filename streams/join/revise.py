@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from schemas.event import encode
@@ -31,6 +32,7 @@ def feedback(
     revision: int,
     was: Was | None,
     *,
+    negative_sample: float,
     partition: int,
     clock_ms: int,
 ) -> Output:
@@ -49,6 +51,7 @@ def feedback(
         label_kind=outcome.kind,
         weight=outcome.weight,
         p_fake_negative=outcome.p_fake_negative,
+        log_odds_correction=math.log(negative_sample) if negative_sample < 1.0 else None,
         was=was,
         policy=policy.label,
         version=prediction.version,

@@ -7,6 +7,7 @@ the deadline has passed, and nobody else has feedback. Dead letters and counters
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -298,7 +299,10 @@ def check_last(identity: OutcomeId, expected: Expected, chain: Sequence[Feedback
     summary, said = _summary_of(expected.standing), _summary(last)
     if expected.standing.policy.label == last.policy:
         features = expected.standing.body.features if expected.standing.policy.carry == "features" else {}
-        summary, said = summary | {"features": features}, said | {"features": last.features}
+        rate = expected.standing.policy.negative_sample
+        correction = None if rate == 1.0 else math.log(rate)
+        summary |= {"features": features, "log_odds_correction": correction}
+        said |= {"features": last.features, "log_odds_correction": last.log_odds_correction}
     wrong = [name for name in summary if not same_value(summary[name], said[name])]
     if wrong:
         sentence = f"the last revision of {identity} shows another prediction than the standing one: {', '.join(wrong)}"

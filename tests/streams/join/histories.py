@@ -198,6 +198,7 @@ def some_policy(random: Random) -> JoinPolicy:
         lateness_ms=lateness_ms,
         on_timeout="negative" if negative else "unlabelled",
         negative_label=random.choice((0, False, "no")),
+        negative_sample=random.choice((1.0, 1.0, 1.0, 0.5)) if negative else 1.0,
         provisional_after_ms=random.choice((None, 0, 10 * S, 50 * S)) if negative else None,
         p_fake_negative=random.choice((0.0, 0.25)),
         recall_ms=random.choice((0, 0, wait_ms, wait_ms + 50 * S)),
@@ -217,6 +218,7 @@ def some_rules(random: Random, besides: str, rules: tuple[Attribution, ...]) -> 
         silence: dict[str, Any] = {
             "on_timeout": "negative",
             "negative_label": random.choice((0, "none")),
+            "negative_sample": random.choice((None, None, 0.25)),
             "exposure": random.choice((None, "impression", "click")),
         }
         own = random.choice(({}, silence, {"on_timeout": "unlabelled"}, silence | {"provisional_after_ms": 10 * S}))

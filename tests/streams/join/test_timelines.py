@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -216,6 +217,14 @@ TIMELINES = [
     Timeline("same_version_again_changes_nothing",
              [NEGATIVE, policy(on_timeout="negative", negative_label=-1), p(0), clock(1100)],
              ["1100: m #1 final timeout 0"], "predictions.final=1"),
+    # A share of the negatives.
+    Timeline("left_out_of_the_sample", [policy(on_timeout="negative", negative_sample=0.5), p(0), clock(1100)], [],
+             "predictions.unlabelled=1"),
+    Timeline("in_the_sample", [policy(on_timeout="negative", negative_sample=0.9), p(0), clock(1100)],
+             ["1100: m #1 final timeout 0"], "predictions.final=1"),
+    Timeline("whatever_is_said_is_not_sampled", [policy(on_timeout="negative", negative_sample=0.5), p(0),
+             l(50, 0), l(60, op="retract"), clock(1100)],
+             ["50: m #1 final explicit 0 @50", "60: m #2 void"], "predictions.void=1 labels.joined=2"),
     # Several label names.
     Timeline("each_name_has_its_own_outcome", [NAMES, p(0), l(50), l(60, 0, name="refund"), l(70, 1, name="refund")],
              ["50: m #1 final explicit 1 @50", "60: m refund #1 final explicit 0 @60",
@@ -411,6 +420,14 @@ def test_feedback_carries_the_score_of_the_output_that_the_label_names() -> None
     player.play(NAMES, p(0, score=0.5, outputs={"refund": 0.125, "label": 0.75}), l(5), l(6, name="refund"))
     player.play(p(10, request_id="q", score=0.5, outputs={"x": 1}), l(15, request_id="q"))
     assert [event.score for event in player.feedback] == [0.75, 0.125, 0.5]
+
+
+def test_feedback_of_a_sample_carries_its_correction() -> None:
+    player = Player()
+    rule = {"name": "all", "on_timeout": "negative"}
+    player.play(policy(on_timeout="negative", negative_sample=0.25, labels=[rule]), p(0), l(50), l(60, name="all"))
+    assert [event.log_odds_correction for event in player.feedback] == [math.log(0.25), None]
+    assert [event.weight for event in player.feedback] == [1.0, 1.0]
 
 
 def test_policy_must_be_a_minute_ahead() -> None:
