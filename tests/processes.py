@@ -55,6 +55,17 @@ class Process:
             self._process.send_signal(number)
         return self._process.wait(DEADLINE_S)
 
+    def stop_for_now(self) -> None:
+        """Put it to sleep in the middle of whatever it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> int:
+        """Wake it up, and give the exit status that it ends with."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+        return self._process.wait(DEADLINE_S)
+
     def log(self) -> str:
         """Give the end of what it wrote."""
         return Path(self._log).read_text(errors="replace")[-4_000:]
