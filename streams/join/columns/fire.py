@@ -29,7 +29,9 @@ from streams.join.columns.layout import (
     OUT_END,
     OUT_FILL,
     P_REACH,
+    PACKED,
     RETIRED,
+    SCRATCH,
     SIZE,
     SLOW,
     SLOW_N,
@@ -48,21 +50,24 @@ from streams.join.columns.layout import (
     put,
     reg,
 )
-from streams.runtime.native import copy, i64, put64, xxh64
 from streams.join.columns.settle import DONE, policy_of, settle
 from streams.join.columns.store import (
     allocate,
     find,
     first_due,
     free,
+    hash_of,
     id_of,
     insert,
     link,
+    pack_id,
+    packed_of,
     remove,
     replace,
     size_of_id,
 )
-from streams.join.columns.take import _ROOM, in_force, next_due, retire
+from streams.join.columns.take import _ROOM, ID_AT, in_force, leave, next_due, retire
+from streams.runtime.native import copy, i64, put64, xxh64
 
 _POSITION = (1 << 40) - 1
 _SPREAD = (1 << 22) - 1
@@ -175,7 +180,7 @@ def _free_heard(m: int, at: int) -> None:
 @njit(cache=True)
 def _evict(m: int, position: int) -> None:
     at = reg(m, ARENA) + position * 8
-    remove(m, xxh64(id_of(at), size_of_id(at), 0), position)
+    remove(m, hash_of(at), position)
     _free_heard(m, at)
     free(m, position)
     put(m, CASES, reg(m, CASES) - 1)
@@ -190,10 +195,10 @@ def surrender(m: int, position: int, linked: bool) -> None:
     words = MARKER_WORDS + (size + 7) // 8
     marker = allocate(m, words)
     there = arena + marker * 8
-    put64(there, (words << SIZE) | (MARKER << KIND))
+    put64(there, (words << SIZE) | (MARKER << KIND) | (packed_of(at) * PACKED << FLAGS))
     put64(there + 8, size)
     copy(there + MARKER_WORDS * 8, id_of(at), size)
-    replace(m, xxh64(id_of(at), size, 0), position, marker)
+    replace(m, hash_of(at), position, marker)
     put(m, MARKERS, reg(m, MARKERS) + 1)
     counter = CASES if field(i64(at), KIND, 3) == CASE else HEADS_N
     put(m, counter, reg(m, counter) - 1)
@@ -205,31 +210,53 @@ def surrender(m: int, position: int, linked: bool) -> None:
 
 
 @njit(cache=True)
+def _as_kept(m: int, request: int, size: int) -> int:
+    """Give where a request id lies as it would be kept: packed, if it can be."""
+    kept = reg(m, SCRATCH) + ID_AT
+    return kept if pack_id(request, size, kept) else request
+
+
+@njit(cache=True)
 def look_up(m: int, request: int, size: int) -> int:
     """Give the position of a request's record of any kind, or -1."""
-    return find(m, xxh64(request, size, 0), request, size)  # type: ignore[no-any-return]
+    kept = _as_kept(m, request, size)
+    packed = 1 if kept != request else 0
+    size = 16 if packed else size
+    return find(m, xxh64(kept, size, packed), kept, size, packed)  # type: ignore[no-any-return]
+
+
+@njit(cache=True)
+def leave_request(m: int, request: int, size: int) -> None:
+    """Leave what follows about a request to the object path, for the rest of the call."""
+    kept = _as_kept(m, request, size)
+    if kept != request:
+        leave(m, xxh64(kept, 16, 1))
+    else:
+        leave(m, xxh64(request, size, 0))
 
 
 @njit(cache=True)
 def mark(m: int, request: int, size: int) -> None:
     """Note that a request, new here, lives in the object path."""
+    kept = _as_kept(m, request, size)
+    packed = 1 if kept != request else 0
+    size = 16 if packed else size
     words = MARKER_WORDS + (size + 7) // 8
     marker = allocate(m, words)
     there = reg(m, ARENA) + marker * 8
-    put64(there, (words << SIZE) | (MARKER << KIND))
+    put64(there, (words << SIZE) | (MARKER << KIND) | (packed * PACKED << FLAGS))
     put64(there + 8, size)
-    copy(there + MARKER_WORDS * 8, request, size)
-    insert(m, xxh64(request, size, 0), marker)
+    copy(there + MARKER_WORDS * 8, kept, size)
+    insert(m, xxh64(kept, size, packed), marker)
     put(m, MARKERS, reg(m, MARKERS) + 1)
 
 
 @njit(cache=True)
 def forget(m: int, request: int, size: int) -> None:
     """Take a marker away: the request has left the object path."""
-    h = xxh64(request, size, 0)
-    position = find(m, h, request, size)
+    position = look_up(m, request, size)
     if position >= 0 and field(i64(reg(m, ARENA) + position * 8), KIND, 3) == MARKER:
-        remove(m, h, position)
+        remove(m, hash_of(reg(m, ARENA) + position * 8), position)
         free(m, position)
         put(m, MARKERS, reg(m, MARKERS) - 1)
 
@@ -276,7 +303,7 @@ def rebuild(m: int, words: int) -> None:
             if not (word >> 23) & 1 and (kind == CASE or kind == HEAD or kind == MARKER):
                 retired = field(word, FLAGS, 8) & RETIRED
                 if not retired:
-                    insert(m, xxh64(id_of(at), size_of_id(at), 0), position)
+                    insert(m, hash_of(at), position)
                 if kind != MARKER:
                     link(m, position, field(i64(at + W_DUE * 8), 0, 48))
             position += size

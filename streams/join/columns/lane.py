@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -21,16 +22,16 @@ from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
 from streams.join.admission import JoinBounds
 from streams.join.columns import layout as l
-from streams.join.columns.fire import fire, forget, gather, governed, look_up, mark, surrender
+from streams.join.columns.fire import fire, forget, gather, governed, leave_request, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
-from streams.runtime.native import Words, address, xxh64
 from streams.join.columns.policies import PolicyTable
 from streams.join.columns.store import NEVER, text
-from streams.join.columns.take import leave, take
+from streams.join.columns.take import take
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
 from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.resolve import scope
 from streams.join.state import Case, Predicted, Request, Track, Waiting
+from streams.runtime.native import Words, address
 from streams.runtime.processor import Block, Records
 
 TOPICS = ("predictions", "labels", "signals")
@@ -124,7 +125,7 @@ class Columns:
         except (ValueError, RecursionError):
             return  # nobody can
         request = np.frombuffer(request_id + bytes(8), dtype=np.uint8)
-        leave(self._m, xxh64(address(request), len(request) - 8, 0))
+        leave_request(self._m, address(request), len(request) - 8)
 
     def fire(self, clock_ms: int) -> tuple[Told, list[int]]:
         """Visit what is due; gives also the positions of what the object path must visit (`lift` them)."""
@@ -219,7 +220,8 @@ class Columns:
             counters.append(f"predictions.{l.P_CLASSES[_field(word, l.CLASS, 4)]}")
         else:
             start = (position + l.HEAD_WORDS) * 8
-            request_id = self._slice(start, _field(int(words[position + l.W_AT]), 48, 8)).decode()
+            size = _field(int(words[position + l.W_AT]), 48, 8)
+            request_id = _unpacked(self._slice(start, size), _field(word, l.FLAGS, 8)).decode()
         labels: dict[int, Waiting[Label]] = {}
         signals: dict[int, Waiting[Signal]] = {}
         chain = []
@@ -261,7 +263,8 @@ class Columns:
 
     def _request_id(self, position: int) -> str:
         size = _field(int(self._arena[position + l.W_AT]), 48, 8)
-        return self._slice(self._start(position), size).decode()
+        flags = _field(int(self._arena[position]), l.FLAGS, 8)
+        return _unpacked(self._slice(self._start(position), size), flags).decode()
 
     def prediction(self, position: int) -> Prediction:
         """Read the standing prediction of a case: all that was kept of it."""
@@ -289,7 +292,7 @@ class Columns:
         shared = _field(w[l.W_TEXTS], 20, 20)
         json = b"".join(
             (
-                b'{"request_id":"%b","at_ms":%d,' % (request, _field(w[l.W_AT], 0, 48)),
+                b'{"request_id":"%b","at_ms":%d,' % (_unpacked(request, flags), _field(w[l.W_AT], 0, 48)),
                 self._known(_field(w[l.W_TEXTS], 0, 20)),
                 b',"score":' + score if score else b"",
                 b',"prediction":' + prediction if prediction else b"",
@@ -391,6 +394,13 @@ class Columns:
             outcome = self._outcome(policy, after & 3, (after >> 2) & 3, (after >> 8) & 255, after_by)
             found.append(Change(was, Counted(event, outcome, revision)))
         return found
+
+
+def _unpacked(request: bytes, flags: int) -> bytes:
+    if not flags & l.PACKED:
+        return request
+    first, second = (int.from_bytes(request[k : k + 8], "little") for k in (0, 8))
+    return str(UUID(int=first << 64 | second)).encode()
 
 
 def _field(word: int, shift: int, bits: int) -> int:

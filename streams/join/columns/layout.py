@@ -136,14 +136,14 @@ CASE, HEAD, MARKER, LABEL, SIGNAL = 1, 2, 3, 4, 5
 
 # Word 0 of every record: size 20, kind 3, dead 1, flags 8, class 4, heard 8, revision 20.
 SIZE, KIND, DEAD, FLAGS, CLASS, HEARD_N, REVISION = 0, 20, 23, 24, 32, 36, 44
-EVENT_ID, LONG, RETIRED = 1, 2, 128  # flags of a case or head; RETIRED: only the wheel still knows it
+EVENT_ID, LONG, PACKED, RETIRED = 1, 2, 4, 128  # flags of a case, head or marker; RETIRED: only the wheel knows it
 JOINED, RETRACTS, VALUED = 1, 2, 4  # flags of what was heard
 
 # CASE and HEAD.
 W_DUE = 1  # due 48, policy 16
 W_NEXT = 2  # next in the bucket 40, latency's length 8, propensity's 8
 W_HEARD = 3  # first heard 40, said kind 2, said status 2, counted status 2, rule 8
-W_AT = 4  # at_ms 48, length of the request id 8
+W_AT = 4  # at_ms 48, length of the request id as kept 8
 W_APPEND = 5  # append_ms 48, length of the subject 16
 W_KEY = 6
 W_TEXTS = 7  # text A 20, text B 20 (+1; 0: none), length of the score 16

@@ -1,5 +1,6 @@
 """The reserved memory behind the addresses: of one partition (`Memory`), and of one thread while it takes a step
-(`Workspace`). Nothing here counts as used until it has been written."""
+(`Workspace`). Nothing here counts as used until it has been written.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.join.columns import layout as l
-from streams.runtime.native import Words, address, reserve
 from streams.join.columns.render import pieces
 from streams.join.columns.scan import SPAN, Fields
 from streams.join.columns.take import LABEL_FIELDS, PREDICTION_FIELDS, SIGNAL_FIELDS
+from streams.runtime.native import Words, address, reserve
 
 ARENA_BYTES = 1 << 35
 SEGMENTS = ARENA_BYTES // (l.SEGMENT_WORDS * 8)
@@ -81,7 +82,7 @@ class Workspace(threading.local):
 
     def __init__(self) -> None:
         self.spans: Words = np.zeros(32 * SPAN // 8, dtype=np.int64)
-        self.scratch: Words = np.zeros(1 << 14, dtype=np.int64)
+        self.scratch: Words = np.zeros(1 << 14, dtype=np.int64)  # 128 kB
         self.out = reserve(OUT_BYTES)
         self.out_spans = reserve(1 << 24)
         self.changes = reserve(1 << 28)

@@ -26,6 +26,7 @@ from streams.join.columns.layout import (
     P_NAME_TEXT_N,
     P_TEXT,
     P_TEXT_N,
+    PACKED,
     PIECES,
     PROVISIONAL,
     TEXT,
@@ -40,6 +41,7 @@ from streams.join.columns.layout import (
     put,
     reg,
 )
+from streams.join.columns.store import unpack_id
 from streams.runtime.native import Words, copy, i64, put8, put64, write_int
 
 _TEXTS = (
@@ -165,7 +167,12 @@ def revise(
 
     out = _say(m, out, OPEN_)
     key = out
-    out = _put(out, start, id_n)
+    if flags & PACKED:
+        unpack_id(start, out)
+        out += 36
+    else:
+        out = _put(out, start, id_n)
+    key_n = out - key
     start += id_n
     out = _say(m, out, AFTER_ID)
     out = _known(m, out, field(texts, 0, 20))
@@ -213,7 +220,7 @@ def revise(
     n = reg(m, OUT_N)
     spans = reg(m, OUT_SPANS) + n * 32
     put64(spans, key)
-    put64(spans + 8, id_n)
+    put64(spans + 8, key_n)
     put64(spans + 16, begin)
     put64(spans + 24, out - begin)
     put(m, OUT_N, n + 1)

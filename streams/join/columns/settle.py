@@ -84,9 +84,9 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
-from streams.runtime.native import as_float, i64, put64, same, u8
 from streams.join.columns.render import revise
 from streams.join.columns.store import touch
+from streams.runtime.native import as_float, i64, put64, same, u8
 
 DONE, DOUBT = 0, 1
 _LAST_REVISION = 1 << 19

@@ -34,7 +34,8 @@ _KEPT = [k for k in l.STATE if k not in _REBUILT]
 
 class _Small(msgspec.Struct, array_like=True):
     """`registers` are those of `layout.STATE` that are kept; `texts` all texts, `ends` where each ends; `policies` in the
-    order of their numbers; `whos` (text, model, identity + 1) of the texts that name who answered."""
+    order of their numbers; `whos` (text, model, identity + 1) of the texts that name who answered.
+    """
 
     format: int
     partition: int

@@ -29,6 +29,8 @@ from streams.join.columns.layout import (
     MARKER_WORDS,
     MOST_DEPTH,
     MOST_TEXTS,
+    PACKED,
+    RETIRED,
     SEGMENT_WORDS,
     SEGMENTS,
     TABLE,
@@ -41,7 +43,6 @@ from streams.join.columns.layout import (
     TEXT_SLOT,
     TEXT_SLOTS,
     TEXTS_USED,
-    RETIRED,
     W_AT,
     W_DUE,
     W_NEXT,
@@ -51,7 +52,7 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
-from streams.runtime.native import copy, i64, put8, put64, same, xxh64
+from streams.runtime.native import copy, i64, put8, put64, same, u8, xxh64
 
 NEVER = 1 << 62
 _POSITION = (1 << 40) - 1
@@ -142,6 +143,59 @@ def size_of_id(at: int) -> int:
 
 
 @njit(cache=True)
+def packed_of(at: int) -> int:
+    """1 when a record keeps its request id packed."""
+    return (i64(at) >> FLAGS) // PACKED & 1  # type: ignore[no-any-return]
+
+
+@njit(cache=True)
+def hash_of(at: int) -> int:
+    """Give the hash under which a record is found."""
+    return xxh64(id_of(at), size_of_id(at), packed_of(at))
+
+
+@njit(cache=True)
+def pack_id(start: int, size: int, to: int) -> int:
+    """Write a UUID in its usual form (36 characters, lower case) as 16 bytes; 0, and nothing, for another id."""
+    if size != 36 or u8(start + 8) != 45 or u8(start + 13) != 45 or u8(start + 18) != 45 or u8(start + 23) != 45:
+        return 0
+    word = 0
+    digits = 0
+    for k in range(36):
+        if k == 8 or k == 13 or k == 18 or k == 23:
+            continue
+        c = u8(start + k)
+        if 48 <= c <= 57:
+            c -= 48
+        elif 97 <= c <= 102:
+            c -= 87
+        else:
+            return 0
+        word = (word << 4) | c
+        digits += 1
+        if digits == 16:
+            put64(to, word)
+    put64(to + 8, word)
+    return 1
+
+
+@njit(cache=True)
+def unpack_id(start: int, to: int) -> None:
+    """Write the 36 characters of a packed id."""
+    for half in range(2):
+        word = i64(start + 8 * half)
+        for k in range(16):
+            digit = (word >> (60 - 4 * k)) & 15
+            place = half * 16 + k
+            dashes = (place >= 8) + (place >= 12) + (place >= 16) + (place >= 20)
+            put8(to + place + dashes, digit + (48 if digit < 10 else 87))
+    put8(to + 8, 45)
+    put8(to + 13, 45)
+    put8(to + 18, 45)
+    put8(to + 23, 45)
+
+
+@njit(cache=True)
 def _table(m: int, h: int) -> int:
     depth = reg(m, DEPTH)
     place = (h >> (64 - depth)) & ((1 << depth) - 1) if depth else 0
@@ -149,8 +203,8 @@ def _table(m: int, h: int) -> int:
 
 
 @njit(cache=True)
-def find(m: int, h: int, request: int, size: int) -> int:
-    """Give the position of a request's record, or -1."""
+def find(m: int, h: int, request: int, size: int, packed: int) -> int:
+    """Give the position of a request's record, or -1. The id is as it would be kept."""
     base = reg(m, TABLES) + _table(m, h) * (TABLE * 8)
     wanted = h & _FIELD
     place = wanted & (TABLE - 1)
@@ -161,7 +215,7 @@ def find(m: int, h: int, request: int, size: int) -> int:
         if entry >> 40 == wanted:
             position = (entry & _POSITION) - 1
             at = reg(m, ARENA) + position * 8
-            if size_of_id(at) == size and same(id_of(at), request, size):
+            if size_of_id(at) == size and packed_of(at) == packed and same(id_of(at), request, size):
                 return position
         place = (place + 1) & (TABLE - 1)
 
@@ -222,7 +276,7 @@ def _split(m: int, table: int) -> None:
         if entry:
             position = (entry & _POSITION) - 1
             at = reg(m, ARENA) + position * 8
-            h = xxh64(id_of(at), size_of_id(at), 0)
+            h = hash_of(at)
             if (h >> (63 - local)) & 1:
                 _place(fresh, h, position)
                 gone += 1

@@ -56,6 +56,7 @@ from streams.join.columns.layout import (
     P_PROVISIONAL,
     P_REACH,
     P_WAIT,
+    PACKED,
     PARKED,
     PARTITION,
     PARTITIONS,
@@ -100,7 +101,6 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
-from streams.runtime.native import copy, i64, partition_of, put8, put64, put_double, same, u8, xxh64
 from streams.join.columns.scan import (
     ABSENT,
     END,
@@ -121,7 +121,8 @@ from streams.join.columns.scan import (
 )
 from streams.join.columns.scan import MEMBERS as COUNT
 from streams.join.columns.settle import DONE, counts, policy_of, settle
-from streams.join.columns.store import allocate, find, free, insert, link, replace, text, touch
+from streams.join.columns.store import allocate, find, free, insert, link, pack_id, replace, text, touch
+from streams.runtime.native import copy, i64, partition_of, put8, put64, put_double, same, u8, xxh64
 
 PREDICTION_FIELDS = (
     "request_id",
@@ -180,6 +181,8 @@ _LAST_MS = 1 << 47
 _AHEAD_MS = 30_000
 """A policy is heard of a minute before it takes effect. A prediction from further ahead than this may yet be resolved by
 one that carries features, so what has some keeps them: in the object path."""
+ID_AT = 100 << 10
+"""Where in the scratch a packed request id lies."""
 _ROOM = 1 << 17
 """Bytes that one record's revision surely has room in: `MOST_WORDS` twice, and the fixed texts."""
 
@@ -388,7 +391,7 @@ def retire(m: int, position: int) -> None:
 
 
 @njit(cache=True)
-def _prediction(m: int, record: int, h: int) -> bool:
+def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     """Take a prediction that has been scanned. False: left for the object path. `h`: the request id's hash."""
     start = i64(record)
     size = i64(record + 8)
@@ -445,13 +448,13 @@ def _prediction(m: int, record: int, h: int) -> bool:
     if not i64(policy + P_PLAIN * 8) or append_ms > at_ms + i64(policy + P_REACH * 8):
         return False
 
-    request = _from(m, ID)
-    id_n = _size(m, ID)
+    request = reg(m, SCRATCH) + ID_AT if packed else _from(m, ID)
+    id_n = 16 if packed else _size(m, ID)
     content = xxh64(start, size, 1)
     event_n = _size(m, EVENT)
     key = xxh64(_from(m, EVENT), event_n, 0) if event_n else content
     arena = reg(m, ARENA)
-    known = find(m, h, request, id_n)
+    known = find(m, h, request, id_n, packed)
     heard = 0
     heard_n = 0
     if known >= 0:
@@ -496,7 +499,7 @@ def _prediction(m: int, record: int, h: int) -> bool:
     latency = _size(m, LATENCY) if reg(m, KEEP) else 0
     quotes = 2 if _type(m, PREDICTION) == STRING or _type(m, PREDICTION) == ESCAPED else 0
     given = 0 if _nullable(m, PREDICTION) else _size(m, PREDICTION) + quotes
-    flags = (EVENT_ID if event_n else 0) | (LONG if more or features else 0)
+    flags = (EVENT_ID if event_n else 0) | (LONG if more or features else 0) | packed * PACKED
     words = CASE_WORDS + (1 if event_n else 0) + (1 if more or features else 0)
     size_n = id_n + _size(m, SCORE) + given + _size(m, SUBJECT) + _size(m, PROPENSITY) + latency + more + features
     total = words + (size_n + 7) // 8
@@ -599,7 +602,7 @@ def _label_fits(m: int) -> bool:
 
 
 @njit(cache=True)
-def _heard(m: int, record: int, h: int, labels: bool, label_name: int) -> bool:
+def _heard(m: int, record: int, h: int, packed: int, labels: bool, label_name: int) -> bool:
     """Take a label or signal that has been scanned. False: left for the object path.
 
     `h`: the request id's hash; `label_name`: the address of the text `label`.
@@ -641,8 +644,8 @@ def _heard(m: int, record: int, h: int, labels: bool, label_name: int) -> bool:
             flags |= VALUED
             value = i64(reg(m, SCRATCH) + 120)
 
-    request = _from(m, ID)
-    id_n = _size(m, ID)
+    request = reg(m, SCRATCH) + ID_AT if packed else _from(m, ID)
+    id_n = 16 if packed else _size(m, ID)
     other_key = _other_key(m, record)
     if other_key:
         return False  # a dead letter would have to give the key back
@@ -653,7 +656,7 @@ def _heard(m: int, record: int, h: int, labels: bool, label_name: int) -> bool:
     arena = reg(m, ARENA)
     kind = LABEL if labels else SIGNAL
     counters = LABEL_COUNTERS if labels else SIGNAL_COUNTERS
-    known = find(m, h, request, id_n)
+    known = find(m, h, request, id_n, packed)
     if known >= 0:
         at = arena + known * 8
         word = i64(at)
@@ -708,7 +711,7 @@ def _heard(m: int, record: int, h: int, labels: bool, label_name: int) -> bool:
         words = HEAD_WORDS + (id_n + 7) // 8
         known = allocate(m, words)
         at = arena + known * 8
-        put64(at, (words << SIZE) | (HEAD << KIND) | (1 << HEARD_N))
+        put64(at, (words << SIZE) | (HEAD << KIND) | (packed * PACKED << FLAGS) | (1 << HEARD_N))
         put64(at + W_DUE * 8, 0)
         put64(at + W_NEXT * 8, 0)
         put64(at + W_HEARD * 8, position + 1)
@@ -795,16 +798,19 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
             break
         record = records + k * (RECORD * 8)
         start = i64(record)
+        packed = 0
         known = scan(start, start + i64(record + 8), fields, fields_n, reg(m, SPANS)) and _name(m, ID, 1)
         taken = False
         h = 0
         if known:
-            h = xxh64(_from(m, ID), _size(m, ID), 0)
+            kept = reg(m, SCRATCH) + ID_AT
+            packed = pack_id(_from(m, ID), _size(m, ID), kept)
+            h = xxh64(kept, 16, 1) if packed else xxh64(_from(m, ID), _size(m, ID), 0)
             if not reg(m, SLOW_N) or not _is_left(m, h):
                 if topic == 0:
-                    taken = _prediction(m, record, h)
+                    taken = _prediction(m, record, h, packed)
                 else:
-                    taken = _heard(m, record, h, topic == 1, label_name)
+                    taken = _heard(m, record, h, packed, topic == 1, label_name)
         k += 1
         if not taken:
             n = reg(m, SLOW_N)
