@@ -174,7 +174,7 @@ def _as_os_error() -> Iterator[None]:
 
     try:
         yield
-    except NotFoundError as error:
+    except (NotFoundError, FileNotFoundError) as error:
         raise FileNotFoundError(_said(error)) from None
     except BaseError as error:
         raise OSError(_said(error)) from None
