@@ -34,8 +34,8 @@ BACK_MS = 60_000
 class Feed:
     """A thread that feeds: a few records every `pause_s` seconds; 0 comes to an end at once.
 
-    `down` is set when it waits for everybody to be down (the three days); `away` tells it that they are, and it clears
-    `down` when the records of that time are there. `error` is what ended it, if anything did.
+    `down` is set when it waits for everybody to be down; `away` tells it that they are, and it clears `down` when three
+    days have passed. `error` is what ended it, if anything did.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -136,7 +136,6 @@ class Planned(Feed):
             self._send_chunk(sender, chunk)
             if self._stop.is_set():
                 return
-        self.down.clear()
         self._advance(sender, self._plan.chunks[-1].now_ms + END_MS)
         self._drained("the last deadline")
 
@@ -145,12 +144,9 @@ class Planned(Feed):
             if self._stop.is_set():
                 return
             self._send(sender, arrival)
-            if number % BURST == 0 and not self.down.is_set():
+            if number % BURST == 0:
                 time.sleep(self.pause_s)
         self._flush(sender)
-        if self.down.is_set():  # the first records after the days in which nobody was up
-            self.away.clear()
-            self.down.clear()
         self._drained(f"{sum(self.sent.values())} records")
         if chunk.down:
             self.down.set()
@@ -160,8 +156,9 @@ class Planned(Feed):
             self.downtimes += 1
         self.jumps += chunk.jump_ms > 0
         self._advance(sender, chunk.now_ms)
-        if not chunk.down:
-            self._drained("the clock")
+        self.away.clear()
+        self.down.clear()
+        self._drained("the clock")  # records from after it may only be there when it has been read
 
     def _advance(self, sender: Sender, now_ms: int) -> None:
         """Say what time it is, in every partition; and sometimes an earlier time, which must not count."""

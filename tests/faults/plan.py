@@ -35,7 +35,7 @@ _AT = re.compile(rb'"at_ms": (\d{9,13})(?=[,}])')
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Records that may be read in any interleaving, then what time it is. `down`: nobody is up while it arrives."""
+    """Records that may be read in any interleaving, then what time it is. `down`: that is said when nobody is up."""
 
     arrivals: tuple[Arrival, ...]
     now_ms: int

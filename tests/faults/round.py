@@ -160,7 +160,7 @@ class Round:
         return 0, None
 
     def _everybody_down(self) -> None:
-        """Kill all, and let three days pass in which records come."""
+        """Kill all, and let three days pass."""
         self.crew.held = True
         for slot in self.crew.slots:
             life = slot.up
