@@ -328,7 +328,8 @@ def main() -> None:
     size = QUICK if given.quick else FULL
     given.n, given.restore_open = given.n or size.n, given.restore_open or size.restore_n
     given.limit_s = given.limit_s or size.limit_s
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupted)
     console = Console(stderr=given.json, width=None if sys.stdout.isatty() else 200)
     begun = time.monotonic()
 
@@ -337,7 +338,11 @@ def main() -> None:
 
     wanted = _wanted(given, say)
     scenes = [scene for scene in SCENES if scene in given.scenes.split(",")]
-    board = _run(given, size, wanted, scenes, say)
+    try:
+        board = _run(given, size, wanted, scenes, say)
+    except KeyboardInterrupt:
+        say("interrupted; everything that was started has been stopped")
+        raise SystemExit(130) from None
     board.show(console)
     if given.json:
         print(json.dumps(board.as_json()), flush=True)
