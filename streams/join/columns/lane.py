@@ -100,7 +100,7 @@ class Columns:
         WORKSPACE.enter(self._r)
         self._r[l.SEEN], self._r[l.CLOCK] = seen_ms, clock_ms
         if not self._r[l.LINKED]:  # an empty wheel goes to the clock in one turn
-            self._r[l.BUCKET] = max(int(self._r[l.BUCKET]), seen_ms >> l.BUCKET_BITS)
+            self._r[l.BUCKET] = max(int(self._r[l.BUCKET]), (seen_ms or clock_ms) >> l.BUCKET_BITS)
 
     def take(self, topic: str, records: Records) -> tuple[Told, list[int]]:
         """Take records of an input; gives also the indices of those that the object path must take."""
