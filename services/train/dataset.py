@@ -3,7 +3,9 @@
 A row is a request's standing primary prediction in the window [`from_ms`, `to_ms`) whose outcome is final and binary.
 Void, provisional and unlabelled outcomes teach nothing here, nor does an outcome of weight 0. A request that several
 deployments answered counts once (the earliest prediction, then the first name). The last revision is the greatest below
-the pinned offset of its partition; what is said later is not in this data set, whenever it is read.
+the pinned offset of its partition; what is said later is not in this data set, whenever it is read. Of several label
+names the policy's `label_name` teaches. Where the policy lets only a share of silence's negatives be said, each weighs
+as many as it stands for, so that the model is calibrated for the traffic and needs no correction.
 
 **Pins.** They are Kafka's ends of `predictions` and `feedback` when the run began, once `record` has landed everything
 below them. Where the recorder does not get there in time, what it has landed is pinned instead, and said so.
@@ -22,8 +24,10 @@ import numpy as np
 import structlog
 from confluent_kafka import TopicPartition
 
+from schemas.control import Control, PolicySet
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.lifecycle import Retrain
+from schemas.policy import JoinPolicy
 from schemas.settings import Settings
 from services.clickhouse import Unreachable, connect, first_line
 from services.kafka import places_of
@@ -54,7 +58,8 @@ _STANDING = """
     ORDER BY at_ms, xxHash64(event_id) LIMIT 1 BY request_id, deployment
 """
 _LAST = f"""
-    SELECT request_id, deployment, name, predicted_at_ms, status, label_json, weight, labelled_at_ms
+    SELECT request_id, deployment, name, predicted_at_ms, status, label_json, labelled_at_ms,
+           weight * if(ifNull(toString(label_kind), '') = 'timeout', exp(-ifNull(log_odds_correction, 0)), 1) AS weight
     FROM feedback
     WHERE unreadable = '' AND model = {{model:String}} AND role = 'primary' AND item IS NULL
       AND offset < transform(partition, {{f_partitions:Array(Int32)}}, {{f_offsets:Array(Int64)}}, toInt64(0))
@@ -127,7 +132,9 @@ def read(settings: Settings, retrain: Retrain, pins: Pins) -> Dataset:
             f"{predictions} primary predictions {window}, and not one has a final label",
             fix="wait for labels, or check the join policy's label_name and horizon",
         )
-    label = table.column("name")[-1].as_py()  # of the newest row: a policy may have changed the name
+    given = set(table.column("name").to_pylist())
+    named = [name for name in _label_names(settings, retrain) if name in given]
+    label = named[0] if named else table.column("name")[-1].as_py()
     table = table.filter(_equal(table.column("name"), label))
     y = _labels(table.column("label_json").to_pylist())
     readable = y >= 0
@@ -160,6 +167,18 @@ def read(settings: Settings, retrain: Retrain, pins: Pins) -> Dataset:
     rows = _one_a_request(rows)
     kept = _informative(rows, window)
     return Dataset(kept, pins, predictions, label)
+
+
+def _label_names(settings: Settings, retrain: Retrain) -> list[str]:
+    """Give the `label_name` of each policy that the window may have had, that of the newest first."""
+    sql = "SELECT DISTINCT body FROM control WHERE kind = 'policy_set' AND unreadable = '' AND model = {model:String}"
+    found = [JoinPolicy(model=retrain.model)]
+    for body in _query(settings, sql, {"model": retrain.model}).column(0).to_pylist():
+        event = msgspec.json.decode(body, type=Control)
+        if isinstance(event, PolicySet) and event.policy.effective_from_ms < retrain.to_ms:
+            found.append(event.policy)
+    found.sort(key=lambda policy: (policy.effective_from_ms, policy.version), reverse=True)
+    return [policy.label_name for policy in found]
 
 
 def count(settings: Settings, model: str, from_ms: int, to_ms: int, pins: Pins) -> int:

@@ -7,6 +7,8 @@ import pytest
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+from schemas.control import PolicySet
+from schemas.policy import JoinPolicy, LabelRule
 from schemas.settings import ClickHouse, Settings
 from services.clickhouse import Unreachable
 from services.local.clickhouse import LocalClickHouse
@@ -86,6 +88,31 @@ def test_only_the_last_final_word_on_a_standing_primary_prediction_teaches(setti
     assert found.rows.features(at[given.request_ids[5]]) == {"a": 1.0}
     assert found.rows.y[at[given.request_ids[11]]] == 1
     assert found.predictions == 18
+
+
+def test_the_policys_label_name_is_learnt_whatever_else_is_said(settings: Settings) -> None:
+    given = rows(20)
+    asked = predictions(given)
+    others = [feedback(p, 1 - int(y), name="zeal") for p, y in zip(asked, given.y.tolist(), strict=True)]
+    land(settings, "predictions", asked)
+    land(settings, "feedback", [*outcomes(given), *others])
+    land(settings, "control", [PolicySet(policy=JoinPolicy(model="m", labels=[LabelRule(name="zeal")]))])
+    found = read(settings, retrain(given), ALL)
+    assert found.label == "label"
+    np.testing.assert_array_equal(found.rows.y, given.y)
+
+
+def test_a_sample_of_silence_weighs_as_much_as_all_of_it(settings: Settings) -> None:
+    given = rows(20)
+    asked = predictions(given)
+    said = [
+        feedback(p, int(y), log_odds_correction=math.log(0.25), label_kind="explicit" if y else "timeout")
+        for p, y in zip(asked, given.y.tolist(), strict=True)
+    ]
+    land(settings, "predictions", asked)
+    land(settings, "feedback", said)
+    found = read(settings, retrain(given), ALL).rows
+    np.testing.assert_allclose(found.weight, np.where(given.y == 1, 1.0, 4.0))
 
 
 def test_the_window_is_half_open(settings: Settings) -> None:
