@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +47,19 @@ def replace_pack(part: Part, pack: str) -> Part:
     return Part(pack, part.offset, part.length, part.digest)
 
 
-@pytest.fixture(params=["files", "obstore files", "obstore memory"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Objects]:
+@pytest.fixture(params=["files", "obstore files", "obstore memory", "s3"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    """Give an empty place of each kind. S3 only where `WEIR_TEST_S3` names a bucket (and `AWS_…` how to reach it)."""
     if request.param == "files":
-        yield Files(tmp_path)
-    elif request.param == "obstore files":
-        yield Stored(LocalStore(tmp_path))
-    else:
-        yield Stored(MemoryStore())
+        return Files(tmp_path)
+    if request.param == "obstore files":
+        return Stored(LocalStore(tmp_path))
+    if request.param == "obstore memory":
+        return Stored(MemoryStore())
+    bucket = os.environ.get("WEIR_TEST_S3", "")
+    if not bucket:
+        pytest.skip("WEIR_TEST_S3 names no bucket")
+    return objects_of(Settings.model_validate({"runtime": {"snapshots": f"{bucket}/{uuid.uuid4().hex}"}}))
 
 
 def store(objects: Objects, log: str = "log-id") -> SnapshotStore:
