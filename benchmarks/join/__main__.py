@@ -37,7 +37,7 @@ from benchmarks.join.live import ROOT, live
 from benchmarks.join.log import Log, settings_of, tail_ms
 from benchmarks.join.peer import Peer, Unavailable
 from benchmarks.join.process import Ended
-from benchmarks.join.race import race
+from benchmarks.join.race import Raced, race
 from benchmarks.join.restore import restore
 from benchmarks.join.truth import judge
 from services.local.cache import cache_dir
@@ -130,24 +130,15 @@ class Run:
         late: list[Peer] = []
         for peer in self._runnable():
             found = self.board.peers[peer.name]
-            found.raced = race(
-                peer,
-                self.commands[peer.name],
-                log,
-                history,
-                self._room("race", peer),
-                limit_s=self.given.limit_s,
-                tail_s=self.size.tail_s,
-                say=self.say,
-            )
-            figure = found.raced.per_cpu_s
-            self.say(f"{peer.name}: {figure or 0:,.0f} events per CPU second {found.raced.said}".rstrip())
-            if found.raced.finished:
-                found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
-            elif found.raced.per_cpu_s:
-                late.append(peer)
-            if peer.name != WEIR:
-                log.drop(log.output(peer.name))
+            with _noted(self.board, f"race of {peer.name}"):
+                found.raced = self._raced(peer, log, history, "race")
+                self.say(f"{peer.name}: {found.raced.per_cpu_s or 0:,.0f} events per CPU second {found.raced.said}")
+                if found.raced.finished:
+                    found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
+                elif found.raced.per_cpu_s:
+                    late.append(peer)
+                if peer.name != WEIR:
+                    log.drop(log.output(peer.name))
         if late and not self.given.quick:
             self._judge_slow(late)
 
@@ -155,20 +146,23 @@ class Run:
         """Judge those who did not come to the end on a log that they can finish."""
         log, history = self._backlog("small", SMALL)
         for peer in late:
-            raced = race(
-                peer,
-                self.commands[peer.name],
-                log,
-                history,
-                self._room("small", peer),
-                limit_s=self.given.limit_s,
-                tail_s=self.size.tail_s,
-                say=self.say,
-            )
-            if raced.finished:
-                found = self.board.peers[peer.name]
-                found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
-                self.board.notes.append(f"{peer.title}: rows judged on {SMALL:,} predictions; the long log was cut")
+            with _noted(self.board, f"small race of {peer.name}"):
+                if self._raced(peer, log, history, "small").finished:
+                    found = self.board.peers[peer.name]
+                    found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
+                    self.board.notes.append(f"{peer.title}: rows judged on {SMALL:,} predictions; the long log was cut")
+
+    def _raced(self, peer: Peer, log: Log, history: History, scene: str) -> Raced:
+        return race(
+            peer,
+            self.commands[peer.name],
+            log,
+            history,
+            self._room(scene, peer),
+            limit_s=self.given.limit_s,
+            tail_s=self.size.tail_s,
+            say=self.say,
+        )
 
     def _alone(self, name: str, log: Log, history: History) -> None:
         topics = [log.topic("predictions"), log.topic("labels")] if name == "consume" else [log.create_output("probe")]
@@ -187,18 +181,19 @@ class Run:
         for peer in self._runnable():
             if self.given.quick and peer.name != WEIR and not self.given.only:
                 continue
-            self.board.peers[peer.name].lived = lived = live(
-                peer,
-                self.commands[peer.name],
-                self._log(f"live-{peer.name}", self.size.live_timeout_ms),
-                self._room("live", peer),
-                timeout_ms=self.size.live_timeout_ms,
-                seconds=self.size.live_s,
-                patience_s=self.size.patience_s,
-                idle_s=self.size.idle_s,
-                say=self.say,
-            )
-            self.say(f"{peer.name}: {lived}")
+            with _noted(self.board, f"live run of {peer.name}"):
+                self.board.peers[peer.name].lived = lived = live(
+                    peer,
+                    self.commands[peer.name],
+                    self._log(f"live-{peer.name}", self.size.live_timeout_ms),
+                    self._room("live", peer),
+                    timeout_ms=self.size.live_timeout_ms,
+                    seconds=self.size.live_s,
+                    patience_s=self.size.patience_s,
+                    idle_s=self.size.idle_s,
+                    say=self.say,
+                )
+                self.say(f"{peer.name}: {lived}")
 
     def latency(self) -> None:
         """Time Weir at half of what it can."""

@@ -26,7 +26,6 @@ from benchmarks.join.peer import Peer
 from benchmarks.join.process import Ended, Program
 from benchmarks.join.race import task_of
 from benchmarks.join.truth import Verdict, judge
-from streams.runtime import kafka
 
 PER_S = 500
 READY_S = 90.0
@@ -86,7 +85,7 @@ def _killed(
     patience_s: float,
     say: Callable[[str], None],
 ) -> tuple[Verdict, float | None]:
-    _wait(lambda: _rows(log, output) > 0, READY_S, program, "the first row")
+    _wait(lambda: log.ends(output, committed=True) > 0, READY_S, program, "the first row")
     history = History(PER_S * seconds, now_ms() + 4_000, seconds * 1000, timeout_ms, seed=11)
     with paced(log, history, work):
         say(f"{peer.name}: {history.events:,} events in {seconds} s, killed half way")
@@ -152,9 +151,7 @@ def reader_at_end(log: Log, topic: str) -> Consumer:
             "fetch.queue.backoff.ms": 5,
         }
     )
-    places = [(topic, partition) for partition in range(log.settings.partitions)]
-    ends = kafka.ends(log.admin, places)
-    reader.assign([TopicPartition(*place, ends[place][0]) for place in places])
+    reader.assign([TopicPartition(*place, stable) for place, (stable, _) in log.places(topic).items()])
     return reader
 
 
@@ -203,11 +200,6 @@ def _ticking(log: Log) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _rows(log: Log, output: str) -> int:
-    places = [(output, partition) for partition in range(log.settings.partitions)]
-    return sum(stable for stable, _ in kafka.ends(log.admin, places).values())
 
 
 def _wait(met: Callable[[], bool], patience_s: float, program: Program, what: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from benchmarks.join.history import MODEL, Record
@@ -21,6 +21,7 @@ from schemas.topics import topic_name
 from streams.runtime import kafka
 
 EARLY_LABEL_MS = 60_000
+PATIENCE_S = 15.0
 BACKDATED = ("control", "predictions", "labels")
 _STAMP = "message.timestamp.type"
 
@@ -127,10 +128,27 @@ class Log:
                 raise TimeoutError(f"{_STAMP} of {', '.join(logical)} does not change within 30 s")
             time.sleep(0.02)
 
-    def ends(self, topic: str) -> int:
-        """Give how many offsets a topic has, over its partitions; transaction markers and open transactions count."""
+    def ends(self, topic: str, *, committed: bool = False) -> int:
+        """Give how many offsets a topic has, over its partitions; transaction markers count.
+
+        So do open transactions, unless only what is `committed` is asked for.
+        """
+        return sum(stable if committed else high for stable, high in self.places(topic).values())
+
+    def places(self, topic: str) -> dict[kafka.Place, tuple[int, int]]:
+        """Give (last stable offset, high watermark) of each partition.
+
+        A topic that was just made may have a leader epoch that the client takes for wrong: then it is asked again.
+        """
         places = [(topic, partition) for partition in range(self.settings.partitions)]
-        return sum(high for _, high in kafka.ends(self.admin, places).values())
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return kafka.ends(self.admin, places)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
 
 def policy_body(effective_from_ms: int, timeout_ms: int, *, carry: bool) -> bytes:
