@@ -20,9 +20,9 @@ from schemas.settings import Settings
 from schemas.topics import topic_name, width
 from streams.runtime import kafka, librdkafka
 from streams.runtime.failures import Fenced, ProcessorFailed, UnknownOutcome
+from streams.runtime.native import address
 from streams.runtime.overdue import Overdue
 from streams.runtime.phase import Phase, Untold
-from streams.runtime.native import address
 from streams.runtime.processor import Block, Output, Outputs
 
 RECORD_OVERHEAD_BYTES = 512
