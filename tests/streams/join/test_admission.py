@@ -197,6 +197,11 @@ def test_key_may_be_any_bytes() -> None:
         (b"{}", "bad_event"),
         (b'{"kind": "policy_set", "policy": {"model": "m", "horizon": 5}}', "bad_event"),
         (b'{"kind": "policy_set", "policy": {"model": "m", "negative_label": 18446744073709551616}}', "bad_event"),
+        (
+            b'{"kind": "policy_set", "policy": {"model": "m", "labels": [{"name": "a", "on_timeout": "negative", '
+            b'"negative_label": 18446744073709551616}]}}',
+            "bad_event",
+        ),
         (b'{"kind": "clock_advanced", "now_ms": 5' + b" " * 10_000 + b"}", "too_large"),
     ],
 )

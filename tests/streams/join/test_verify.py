@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
+from xxhash import xxh64_intdigest
 
 from schemas.event import decode, encode
 from schemas.feedback import Feedback, Was
+from schemas.policy import LabelRule
 from schemas.records import DeadLetter
 from streams.join.naive import Bounds, Record, expect, partition_of
 from streams.join.verify import Report, verify
@@ -230,4 +233,73 @@ def test_void_and_unlabelled_are_told_apart_by_what_was_said() -> None:
     )
     counters = {"predictions.void": 1, "labels.joined": 2}
     report = verify(records, records_of([said, taken_back]), BOUNDS, CLOCKS, counters=counters)
+    assert report.ok, report.mismatches
+
+
+def about_items() -> tuple[dict[str, list[Record]], list[Feedback]]:
+    """A ranking of two items whose feedback is half by silence, half sampled out, and a second label name."""
+    rules = [LabelRule(name="bought", on_timeout="negative", negative_label="no", negative_sample=0.5)]
+    items = [{"item": "a", "score": 0.75, "position": 0, "propensity": 0.5}, {"item": "b", "position": 1}]
+    log = Log(BOUNDS, on_timeout="unlabelled", labels=rules).predict(items=items, score=0.25, outputs={"bought": 0.125})
+    log.label(10, item="a").label(20, "yes", name="bought")
+    shown: dict[str, Any] = {
+        "request_id": "r",
+        "model": "m",
+        "policy": "default@1",
+        "predicted_at_ms": T,
+        "joined_at_ms": T + 2_000,
+    }
+    share: dict[str, Any] = {"name": "bought", "log_odds_correction": math.log(0.5)}
+    whole = Feedback(
+        **shown, **share, score=0.125, revision=1, status="final", label="yes", label_kind="explicit",
+        labelled_at_ms=T + 20,
+    )  # fmt: skip
+    item = Feedback(
+        **shown, item="a", score=0.75, position=0, propensity=0.5, revision=1, status="final", label=1,
+        label_kind="explicit", labelled_at_ms=T + 10,
+    )  # fmt: skip
+    said = [whole, item]
+    for name, score, position, propensity in (("a", 0.75, 0, 0.5), ("b", None, 1, None)):
+        if xxh64_intdigest(f"r\0{name}".encode(), 2) < 2**63:
+            entry = {"item": name, "score": score, "position": position, "propensity": propensity}
+            silence = {"revision": 1, "status": "final", "label": "no", "label_kind": "timeout"}
+            said.append(msgspec.convert({**shown, **share, **entry, **silence}, Feedback))
+    return {topic: [moved(record, HOME) for record in some] for topic, some in log.records.items()}, said
+
+
+def test_a_right_run_of_a_ranking_is_equal() -> None:
+    logs, said = about_items()
+    report = verify(logs, records_of(said), BOUNDS, CLOCKS)
+    assert report.ok, report.mismatches
+    assert (report.identities, report.due, report.revisions) == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("number", "fields", "kind"),
+    [
+        (0, {"score": 0.25}, "different"),
+        (0, {"log_odds_correction": None}, "different"),
+        (0, {"name": "sold"}, "different"),
+        (1, {"item": "z"}, "different"),
+        (1, {"score": 0.25}, "different"),
+        (1, {"position": None}, "different"),
+        (1, {"propensity": None}, "different"),
+        (2, {"label": "yes"}, "different"),
+    ],
+)
+def test_faults_of_items_and_names_are_found(number: int, fields: dict[str, Any], kind: str) -> None:
+    logs, said = about_items()
+    said[number] = msgspec.structs.replace(said[number], **fields)
+    found = kinds(verify(logs, records_of(said), BOUNDS, CLOCKS))
+    assert kind in found
+    assert found <= {kind, "missing"}  # under a wrong name or item it is also missing where it belongs
+
+
+def test_what_another_policy_said_has_to_be_taken_back() -> None:
+    logs, said = about_items()
+    gone = msgspec.structs.replace(said[0], name="seen", label="yes", log_odds_correction=None)
+    assert kinds(verify(logs, records_of([*said, gone]), BOUNDS, CLOCKS)) == {"different"}
+    was = Was(status="final", label="yes", label_kind="explicit")
+    void = msgspec.structs.replace(gone, revision=2, status="void", label=None, label_kind=None, was=was)
+    report = verify(logs, records_of([*said, gone, void]), BOUNDS, CLOCKS)
     assert report.ok, report.mismatches
