@@ -76,8 +76,10 @@ class Books:
         for body in bodies:
             try:
                 row = self._decoder.decode(body)
-            except msgspec.DecodeError:
-                self.strange += b"tick" not in body  # a tick has no features, so its row may be anything
+            except msgspec.DecodeError as error:
+                if b"tick" not in body:  # a tick has no features, so its row may be anything
+                    self.strange += 1
+                    self.example = self.example or f"{error}: {body[:600]!r}"
                 continue
             if _UUID.fullmatch(row.request_id):
                 rows.append(row)
