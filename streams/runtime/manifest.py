@@ -110,11 +110,14 @@ def decode(content: bytes) -> Manifest:
 class Parts(Mapping[str, bytes]):
     """The parts of a kept snapshot, each read and checked when it is asked for.
 
-    Raises `SnapshotUnreadable` for one that is gone, cut short or altered, `OSError` when the place does not answer.
+    Raises `SnapshotUnreadable` for one that is gone, cut short or altered, and tells `broken`; `OSError` when the place
+    does not answer.
     """
 
-    def __init__(self, manifest: Manifest, open_pack: Callable[[str], Read]) -> None:
-        self._manifest, self._open = manifest, open_pack
+    def __init__(
+        self, manifest: Manifest, open_pack: Callable[[str], Read], broken: Callable[[], None] = lambda: None
+    ) -> None:
+        self._manifest, self._open, self._broken = manifest, open_pack, broken
         self._packs: dict[str, Read] = {}
 
     def __len__(self) -> int:
@@ -129,7 +132,13 @@ class Parts(Mapping[str, bytes]):
     def __getitem__(self, name: str) -> bytes:
         if self._manifest.body is not None and name == WHOLE:
             return self._manifest.body
-        part = self._manifest.parts[name]
+        try:
+            return self._checked(name, self._manifest.parts[name])
+        except SnapshotUnreadable:
+            self._broken()
+            raise
+
+    def _checked(self, name: str, part: Part) -> bytes:
         read = self._packs.get(part.pack)
         try:
             if read is None:

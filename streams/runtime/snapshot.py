@@ -23,6 +23,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import xxhash
@@ -61,6 +62,7 @@ class SnapshotStore:
         self._writer = uuid.uuid4().hex[:8]
         self._written = 0
         self._used: dict[str, frozenset[str]] = {}
+        self._broken: set[str] = set()
 
     @classmethod
     def of(cls, settings: Settings, stage: str, log: str) -> SnapshotStore:
@@ -88,8 +90,9 @@ class SnapshotStore:
         name = f"{header.step:020d}{_MANIFEST}"
         self.objects.put(f"{folder}/{name}", [encode(manifest)])
         self._used[f"{folder}/{name}"] = frozenset(used)
+        self._broken.discard(f"{folder}/{name}")
         try:
-            self._prune(folder, header.step, [*there, name])
+            self._prune(folder, header.step, [*there, *used - {*there}, *{name} - {*there}])
         except OSError as error:
             _log.warning("snapshots_not_pruned", where=self.objects.where, folder=folder, reason=str(error))
         return manifest
@@ -121,10 +124,10 @@ class SnapshotStore:
                 refused(f"snapshot of step {_step_of(name)}", str(error))
                 continue
             self._used[f"{folder}/{name}"] = frozenset(manifest.packs)
-            yield manifest, self._parts(folder, manifest)
+            yield manifest, self._parts(folder, manifest, partial(self._broken.add, f"{folder}/{name}"))
 
-    def _parts(self, folder: str, manifest: Manifest) -> Parts:
-        return Parts(manifest, lambda pack: self.objects.reader(f"{folder}/{pack}"))
+    def _parts(self, folder: str, manifest: Manifest, broken: Callable[[], None] = lambda: None) -> Parts:
+        return Parts(manifest, lambda pack: self.objects.reader(f"{folder}/{pack}"), broken)
 
     def _of(self, partition: int) -> str:
         return f"{self._folder}/{partition:05d}"
@@ -193,7 +196,7 @@ class SnapshotStore:
         readable, garbage = 0, []
         for name in manifests:
             used = self._used_by(f"{folder}/{name}") if readable < KEPT else None
-            if used is None:
+            if used is None or not used <= set(there):
                 garbage.append(name)
             else:
                 needed |= used
@@ -204,6 +207,9 @@ class SnapshotStore:
         self.objects.delete([f"{folder}/{name}" for name in garbage])
 
     def _used_by(self, name: str) -> frozenset[str] | None:
+        """Give the packs that a manifest names; None when it, or what it names, was found unreadable."""
+        if name in self._broken:
+            return None
         if name not in self._used:
             try:
                 self._used[name] = frozenset(decode(self.objects.get(name)).packs)

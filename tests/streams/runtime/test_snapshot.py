@@ -269,6 +269,10 @@ def test_harm_is_noticed_and_the_one_before_is_there(tmp_path: Path, harm: str) 
     read, refused = told(store(Files(tmp_path)))
     assert read == [1]
     assert len(refused) == (harm != "manifest gone")
+    again = store(Files(tmp_path))
+    told(again)
+    again.write(whole(3))
+    assert told(again) == ([3, 1], [])  # what cannot be read does not count as kept
 
 
 def test_increment_on_what_is_gone_is_refused_and_a_whole_one_heals(objects: Objects) -> None:
