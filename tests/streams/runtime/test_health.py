@@ -44,6 +44,15 @@ def test_restoring_is_alive_and_not_ready() -> None:
     assert (status, json.loads(body)["restoring"]) == (503, [0, 1])
 
 
+def test_standby_says_that_it_follows_and_how_far_behind_and_needs_no_commit() -> None:
+    standby = Progress("join", "0", ready=True, following=True, lag_steps=3)
+    standby.committed_at = time.monotonic() - COMMIT_AGE_S - 1
+    assert standby.ill(time.monotonic()) == ""
+    status, _, body = answer(standby, "/readyz")
+    assert status == 200
+    assert json.loads(body).items() >= {"ok": True, "following": True, "lag_steps": 3}.items()
+
+
 def test_metrics_carry_positions_clock_and_counters() -> None:
     text = answer(progress(), "/metrics")[2].decode()
     assert 'weir_position{partition="0",topic="labels"} 5.0' in text
