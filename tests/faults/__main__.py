@@ -31,7 +31,8 @@ def main() -> int:
         with stopped_on_signals():
             report = campaign.run()
     except KeyboardInterrupt:
-        print(f"faults: interrupted; everything is in {directory}", file=sys.stderr)
+        campaign.report.notes.append(f"interrupted: only finished rounds were judged; everything is in {directory}")
+        print_report(campaign.report, as_json=given.json)
         return 130
     if report.ok and given.data_dir is None:
         shutil.rmtree(directory, ignore_errors=True)

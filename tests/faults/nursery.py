@@ -160,6 +160,18 @@ class Life:
             self._phases = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
         self._born, self._ended = threading.Event(), threading.Event()
 
+    def born(self, pid: int) -> None:
+        """Take note of its birth."""
+        self.pid = pid
+        self._born.set()
+
+    def ended(self, status: int) -> None:
+        """Take note of its end."""
+        if self.status is None:
+            self.status = status
+        self._born.set()
+        self._ended.set()
+
     @property
     def alive(self) -> bool:
         """Whether it has not ended, as far as is known."""
@@ -257,17 +269,13 @@ class Nursery:
             with self._lock:
                 if "name" in said:
                     life = self._waiting.pop(said["name"])
-                    life.pid = said["pid"]
+                    life.born(said["pid"])
                     self._living[life.pid] = life
-                    life._born.set()
                 elif (gone := self._living.pop(said["pid"], None)) is not None:
-                    gone.status = said["status"]
-                    gone._ended.set()
+                    gone.ended(said["status"])
         with self._lock:
             for life in (*self._waiting.values(), *self._living.values()):
-                life.status = life.status if life.status is not None else -signal.SIGKILL
-                life._born.set()
-                life._ended.set()
+                life.ended(-signal.SIGKILL)
 
 
 if __name__ == "__main__":

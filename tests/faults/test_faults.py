@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +22,12 @@ from streams.join.verify import verify
 from streams.runtime.phase import Phase
 from tests.faults.audit import Balance, Findings, Told, balance, judge, told_of
 from tests.faults.campaign import KILLED, Campaign, Report, print_report
+from tests.faults.crew import stop_in
+from tests.faults.nursery import Life
 from tests.faults.plan import CHUNK, DOWNTIME_MS, PARTITIONS, Plan, plan
+from tests.processes import until
 from tests.streams.join.driver import Driver
+from tests.streams.join.histories import history
 from tests.streams.join.test_equality import comparable, driver_of
 
 KILLS = 50
@@ -29,11 +36,10 @@ KILLS = 50
 # --- the harness can fail
 
 
+@functools.cache
 def ran() -> Driver[None]:
     """Run a history in memory whose last revisions include a second and a third one."""
     for seed in range(100):
-        from tests.streams.join.histories import history
-
         one = comparable(history(Random(seed), requests=20, events=200), seed)
         driver = driver_of(one, seed)
         driver.run()
@@ -100,6 +106,37 @@ def test_each_record_is_accounted_for_once() -> None:
         [letter(b"twice"), letter(b"twice"), letter(b"changed", b"y"), letter(b"new")],
     )
     assert found == Balance([letter(b"lost")], [letter(b"twice")], [letter(b"changed", b"y")], [letter(b"new")])
+
+
+# --- it hits what it aims at
+
+RESTLESS = """
+import sys, time
+from pathlib import Path
+from streams.runtime.phase import Phase, Told
+teller = Told(Path(sys.argv[1]))
+while True:
+    for phase in Phase:
+        teller.enter(phase)
+        time.sleep(0.003)
+"""
+
+
+@pytest.mark.parametrize("wanted", [Phase.STEP, Phase.COMMIT, None])
+def test_a_process_is_stopped_in_the_phase_that_was_aimed_at(tmp_path: Path, wanted: Phase | None) -> None:
+    life = Life([], tmp_path / "phase")
+    process = subprocess.Popen([sys.executable, "-c", RESTLESS, str(tmp_path / "phase")])
+    try:
+        life.born(process.pid)
+        until(lambda: any(life.doing()), "its first phase")
+        found = stop_in(life, wanted, Random(5), 20, lambda: None)
+        assert found is not None
+        assert wanted in (None, found)
+        assert life.stopped()
+        assert life.doing()[0] is found, "and it stays there"
+    finally:
+        process.kill()
+        process.wait()
 
 
 # --- what it feeds and reports
