@@ -23,8 +23,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 .PHONY: setup
-setup: $(STAMP) ## install what is needed into .venv, fetch the Kafka jars and the demo's data (says how much first)
-	@$(BIN)/python -m services.local.datasets && $(BIN)/python -m services.local.setup
+setup: $(STAMP) ## install into .venv, fetch the Kafka jars and the demo's data (says how much first), compile the join
+	@$(BIN)/python -m services.local.datasets && $(BIN)/python -m services.local.setup && $(BIN)/python -m streams.join.columns
 
 $(STAMP): constraints.txt pyproject.toml
 	@.ci/setup "$(PYTHON)" "$(VENV)"

@@ -11,6 +11,7 @@ import threading
 from schemas.errors import USAGE, WeirError
 from schemas.settings import Settings
 from streams.join.admission import JoinBounds
+from streams.join.columns.warm import warm
 from streams.join.processor import JoinProcessor
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge
@@ -20,7 +21,8 @@ from streams.runtime.worker import run
 
 
 def join_processor(settings: Settings) -> JoinProcessor[MeasureState]:
-    """Build the join with what measures its outcomes."""
+    """Build the join with what measures its outcomes, and compile it where that has not been done."""
+    warm()
     measure = Measure(
         partitions=settings.partitions,
         measures_partitions=settings.measures_partitions,

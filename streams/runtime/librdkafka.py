@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, address, copy, i64, put64
 from streams.runtime.processor import Packed
 
@@ -117,7 +118,7 @@ MESSAGE, ERROR, TOPIC, PARTITION, VALUE, VALUE_SIZE, KEY, KEY_SIZE, OFFSET, APPE
 ROW = 11
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _describe(messages: int, count: int, rows: int, scratch: int, timestamp: int, headers: int) -> None:
     """Read `rd_kafka_message_t`s into rows of words."""
     for k in range(count):
@@ -139,7 +140,7 @@ def _describe(messages: int, count: int, rows: int, scratch: int, timestamp: int
         put64(row + HEADERS * 8, 1 if _call_i32(headers, message, scratch) == 0 else 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bytes_of(rows: int, count: int) -> int:
     total = 0
     for k in range(count):
@@ -148,7 +149,7 @@ def _bytes_of(rows: int, count: int) -> int:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _carry(rows: int, count: int, body: int, table: int) -> None:
     """Copy keys and values into `body`; write the words of `streams.runtime.processor.Packed` at `table`."""
     to = body
@@ -167,7 +168,7 @@ def _carry(rows: int, count: int, body: int, table: int) -> None:
         put64(entry + 48, i64(row + HEADERS * 8))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _destroy(rows: int, count: int, function: int) -> None:
     for k in range(count):
         _call_void(function, i64(rows + k * (ROW * 8)), 0)
@@ -305,3 +306,13 @@ class Sends:
         for code in set(errors.tolist()) - {0, _QUEUE_FULL}:
             raise KafkaException(KafkaError(code))
         return np.ascontiguousarray(messages[errors != 0])
+
+
+def warm() -> None:
+    """Compile what is compiled here."""
+    rows: Words = np.zeros((1, ROW), dtype=np.int64)
+    at = address(rows)
+    _describe(at, 0, at, at, 0, 0)
+    _bytes_of(at, 0)
+    _carry(at, 0, at, at)
+    _destroy(at, 0, 0)

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from streams.runtime.compiled import compiled
 
 Words = NDArray[np.int64]
 
@@ -95,6 +98,10 @@ def _copy(typingctx: Any, to: Any, source: Any, count: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
+def _made(implement: Any) -> Any:
+    return intrinsic(implement)
+
+
 def _bits(typingctx: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.DoubleType())
@@ -110,17 +117,17 @@ def _put_double(typingctx: Any, at: Any, value: Any) -> Any:
     return types.void(types.int64, types.float64), codegen
 
 
-u8: Any = _load(8, types.int64)
+u8: Callable[[int], int] = _load(8, types.int64)
 """Read a byte as int64."""
-i64: Any = _load(64, types.int64)
+i64: Callable[[int], int] = _load(64, types.int64)
 """Read 8 bytes, little endian, from any address."""
 u64: Any = _load(64, types.uint64)
-put8: Any = _store(8)
-put64: Any = _store(64)
-copy: Any = intrinsic(_copy)
+put8: Callable[[int, int], None] = _store(8)
+put64: Callable[[int, int], None] = _store(64)
+copy: Callable[[int, int, int], None] = _made(_copy)
 """Copy(to, source, count): bytes that do not overlap."""
-put_double: Any = intrinsic(_put_double)
-as_float: Any = intrinsic(_bits)
+put_double: Callable[[int, float], None] = _made(_put_double)
+as_float: Callable[[int], float] = _made(_bits)
 """Read the bits of an int64 as a double."""
 
 
@@ -131,17 +138,17 @@ _P4 = np.uint64(0x85EBCA77C2B2AE63)
 _P5 = np.uint64(0x27D4EB2F165667C5)
 
 
-@njit(cache=True)
+@compiled
 def _rotate(value: Any, bits: int) -> Any:
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@njit(cache=True)
+@compiled
 def _round(total: Any, word: Any) -> Any:
     return _rotate(total + word * _P2, 31) * _P1
 
 
-@njit(cache=True)
+@compiled
 def xxh64(start: int, size: int, seed: int) -> int:
     """XXH64 of `size` bytes; the unsigned number's bits as int64."""
     at = start
@@ -181,7 +188,7 @@ def xxh64(start: int, size: int, seed: int) -> int:
     return np.int64(h ^ (h >> np.uint64(32)))  # type: ignore[return-value]
 
 
-@njit(cache=True)
+@compiled
 def partition_of(start: int, size: int, partitions: int) -> int:
     """Kafka's default partition of a key."""
     if partitions == 1:
@@ -207,7 +214,7 @@ def partition_of(start: int, size: int, partitions: int) -> int:
     return ((h ^ (h >> 15)) & 0x7FFFFFFF) % partitions
 
 
-@njit(cache=True)
+@compiled
 def same(one: int, other: int, size: int) -> bool:
     """Whether two stretches of bytes are equal."""
     done = 0
@@ -222,7 +229,7 @@ def same(one: int, other: int, size: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def write_int(out: int, value: int) -> int:
     """Write a number that is not negative in decimal; gives the address behind it."""
     digits = 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from streams.join.columns.layout import (
     ARENA,
     BUCKET,
@@ -67,13 +65,14 @@ from streams.join.columns.store import (
     size_of_id,
 )
 from streams.join.columns.take import _ROOM, ID_AT, in_force, leave, next_due, retire
+from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, put64, xxh64
 
 _POSITION = (1 << 40) - 1
 _SPREAD = (1 << 22) - 1
 
 
-@njit(cache=True)
+@compiled
 def gather(m: int, due: Any, clock_ms: int) -> int:
     """Take what is due at a clock off the wheel into `due`, in the order in which it fires. Gives how many.
 
@@ -124,7 +123,7 @@ def gather(m: int, due: Any, clock_ms: int) -> int:
     return n
 
 
-@njit(cache=True)
+@compiled
 def fire(m: int, due: Any, first: int, count: int, clock_ms: int) -> int:
     """Visit what `gather` gave, from number `first` on; gives the number of the next, when room is used up.
 
@@ -152,7 +151,7 @@ def fire(m: int, due: Any, first: int, count: int, clock_ms: int) -> int:
     return k
 
 
-@njit(cache=True)
+@compiled
 def _ended(m: int, at: int, clock_ms: int) -> bool:
     """Whether all that was heard of a case counted, and has ended."""
     arena = reg(m, ARENA)
@@ -167,7 +166,7 @@ def _ended(m: int, at: int, clock_ms: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _free_heard(m: int, at: int) -> None:
     arena = reg(m, ARENA)
     position = field(i64(at + W_HEARD * 8), 0, 40) - 1
@@ -177,7 +176,7 @@ def _free_heard(m: int, at: int) -> None:
         position = after
 
 
-@njit(cache=True)
+@compiled
 def _evict(m: int, position: int) -> None:
     at = reg(m, ARENA) + position * 8
     remove(m, hash_of(at), position)
@@ -186,7 +185,7 @@ def _evict(m: int, position: int) -> None:
     put(m, CASES, reg(m, CASES) - 1)
 
 
-@njit(cache=True)
+@compiled
 def surrender(m: int, position: int, linked: bool) -> None:
     """Leave a marker in place of a case or head that has become objects. `linked`: the wheel still knows it."""
     arena = reg(m, ARENA)
@@ -209,23 +208,23 @@ def surrender(m: int, position: int, linked: bool) -> None:
         free(m, position)
 
 
-@njit(cache=True)
+@compiled
 def _as_kept(m: int, request: int, size: int) -> int:
     """Give where a request id lies as it would be kept: packed, if it can be."""
     kept = reg(m, SCRATCH) + ID_AT
     return kept if pack_id(request, size, kept) else request
 
 
-@njit(cache=True)
+@compiled
 def look_up(m: int, request: int, size: int) -> int:
     """Give the position of a request's record of any kind, or -1."""
     kept = _as_kept(m, request, size)
     packed = 1 if kept != request else 0
     size = 16 if packed else size
-    return find(m, xxh64(kept, size, packed), kept, size, packed)  # type: ignore[no-any-return]
+    return find(m, xxh64(kept, size, packed), kept, size, packed)
 
 
-@njit(cache=True)
+@compiled
 def leave_request(m: int, request: int, size: int) -> None:
     """Leave what follows about a request to the object path, for the rest of the call."""
     kept = _as_kept(m, request, size)
@@ -235,7 +234,7 @@ def leave_request(m: int, request: int, size: int) -> None:
         leave(m, xxh64(request, size, 0))
 
 
-@njit(cache=True)
+@compiled
 def mark(m: int, request: int, size: int) -> None:
     """Note that a request, new here, lives in the object path."""
     kept = _as_kept(m, request, size)
@@ -251,7 +250,7 @@ def mark(m: int, request: int, size: int) -> None:
     put(m, MARKERS, reg(m, MARKERS) + 1)
 
 
-@njit(cache=True)
+@compiled
 def forget(m: int, request: int, size: int) -> None:
     """Take a marker away: the request has left the object path."""
     position = look_up(m, request, size)
@@ -261,7 +260,7 @@ def forget(m: int, request: int, size: int) -> None:
         put(m, MARKERS, reg(m, MARKERS) - 1)
 
 
-@njit(cache=True)
+@compiled
 def governed(m: int, due: Any, model: int) -> int:
     """Find the cases of a model for which another policy than theirs is in force now; gives how many."""
     arena = reg(m, ARENA)
@@ -284,7 +283,7 @@ def governed(m: int, due: Any, model: int) -> int:
     return n
 
 
-@njit(cache=True)
+@compiled
 def rebuild(m: int, words: int) -> None:
     """Enter all live records of an arena of `words` words into table and wheel, which are empty."""
     arena = reg(m, ARENA)

@@ -29,8 +29,7 @@ leaves a marker; so the compiled path treats the plain cases, which are nearly a
 
 from __future__ import annotations
 
-from numba import njit
-
+from streams.runtime.compiled import compiled
 from streams.runtime.native import i64, put64
 
 SEGMENT_WORDS = 1 << 15
@@ -222,25 +221,25 @@ CHANGE = 8
 kind | status << 2 | rule << 8."""
 
 
-@njit(cache=True)
+@compiled
 def reg(m: int, k: int) -> int:
     """Read a register."""
-    return i64(m + k * 8)  # type: ignore[no-any-return]
+    return i64(m + k * 8)
 
 
-@njit(cache=True)
+@compiled
 def put(m: int, k: int, value: int) -> None:
     """Write a register."""
     put64(m + k * 8, value)
 
 
-@njit(cache=True)
+@compiled
 def field(word: int, shift: int, bits: int) -> int:
     """Read a number of a word."""
     return (word >> shift) & ((1 << bits) - 1)
 
 
-@njit(cache=True)
+@compiled
 def with_field(word: int, shift: int, bits: int, value: int) -> int:
     """Give a word with another number in it."""
     mask = ((1 << bits) - 1) << shift

@@ -7,7 +7,6 @@ The texts of the prediction are those that came: a number is written as the app 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from streams.join.columns.layout import (
     CLOCK,
@@ -42,6 +41,7 @@ from streams.join.columns.layout import (
     reg,
 )
 from streams.join.columns.store import unpack_id
+from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, copy, i64, put8, put64, write_int
 
 _TEXTS = (
@@ -105,20 +105,20 @@ def pieces() -> Words:
     return np.frombuffer(rows, dtype=np.int64).copy()
 
 
-@njit(cache=True)
+@compiled
 def _say(m: int, out: int, piece: int) -> int:
     at = reg(m, PIECES) + piece * _PIECE
     copy(out, at + 8, 32)  # more than its length: cheaper than a length that is not known beforehand
-    return out + i64(at)  # type: ignore[no-any-return]
+    return out + i64(at)
 
 
-@njit(cache=True)
+@compiled
 def _put(out: int, start: int, size: int) -> int:
     copy(out, start, size)
     return out + size
 
 
-@njit(cache=True)
+@compiled
 def _known(m: int, out: int, number: int) -> int:
     """Write a shared text."""
     at = reg(m, TEXT_AT) + number * 8
@@ -126,7 +126,7 @@ def _known(m: int, out: int, number: int) -> int:
     return _put(out, reg(m, TEXT) + begin, i64(at + 8) - begin)
 
 
-@njit(cache=True)
+@compiled
 def _outcome(m: int, out: int, kind: int, status: int, label: int) -> int:
     """Write status, label and kind."""
     out = _say(m, out, STATUS_ + status)
@@ -138,7 +138,7 @@ def _outcome(m: int, out: int, kind: int, status: int, label: int) -> int:
     return out
 
 
-@njit(cache=True)
+@compiled
 def revise(
     m: int,
     at: int,

@@ -13,9 +13,9 @@ returns one number most cheaply; -1 means doubt.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, address, i64, put64, same, u8, u64
 
 ABSENT, STRING, ESCAPED, INTEGER, FLOAT, TRUE, FALSE, NULL, SCALARS, STRINGS, NUMBERS, OTHER = range(12)
@@ -66,7 +66,7 @@ class Fields:
         self.address = address(self.memory)
 
 
-@njit(cache=True)
+@compiled
 def _blank(i: int, end: int) -> int:
     while i < end:
         c = u8(i)
@@ -76,7 +76,7 @@ def _blank(i: int, end: int) -> int:
     return i
 
 
-@njit(cache=True)
+@compiled
 def _string(i: int, end: int) -> int:
     """From behind the opening quote to the closing one."""
     found = STRING
@@ -121,7 +121,7 @@ def _string(i: int, end: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@compiled
 def _number(i: int, end: int) -> int:
     """To the position behind a number."""
     if u8(i) == 45:
@@ -154,7 +154,7 @@ def _number(i: int, end: int) -> int:
     return i << 8 | found
 
 
-@njit(cache=True)
+@compiled
 def _scalar(i: int, end: int) -> int:
     """To the position behind a scalar; a string's is that behind its closing quote."""
     c = u8(i)
@@ -174,7 +174,7 @@ def _scalar(i: int, end: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@compiled
 def _container(i: int, end: int, members_at: int) -> int:
     """To the position behind an object or array; the number of members of the outermost goes to `members_at`."""
     objects = 0  # a bit per depth: whether it is an object
@@ -265,7 +265,7 @@ def _container(i: int, end: int, members_at: int) -> int:
     return i << 8 | wide | found
 
 
-@njit(cache=True)
+@compiled
 def utf8(i: int, end: int) -> bool:
     """Whether bytes are UTF-8: no overlong forms, no surrogates, nothing beyond U+10FFFF."""
     while i < end:
@@ -295,7 +295,7 @@ def utf8(i: int, end: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def scan(start: int, end: int, fields: int, count: int, spans: int) -> bool:
     """Note the span of each of `count` known fields of an object at `spans`. False: in doubt."""
     for k in range(count):

@@ -7,7 +7,6 @@ that are written differently and may yet be equal (`1` and `1.0`) are compared t
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from streams.join.columns.layout import (
     ARENA,
@@ -86,6 +85,7 @@ from streams.join.columns.layout import (
 )
 from streams.join.columns.render import revise
 from streams.join.columns.store import touch
+from streams.runtime.compiled import compiled
 from streams.runtime.native import as_float, i64, put64, same, u8
 
 DONE, DOUBT = 0, 1
@@ -93,13 +93,13 @@ _LAST_REVISION = 1 << 19
 _FAR = 1 << 40
 
 
-@njit(cache=True)
+@compiled
 def policy_of(m: int, at: int) -> int:
     """Give the address of a case's policy."""
     return reg(m, POLICIES) + field(i64(at + W_DUE * 8), 48, 16) * (POLICY_WORDS * 8)
 
 
-@njit(cache=True)
+@compiled
 def counts(m: int, at: int, policy: int, heard: int) -> bool:
     """Whether a label or signal counts for a case."""
     names = i64(heard + W_NAMES * 8)
@@ -119,20 +119,20 @@ def counts(m: int, at: int, policy: int, heard: int) -> bool:
     if true_ms < at_ms - reg(m, SKEW) or true_ms > last_ms:
         return False
     append_ms = i64(heard + W_HEARD_APPEND * 8)
-    return append_ms <= reach_ms and field(i64(at + W_APPEND * 8), 0, 48) <= append_ms + reg(m, EARLY)  # type: ignore[no-any-return]
+    return append_ms <= reach_ms and field(i64(at + W_APPEND * 8), 0, 48) <= append_ms + reg(m, EARLY)
 
 
-@njit(cache=True)
+@compiled
 def _later(one: int, other: int) -> bool:
     """Whether a heard event has the greater (at_ms, key)."""
     a = i64(one + W_HEARD_AT * 8)
     b = i64(other + W_HEARD_AT * 8)
     if a != b:
-        return a > b  # type: ignore[no-any-return]
-    return np.uint64(i64(one + W_HEARD_KEY * 8)) > np.uint64(i64(other + W_HEARD_KEY * 8))
+        return a > b
+    return np.uint64(i64(one + W_HEARD_KEY * 8)) > np.uint64(i64(other + W_HEARD_KEY * 8))  # type: ignore[return-value]
 
 
-@njit(cache=True)
+@compiled
 def _speaks(m: int, at: int, policy: int) -> int:
     """Give the position of the label that is in force, or -1."""
     arena = reg(m, ARENA)
@@ -173,7 +173,7 @@ def _speaks(m: int, at: int, policy: int) -> int:
     return best
 
 
-@njit(cache=True)
+@compiled
 def _compares(rule: int, heard: int) -> bool:
     compare = i64(rule + R_COMPARE * 8)
     if compare == 0:
@@ -183,17 +183,17 @@ def _compares(rule: int, heard: int) -> bool:
     value = as_float(i64(heard + W_VALUE * 8))
     asked = as_float(i64(rule + R_VALUE * 8))
     if compare == 1:
-        return value < asked  # type: ignore[no-any-return]
+        return value < asked
     if compare == 2:
-        return value <= asked  # type: ignore[no-any-return]
+        return value <= asked
     if compare == 3:
-        return value > asked  # type: ignore[no-any-return]
+        return value > asked
     if compare == 4:
-        return value >= asked  # type: ignore[no-any-return]
-    return value == asked  # type: ignore[no-any-return]
+        return value >= asked
+    return value == asked
 
 
-@njit(cache=True)
+@compiled
 def _implied(m: int, at: int, policy: int, rule: int) -> int:
     """Give the position of the earliest signal that a rule of attribution is met by, or -1."""
     arena = reg(m, ARENA)
@@ -215,7 +215,7 @@ def _implied(m: int, at: int, policy: int, rule: int) -> int:
     return best
 
 
-@njit(cache=True)
+@compiled
 def _exposed(m: int, at: int, policy: int) -> bool:
     arena = reg(m, ARENA)
     position = field(i64(at + W_HEARD * 8), 0, 40) - 1
@@ -231,7 +231,7 @@ def _exposed(m: int, at: int, policy: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@compiled
 def _label(m: int, policy: int, kind: int, rule: int, position: int, span: int) -> None:
     """Note address and length of an outcome's label, then of its weight (length 0: it is 1), at `span`."""
     if kind == EXPLICIT:
@@ -257,7 +257,7 @@ def _label(m: int, policy: int, kind: int, rule: int, position: int, span: int) 
         put64(span + 24, 0)
 
 
-@njit(cache=True)
+@compiled
 def _plain(at: int, size: int) -> int:
     """Say what a label is by its text: 1 a string without escapes, 2 a truth value, 3 an integer as one writes it."""
     first = u8(at)
@@ -276,7 +276,7 @@ def _plain(at: int, size: int) -> int:
     return 3
 
 
-@njit(cache=True)
+@compiled
 def _differs(span: int, other: int) -> int:
     """Compare two texts: 0 equal, 1 different values, 2 in doubt."""
     size = i64(span + 8)
@@ -291,7 +291,7 @@ def _differs(span: int, other: int) -> int:
 
 
 
-@njit(cache=True)
+@compiled
 def settle(m: int, position: int, clock_ms: int) -> int:
     """Resolve a case at a clock; render the revision, count and note the change that follow. `DOUBT`: nothing was done."""
     arena = reg(m, ARENA)
@@ -383,7 +383,7 @@ def settle(m: int, position: int, clock_ms: int) -> int:
     return DONE
 
 
-@njit(cache=True)
+@compiled
 def _note_change(
     m: int,
     position: int,

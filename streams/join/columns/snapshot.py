@@ -112,11 +112,11 @@ def load(columns: Columns, parts: Mapping[str, Any], book: PolicyBook) -> None:
     for end in small.ends:
         columns.name(small.texts[start:end])
         start = end
-    for text, model, identity in small.whos:
-        area[l.MODEL_OF][text], area[l.IDENTITY_OF][text] = model, identity
+    for text, of_model, identity in small.whos:
+        area[l.MODEL_OF][text], area[l.IDENTITY_OF][text] = of_model, identity
     known = {(policy.model, policy.effective_from_ms, policy.version): policy for policy in book.all()}
-    for body in small.policies:
-        policy = decode(body, JoinPolicy)
+    for said in small.policies:
+        policy = decode(said, JoinPolicy)
         columns.policies.add(known.get((policy.model, policy.effective_from_ms, policy.version), policy))
     for model in sorted({policy.model for policy in book.all()}):
         columns.policies.govern(model, book.of(model))

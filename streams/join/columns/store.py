@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from streams.join.columns.layout import (
     ARENA,
     BUCKET,
@@ -52,6 +50,7 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
+from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, put8, put64, same, u8, xxh64
 
 NEVER = 1 << 62
@@ -62,7 +61,7 @@ _FIELD = (1 << 23) - 1
 # Arena.
 
 
-@njit(cache=True)
+@compiled
 def allocate(m: int, words: int) -> int:
     """Give the position of a new record of `words` words, at most a segment's."""
     fill = reg(m, FILL)
@@ -92,7 +91,7 @@ def allocate(m: int, words: int) -> int:
     return fill
 
 
-@njit(cache=True)
+@compiled
 def _give_back(m: int, segment: int) -> None:
     freed = reg(m, FREED)
     put8(reg(m, DIRTY) + segment, 1)
@@ -100,7 +99,7 @@ def _give_back(m: int, segment: int) -> None:
     put(m, FREED, freed + 1)
 
 
-@njit(cache=True)
+@compiled
 def free(m: int, position: int) -> None:
     """Let a record go. Nothing may point to it any more."""
     segment = position // SEGMENT_WORDS
@@ -114,7 +113,7 @@ def free(m: int, position: int) -> None:
         _give_back(m, segment)
 
 
-@njit(cache=True)
+@compiled
 def touch(m: int, position: int) -> None:
     """Note that a record has been written."""
     put8(reg(m, DIRTY) + position // SEGMENT_WORDS, 1)
@@ -123,7 +122,7 @@ def touch(m: int, position: int) -> None:
 # Table.
 
 
-@njit(cache=True)
+@compiled
 def id_of(at: int) -> int:
     """Give where a record's request id begins."""
     kind = field(i64(at), KIND, 3)
@@ -135,26 +134,26 @@ def id_of(at: int) -> int:
     return at + 5 * 8
 
 
-@njit(cache=True)
+@compiled
 def size_of_id(at: int) -> int:
     if field(i64(at), KIND, 3) == MARKER:
-        return i64(at + 8)  # type: ignore[no-any-return]
+        return i64(at + 8)
     return field(i64(at + W_AT * 8), 48, 8)
 
 
-@njit(cache=True)
+@compiled
 def packed_of(at: int) -> int:
     """1 when a record keeps its request id packed."""
-    return (i64(at) >> FLAGS) // PACKED & 1  # type: ignore[no-any-return]
+    return (i64(at) >> FLAGS) // PACKED & 1
 
 
-@njit(cache=True)
+@compiled
 def hash_of(at: int) -> int:
     """Give the hash under which a record is found."""
     return xxh64(id_of(at), size_of_id(at), packed_of(at))
 
 
-@njit(cache=True)
+@compiled
 def pack_id(start: int, size: int, to: int) -> int:
     """Write a UUID in its usual form (36 characters, lower case) as 16 bytes; 0, and nothing, for another id."""
     if size != 36 or u8(start + 8) != 45 or u8(start + 13) != 45 or u8(start + 18) != 45 or u8(start + 23) != 45:
@@ -179,7 +178,7 @@ def pack_id(start: int, size: int, to: int) -> int:
     return 1
 
 
-@njit(cache=True)
+@compiled
 def unpack_id(start: int, to: int) -> None:
     """Write the 36 characters of a packed id."""
     for half in range(2):
@@ -195,14 +194,14 @@ def unpack_id(start: int, to: int) -> None:
     put8(to + 23, 45)
 
 
-@njit(cache=True)
+@compiled
 def _table(m: int, h: int) -> int:
     depth = reg(m, DEPTH)
     place = (h >> (64 - depth)) & ((1 << depth) - 1) if depth else 0
-    return i64(reg(m, DIRECTORY) + place * 8)  # type: ignore[no-any-return]
+    return i64(reg(m, DIRECTORY) + place * 8)
 
 
-@njit(cache=True)
+@compiled
 def find(m: int, h: int, request: int, size: int, packed: int) -> int:
     """Give the position of a request's record, or -1. The id is as it would be kept."""
     base = reg(m, TABLES) + _table(m, h) * (TABLE * 8)
@@ -220,7 +219,7 @@ def find(m: int, h: int, request: int, size: int, packed: int) -> int:
         place = (place + 1) & (TABLE - 1)
 
 
-@njit(cache=True)
+@compiled
 def _place(base: int, h: int, position: int) -> None:
     wanted = h & _FIELD
     place = wanted & (TABLE - 1)
@@ -229,7 +228,7 @@ def _place(base: int, h: int, position: int) -> None:
     put64(base + place * 8, (wanted << 40) | (position + 1))
 
 
-@njit(cache=True)
+@compiled
 def insert(m: int, h: int, position: int) -> None:
     """Enter a request that is not in the table. Splits a full table first."""
     table = _table(m, h)
@@ -241,7 +240,7 @@ def insert(m: int, h: int, position: int) -> None:
     put64(count, i64(count) + 1)
 
 
-@njit(cache=True)
+@compiled
 def _split(m: int, table: int) -> None:
     local = i64(reg(m, DEPTHS) + table * 8)
     directory = reg(m, DIRECTORY)
@@ -287,7 +286,7 @@ def _split(m: int, table: int) -> None:
     put64(reg(m, COUNTS) + other * 8, gone)
 
 
-@njit(cache=True)
+@compiled
 def _entry(m: int, h: int, position: int) -> int:
     """Give the address of the entry of a request that is in the table."""
     base = reg(m, TABLES) + _table(m, h) * (TABLE * 8)
@@ -298,13 +297,13 @@ def _entry(m: int, h: int, position: int) -> int:
     return base + place * 8
 
 
-@njit(cache=True)
+@compiled
 def replace(m: int, h: int, position: int, by: int) -> None:
     """Let another record stand for a request."""
     put64(_entry(m, h, position), ((h & _FIELD) << 40) | (by + 1))
 
 
-@njit(cache=True)
+@compiled
 def remove(m: int, h: int, position: int) -> None:
     """Take a request out of the table; what was displaced by it moves back."""
     table = _table(m, h)
@@ -328,7 +327,7 @@ def remove(m: int, h: int, position: int) -> None:
 # Wheel.
 
 
-@njit(cache=True)
+@compiled
 def link(m: int, position: int, due_ms: int) -> None:
     """Enter a record, which is in no chain, to be visited at `due_ms`."""
     at = reg(m, ARENA) + position * 8
@@ -348,7 +347,7 @@ def link(m: int, position: int, due_ms: int) -> None:
     touch(m, position)
 
 
-@njit(cache=True)
+@compiled
 def first_due(m: int) -> int:
     """Find a moment that is not after the first due one; `NEVER` when none is. Looks about 18 hours ahead."""
     if reg(m, LINKED) == 0:
@@ -373,7 +372,7 @@ def first_due(m: int) -> int:
 # Texts.
 
 
-@njit(cache=True)
+@compiled
 def text(m: int, start: int, size: int, most: int) -> int:
     """Give the number of a text, a new one if need be; -1 when there are `most` already."""
     place = xxh64(start, size, 2) & (TEXT_SLOTS - 1)

@@ -6,8 +6,6 @@ it is refused with its reason.
 
 from __future__ import annotations
 
-from numba import njit
-
 from streams.join.columns.layout import (
     ARENA,
     BOOK,
@@ -122,6 +120,7 @@ from streams.join.columns.scan import (
 from streams.join.columns.scan import MEMBERS as COUNT
 from streams.join.columns.settle import DONE, counts, policy_of, settle
 from streams.join.columns.store import allocate, find, free, insert, link, pack_id, replace, text, touch
+from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, partition_of, put8, put64, put_double, same, u8, xxh64
 
 PREDICTION_FIELDS = (
@@ -187,17 +186,17 @@ _ROOM = 1 << 17
 """Bytes that one record's revision surely has room in: `MOST_WORDS` twice, and the fixed texts."""
 
 
-@njit(cache=True)
+@compiled
 def _type(m: int, k: int) -> int:
-    return i64(reg(m, SPANS) + k * SPAN + TYPE)  # type: ignore[no-any-return]
+    return i64(reg(m, SPANS) + k * SPAN + TYPE)
 
 
-@njit(cache=True)
+@compiled
 def _from(m: int, k: int) -> int:
-    return i64(reg(m, SPANS) + k * SPAN + START)  # type: ignore[no-any-return]
+    return i64(reg(m, SPANS) + k * SPAN + START)
 
 
-@njit(cache=True)
+@compiled
 def _size(m: int, k: int) -> int:
     """Give the length of a field's text; 0 for one that is absent or null."""
     span = reg(m, SPANS) + k * SPAN
@@ -205,7 +204,7 @@ def _size(m: int, k: int) -> int:
     return 0 if kind == ABSENT or kind == NULL else i64(span + END) - i64(span + START)
 
 
-@njit(cache=True)
+@compiled
 def _name(m: int, k: int, least: int) -> bool:
     """Whether a field is a string of at most 128 bytes without escapes (or absent, when `least` is 0)."""
     kind = _type(m, k)
@@ -214,20 +213,20 @@ def _name(m: int, k: int, least: int) -> bool:
     return kind == STRING and least <= _size(m, k) <= 128
 
 
-@njit(cache=True)
+@compiled
 def _nullable(m: int, k: int) -> bool:
     kind = _type(m, k)
     return kind == ABSENT or kind == NULL
 
 
-@njit(cache=True)
+@compiled
 def _numeric(m: int, k: int) -> bool:
     """Whether a field is a number, null or absent."""
     kind = _type(m, k)
     return kind == INTEGER or kind == FLOAT or kind == NULL or kind == ABSENT
 
 
-@njit(cache=True)
+@compiled
 def _share(m: int, k: int) -> bool:
     """Whether a field is surely a number in [0, 1] (written 0, 1, 0.…, 1.0), null or absent."""
     if _nullable(m, k):
@@ -247,13 +246,13 @@ def _share(m: int, k: int) -> bool:
     return u8(at) == 49 and (size == 1 or (size == 3 and u8(at + 2) == 48))
 
 
-@njit(cache=True)
+@compiled
 def _objects(m: int, k: int, strings_only: bool) -> bool:
     kind = _type(m, k)
     return kind == ABSENT or kind == STRINGS or (kind == SCALARS and not strings_only)
 
 
-@njit(cache=True)
+@compiled
 def _integer(m: int, k: int) -> int:
     """Give a field's integer in [0, the end of 9999]; -1 for anything else."""
     if _type(m, k) != INTEGER:
@@ -268,7 +267,7 @@ def _integer(m: int, k: int) -> int:
     return value if value <= _MAX_MS else -1
 
 
-@njit(cache=True)
+@compiled
 def in_force(m: int, model: int, at_ms: int) -> int:
     """Give the number of the policy that resolves a prediction. Rows of the book: from when on, policy."""
     start = i64(reg(m, BOOK_START) + model * 8)
@@ -277,12 +276,12 @@ def in_force(m: int, model: int, at_ms: int) -> int:
     while k >= 0:
         row = book + (start + k) * 16
         if i64(row) <= at_ms:
-            return i64(row + 8)  # type: ignore[no-any-return]
+            return i64(row + 8)
         k -= 1
     return 0
 
 
-@njit(cache=True)
+@compiled
 def _append(out: int, m: int, k: int, quoted: bool) -> int:
     """Write a field as `,"name":value`, if it is given."""
     size = _size(m, k)
@@ -308,7 +307,7 @@ def _append(out: int, m: int, k: int, quoted: bool) -> int:
     return out
 
 
-@njit(cache=True)
+@compiled
 def _identity(m: int) -> int:
     """Give the number of the prediction's repeated texts (who answered), or -1."""
     scratch = reg(m, SCRATCH) + 128
@@ -335,7 +334,7 @@ def _identity(m: int) -> int:
     return known
 
 
-@njit(cache=True)
+@compiled
 def _admitted(m: int, record: int) -> bool:
     """What every record must pass: no headers, not large, its own partition, a clock that may be right."""
     size = i64(record + 8)
@@ -353,14 +352,14 @@ def _admitted(m: int, record: int) -> bool:
     return partition_of(_from(m, ID), _size(m, ID), reg(m, PARTITIONS)) == reg(m, PARTITION)
 
 
-@njit(cache=True)
+@compiled
 def _other_key(m: int, record: int) -> int:
     """1 when the record's key is not the request id."""
     size = _size(m, ID)
     return 0 if i64(record + 24) == size and same(i64(record + 16), _from(m, ID), size) else 1
 
 
-@njit(cache=True)
+@compiled
 def next_due(m: int, at: int, clock_ms: int) -> int:
     """Give the next moment at which a case that was resolved at `clock_ms` needs a visit."""
     policy = policy_of(m, at)
@@ -371,17 +370,17 @@ def next_due(m: int, at: int, clock_ms: int) -> int:
         return at_ms + early_ms
     if clock_ms < deadline_ms:
         return deadline_ms
-    return at_ms + i64(policy + P_REACH * 8) + reg(m, GRACE) + 1  # type: ignore[no-any-return]
+    return at_ms + i64(policy + P_REACH * 8) + reg(m, GRACE) + 1
 
 
-@njit(cache=True)
+@compiled
 def count(m: int, counter: int, by: int) -> None:
     """Move a counter."""
     at = reg(m, COUNTERS) + counter * 8
     put64(at, i64(at) + by)
 
 
-@njit(cache=True)
+@compiled
 def retire(m: int, position: int) -> None:
     """Take a case or head out of use; it leaves memory when the wheel comes by."""
     at = reg(m, ARENA) + position * 8
@@ -390,7 +389,7 @@ def retire(m: int, position: int) -> None:
     touch(m, position)
 
 
-@njit(cache=True)
+@compiled
 def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     """Take a prediction that has been scanned. False: left for the object path. `h`: the request id's hash."""
     start = i64(record)
@@ -552,7 +551,7 @@ def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _reclass(m: int, at: int, policy: int) -> None:
     """What was parked may count now."""
     arena = reg(m, ARENA)
@@ -569,7 +568,7 @@ def _reclass(m: int, at: int, policy: int) -> None:
         position = field(i64(heard + W_HEARD_NEXT * 8), 0, 40) - 1
 
 
-@njit(cache=True)
+@compiled
 def _label_fits(m: int) -> bool:
     kind = _type(m, LABEL_)
     retracts = False
@@ -591,7 +590,7 @@ def _label_fits(m: int) -> bool:
     source = _type(m, SOURCE)
     if not (source == ABSENT or source == STRING) or _size(m, SOURCE) > 1024:
         return False
-    return (  # type: ignore[no-any-return]
+    return (
         _name(m, NAME, 0)
         and (_type(m, NAME) == ABSENT or _size(m, NAME) > 0)
         and _nullable(m, ITEM)
@@ -601,7 +600,7 @@ def _label_fits(m: int) -> bool:
     )
 
 
-@njit(cache=True)
+@compiled
 def _heard(m: int, record: int, h: int, packed: int, labels: bool, label_name: int) -> bool:
     """Take a label or signal that has been scanned. False: left for the object path.
 
@@ -743,7 +742,7 @@ def _heard(m: int, record: int, h: int, packed: int, labels: bool, label_name: i
     return True
 
 
-@njit(cache=True)
+@compiled
 def _decimal(m: int, k: int) -> bool:
     """Put the double of a number that is exactly m × 10^e, |m| < 2^53, |e| ≤ 22, into the scratch (Clinger 1990)."""
     at = _from(m, k)
@@ -776,7 +775,7 @@ def _decimal(m: int, k: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def take(m: int, records: int, first: int, count_: int, topic: int, label_name: int) -> int:
     """Take records from number `first` on: predictions (`topic` 0), labels (1) or signals (2).
 
@@ -823,13 +822,13 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
     return k
 
 
-@njit(cache=True)
+@compiled
 def _is_left(m: int, h: int) -> bool:
     bit = h & ((1 << LEFT_BITS) - 1)
-    return (i64(reg(m, LEFT) + (bit >> 6) * 8) >> (bit & 63)) & 1 == 1  # type: ignore[no-any-return]
+    return (i64(reg(m, LEFT) + (bit >> 6) * 8) >> (bit & 63)) & 1 == 1
 
 
-@njit(cache=True)
+@compiled
 def leave(m: int, h: int) -> None:
     """Note that later records of a request are left too."""
     bit = h & ((1 << LEFT_BITS) - 1)
