@@ -70,7 +70,7 @@ class Pipeline:
         places = {place: name for name in INPUTS for place in places_of(self._settings, name)}
         landed = self._committed("record", list(places))
         passed = {(name, place[1]): max(0, landed.get(place, 0)) for place, name in places.items()}
-        found = residuals(self._settings, admin=self._admin, passed=passed)
+        found = residuals(self._settings, passed=passed)
         wrong = [{**asdict(one), "value": one.value} for one in found if one.value]
         return {"by_input": total(found) if found else None, "places": wrong}
 

@@ -50,7 +50,7 @@ def _wait(settings: Settings, say: Callable[[str], None], landing_s: float) -> N
     deadline = time.monotonic() + landing_s
     told = False
     while True:
-        landed = landed_offsets(settings, READ, admin)
+        landed = landed_offsets(settings, READ)
         behind = sum(max(0, offset - landed.get(place, 0)) for place, offset in last.items())
         if not behind:
             return

@@ -19,7 +19,6 @@ from streams.join.verify import is_class
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
-    from confluent_kafka.admin import AdminClient
 
 STAGE = "join"
 
@@ -44,7 +43,6 @@ class Residual:
 def residuals(
     settings: Settings,
     client: HttpClient | None = None,
-    admin: AdminClient | None = None,
     passed: Mapping[tuple[str, int], int] | None = None,
 ) -> list[Residual]:
     """Give the residuals at the newest step of each partition whose offsets have landed; empty before the first.
@@ -56,7 +54,7 @@ def residuals(
     own = client is None
     client = client or connect(settings)
     try:
-        passed = landed_offsets(settings, INPUTS, admin) if passed is None else passed
+        passed = landed_offsets(settings, INPUTS) if passed is None else passed
         steps = _steps(client, settings.partitions, passed)
         return [found for topic in INPUTS for found in _of_topic(client, topic, steps)]
     finally:
@@ -76,21 +74,18 @@ def total(found: Iterable[Residual]) -> dict[str, int]:
     return sums
 
 
-def landed_offsets(
-    settings: Settings, topics: Iterable[str], admin: AdminClient | None = None
-) -> dict[tuple[str, int], int]:
-    """Give the offset below which everything has landed, of each (logical topic, partition)."""
-    from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+def landed_offsets(settings: Settings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """Give the offset below which everything has landed, of each (logical topic, partition).
 
+    Raises `KafkaException` when Kafka does not answer within half a minute.
+    """
     from services.kafka import places_of
-    from streams.runtime.kafka import group_id, make_admin
+    from streams.runtime.backlog import committed
 
-    admin = admin or make_admin(settings, "residual")
     logical = {topic_name(settings.namespace, name): name for name in topics}
-    places = [TopicPartition(*place) for name in logical.values() for place in places_of(settings, name)]
-    group = group_id(settings.namespace, "record")
-    answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])[group].result()
-    return {(logical[tp.topic], tp.partition): max(0, tp.offset) for tp in answer.topic_partitions}
+    places = [place for name in logical.values() for place in places_of(settings, name)]
+    found = committed(settings, "record", places)
+    return {(logical[topic], partition): max(0, offset) for (topic, partition), offset in found.items()}
 
 
 Step = tuple[int, Mapping[str, int], Mapping[str, int]]

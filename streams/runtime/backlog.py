@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.settings import Settings
@@ -57,15 +57,7 @@ class Backlog:
         return not any(self.lags(*inputs).values())
 
     def _committed(self, places: Sequence[Place]) -> dict[Place, int]:
-        deadline = time.monotonic() + ANSWER_S
-        while True:
-            try:
-                answered = self._consumer.committed([TopicPartition(*place) for place in places], timeout=5)
-                return {(tp.topic, tp.partition): tp.offset for tp in answered}
-            except KafkaException:  # the group's coordinator is being found, or moves
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(PAUSE_S)
+        return _ask(self._consumer, places)
 
     def close(self) -> None:
         """Close the connections."""
@@ -78,6 +70,30 @@ class Backlog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def committed(settings: Settings, stage: str, places: Sequence[Place]) -> dict[Place, int]:
+    """Give the offset that a stage's group has committed of each place, negative where there is none; asks once.
+
+    Raises `KafkaException` when Kafka does not answer within half a minute.
+    """
+    member = make_consumer(settings, "backlog", group_id(settings.namespace, stage))
+    try:
+        return _ask(member, places)
+    finally:
+        member.close()
+
+
+def _ask(member: Consumer, places: Sequence[Place]) -> dict[Place, int]:
+    deadline = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            answered = member.committed([TopicPartition(*place) for place in places], timeout=5)
+            return {(tp.topic, tp.partition): tp.offset for tp in answered}
+        except KafkaException:  # the group's coordinator is being found, or moves
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_S)
 
 
 def lags(settings: Settings, stage: str, inputs: Sequence[str], admin: AdminClient | None = None) -> dict[Place, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.kills < 1:
         parser.error("--kills takes a positive number")
+    faulthandler.enable()  # librdkafka can end a process
     logs.configure("faults", "error")
     directory = given.data_dir or Path(tempfile.mkdtemp(prefix="weir-faults-"))
     campaign = Campaign(directory.absolute(), kills=given.kills, seed=given.seed, record=not given.no_record)

@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from confluent_kafka import KafkaException
 from pydantic import SecretStr
 
 from schemas.errors import WeirError
@@ -178,7 +179,7 @@ class Campaign:
                     announce(self._live)
                 while self.report.kills < self.kills and not self.report.sentences and self.report.findings.ok:
                     self._one(kafka, nursery, disk, clickhouse)
-        except (WeirError, OSError, RuntimeError) as error:
+        except (WeirError, KafkaException, OSError, RuntimeError) as error:
             self.report.sentences.append(f"{type(error).__name__}: {error}")
         finally:
             self.report.seconds = time.monotonic() - self._began
