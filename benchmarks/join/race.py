@@ -148,10 +148,13 @@ class Steady:
 
 
 def figures(samples: Sequence[Sample], events: int) -> Steady:
-    """Give the rates from where a fifth of `events` had been read to where the last had been."""
-    begin = next((sample for sample in samples if sample.events >= LEFT_OUT * events), None)
-    reached = max((sample.events for sample in samples), default=0.0)
-    end = next((sample for sample in samples if sample.events >= min(events, reached)), None)
+    """Give the rates from where a fifth had been read to where all had been.
+
+    Of one that was cut, all is what it had read by then.
+    """
+    reached = min(float(events), max((sample.events for sample in samples), default=0.0))
+    begin = next((sample for sample in samples if sample.events and sample.events >= LEFT_OUT * reached), None)
+    end = next((sample for sample in samples if sample.events >= reached), None)
     if end is None or not end.cpu_s or not end.events:
         return Steady()
     whole = end.events / end.cpu_s
