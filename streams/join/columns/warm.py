@@ -1,4 +1,4 @@
-"""Compile everything that the join runs compiled, once for this machine and version: it takes about half a minute.
+"""Compile everything that the join runs compiled, once for this machine and version: about ten seconds.
 
     python -m streams.join.columns
 """
@@ -20,7 +20,6 @@ from streams.join.policies import PolicyBook
 from streams.runtime import librdkafka
 from streams.runtime.compiled import is_ready, note_ready
 from streams.runtime.processor import Records
-
 _log = structlog.get_logger()
 
 
@@ -29,7 +28,7 @@ def warm() -> float:
     if is_ready():
         return 0.0
     began = time.monotonic()
-    _log.info("compiling", what="the join", once="for this machine and version", takes="about half a minute")
+    _log.info("compiling", what="the join", once="for this machine and version", takes="about ten seconds")
     bounds = JoinBounds(
         skew_ms=1000, early_label_ms=1, grace_ms=1, partitions=1, max_event_bytes=1 << 16, virtual=False
     )
