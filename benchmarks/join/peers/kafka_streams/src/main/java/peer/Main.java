@@ -83,6 +83,8 @@ public final class Main {
         settings.put(
                 StreamsConfig.NUM_STREAM_THREADS_CONFIG,
                 Math.max(1, Math.min(partitions, Runtime.getRuntime().availableProcessors())));
+        // A process that comes back takes its place at once, not after the dead one's session has run out (45 s).
+        settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.GROUP_INSTANCE_ID_CONFIG), "worker");
         settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
         return settings;
     }
