@@ -211,18 +211,27 @@ class Campaign:
             first=report.rounds == 1,
             jump_s=JUMP_S if isinstance(feed, Live) else 0,
         )
+        done, judged = self._round, True
         try:
-            self._round.run()
+            done.run()
+        except KeyboardInterrupt:
+            judged = False  # nobody will, so it does not count
+            raise
         finally:
-            done, self._round = self._round, None
-            report.counts.update(done.counts)
-            report.phases.update(done.crew.phases)
-            report.sentences += done.crew.problems
-            report.records += sum(done.feed.sent.values())
+            self._round = None
+            if judged:
+                self._count(done)
         if report.sentences:
             return
         self._say(f"round {report.rounds}: {done.counts['kills']} kills; reading what was said")
         self._judge(nursery, Counter(done.feed.sent))
+
+    def _count(self, done: Round) -> None:
+        report = self.report
+        report.counts.update(done.counts)
+        report.phases.update(done.crew.phases)
+        report.sentences += done.crew.problems
+        report.records += sum(done.feed.sent.values())
 
     def _judge(self, nursery: Nursery, sent: Counter[str]) -> None:
         assert self.settings is not None
