@@ -114,7 +114,7 @@ def test_a_false_revision_is_named(namespace: Settings, tmp_path: Path, capsys: 
     assert {"was", "different"} <= {one["kind"] for one in found["mismatches"]}
     assert {one["identity"][0] for one in found["mismatches"]} == {"r000001"}
     assert verify(settings, as_json=False) == FAILURE
-    assert "different r000001/m/: " in capsys.readouterr().out
+    assert "different r000001/m//label/: " in capsys.readouterr().out
 
 
 def test_nothing_to_compare(namespace: Settings) -> None:
