@@ -22,6 +22,9 @@ PAUSES = 400
 """So many times as long as a step waited for a dump there is none of that partition and none of the others: what waits
 behind all of them, and catches up, stays below one event in a hundred, so the 99th percentile does not move."""
 
+MOST_RARELY = 20
+"""How many times its usual distance the next snapshot is away at the most: what comes between is taken again."""
+
 _log = structlog.get_logger()
 
 
@@ -79,7 +82,8 @@ class Keeping(Generic[StateT]):
         snapshot = self._dump(number, at)
         pause_s = time.monotonic() - began
         self._progress.snapshot_pause_seconds.observe(pause_s)
-        self._due_at[number] = began + max(self._every_s, PAUSES * len(self._due_at) * pause_s)
+        rarely_s = min(PAUSES * len(self._due_at) * pause_s, MOST_RARELY * self._every_s)
+        self._due_at[number] = began + max(self._every_s, rarely_s)
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing = at, self._writer.submit(self._phase.during, Phase.SNAPSHOT, self._store.write, snapshot)
