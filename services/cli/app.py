@@ -145,6 +145,22 @@ def verify(
     raise typer.Exit(run(settings, as_json=json, measures=measures))
 
 
+@app.command()
+def trace(
+    request_id: Annotated[str, typer.Argument(help="As the app sent it.")],
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Tell one request's whole story: its events, what was said of it and why, what it went into."""
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
+    from services.trace.run import trace as run
+
+    raise typer.Exit(run(settings, request_id, as_json=json))
+
+
 @config_app.command("show")
 def config_show(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,

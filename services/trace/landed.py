@@ -1,0 +1,261 @@
+"""Everything that has landed about one request, read from ClickHouse in a dozen small queries.
+
+The request's own records come from the look-up table of `recall` where that is filled (milliseconds), else from the
+tables themselves, whose bloom filters on `request_id` leave out most of what is not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from schemas.lifecycle import Alert, Candidate, Promote, Retrain
+from schemas.measures import Drift, Measures, Metric, Trial
+from schemas.records import DeadLetter, Step
+from schemas.settings import Settings
+from streams.join.naive import Record
+from streams.join.partition import partition_of
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.httpclient import HttpClient
+
+INPUTS = ("predictions", "labels", "signals")
+EventT = TypeVar("EventT", bound=msgspec.Struct)
+
+PARTS = 200_000
+"""At most so many records of `measures` are read for one pane."""
+
+
+@dataclass(slots=True)
+class Landed:
+    """The records about one request: inputs and feedback as they came, in the order of position.
+
+    `control` holds the policies and freezes of `partition`, the request's own; `step` is the newest step of the join
+    there, None before the first; `held_ms` is the clock at which a freeze that lasts holds the timers.
+    """
+
+    request_id: str
+    partition: int
+    records: list[tuple[str, Record]] = field(default_factory=list)
+    feedback: list[Record] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    control: list[Record] = field(default_factory=list)
+    step: Step | None = None
+    held_ms: int | None = None
+    fast: bool = False
+
+    @property
+    def clock_ms(self) -> int:
+        """The clock of the timers as far as it has landed; 0 before the first step."""
+        clock_ms = self.step.clock_ms if self.step else 0
+        return clock_ms if self.held_ms is None else min(clock_ms, self.held_ms)
+
+
+class Reader:
+    """Asks one namespace's database. Serves one thread."""
+
+    def __init__(self, settings: Settings, client: HttpClient) -> None:
+        self.settings = settings
+        self.client = client
+
+    def landed(self, request_id: str) -> Landed:
+        """Read what has landed of a request."""
+        found = Landed(request_id, partition_of(request_id.encode(), self.settings.partitions))
+        found.fast = self._look_up(found) if self._recallable() else False
+        if not found.fast:
+            for topic in INPUTS:
+                found.records += [(topic, record) for record in self._of_request(topic, request_id)]
+            found.feedback = self._of_request("feedback", request_id)
+        found.records.sort(key=lambda one: (one[1].append_ms, INPUTS.index(one[0]), one[1].partition, one[1].offset))
+        found.feedback.sort(key=lambda one: (one.partition, one.offset))
+        found.dead_letters = self._dead_letters(request_id, found.records)
+        partitions = sorted({found.partition, *(record.partition for _, record in found.records)})
+        found.control = self.control(partitions)
+        found.step = self._step(found.partition)
+        found.held_ms = self._held(found)
+        return found
+
+    def _recallable(self) -> bool:
+        from services.recall.table import VERSION
+
+        there = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'recallable_version'"
+        if not int(str(self.client.command(there))):
+            return False
+        return int(str(self.client.command("SELECT max(version) FROM recallable_version"))) == VERSION
+
+    def _look_up(self, found: Landed) -> bool:
+        from services.recall.answer import FEEDBACK, KINDS
+        from services.recall.table import Recallable
+        from services.record.land import Away
+
+        store = Recallable(self.settings)
+        try:
+            stored = store.find([found.request_id]).get(found.request_id, [])
+        except Away:
+            return False
+        finally:
+            store.close()
+        for one in {one.place: one for one in stored}.values():
+            record = Record(one.partition, one.offset, one.append_ms, one.key, one.value, one.headers)
+            if one.topic == FEEDBACK:
+                found.feedback.append(record)
+            else:
+                found.records.append((KINDS[one.topic], record))
+        return True
+
+    def _of_request(self, topic: str, request_id: str) -> list[Record]:
+        found: list[Record] = []
+        # Apart, because only the first has an index.
+        for mine in (
+            "request_id = {id:String}",
+            "unreadable != '' AND JSONExtractString(ifNull(body, ''), 'request_id') = {id:String}",
+        ):
+            sql = f"SELECT {_RAW} FROM landed_{topic} WHERE {mine} LIMIT 1 BY partition, offset, idx"
+            found += records(self.arrow(sql, {"id": request_id}))
+        return found
+
+    def _dead_letters(self, request_id: str, found: Sequence[tuple[str, Record]]) -> list[DeadLetter]:
+        by_id = "SELECT body FROM landed_dead_letters WHERE unreadable = '' AND request_id = {id:String}"
+        bodies = self._bodies(by_id, {"id": request_id})
+        if found:
+            places = ", ".join(f"('{topic}', {one.partition}, {one.offset})" for topic, one in found[:1_000])
+            bodies += self._bodies(
+                "SELECT body FROM landed_dead_letters WHERE unreadable = '' AND request_id = '' AND "
+                f"(toString(source_topic), source_partition, source_offset) IN ({places})"
+            )
+        letters = [msgspec.json.decode(body, type=DeadLetter) for body in dict.fromkeys(bodies)]
+        return sorted(letters, key=lambda one: (one.at_ms, one.topic, one.partition, one.offset))
+
+    def control(self, partitions: Sequence[int]) -> list[Record]:
+        """Give the policies and freezes that some partitions have heard, in the order of position."""
+        numbers = ", ".join(map(str, partitions))
+        sql = (
+            f"SELECT {_RAW} FROM control WHERE kind IN ('policy_set', 'frozen', 'thawed') AND partition IN ({numbers}) "
+            "ORDER BY partition, offset"
+        )
+        return list(records(self.arrow(sql)))
+
+    def _step(self, partition: int) -> Step | None:
+        sql = (
+            f"SELECT body FROM landed_steps WHERE stage = 'join' AND unreadable = '' AND partition = {partition} "
+            "ORDER BY number DESC LIMIT 1"
+        )
+        bodies = self._bodies(sql)
+        return msgspec.json.decode(bodies[0], type=Step) if bodies else None
+
+    def _held(self, found: Landed) -> int | None:
+        """Find where the freezes that last hold the timers: the clock of the step before the one that read them."""
+        frozen: dict[str, int] = {}
+        for record in found.control:
+            if record.partition != found.partition:
+                continue
+            said = msgspec.json.decode(record.value or b"{}", type=_Said)
+            if said.kind == "frozen":
+                frozen.setdefault(said.source, record.offset)
+            elif said.kind == "thawed":
+                frozen.pop(said.source, None)
+        if not frozen or found.step is None:
+            return None
+        sql = (
+            "SELECT max(clock_ms) FROM landed_steps WHERE stage = 'join' AND unreadable = '' "
+            f"AND partition = {found.partition} AND offsets['control'] <= {min(frozen.values())}"
+        )
+        return int(self.client.query(sql).result_rows[0][0])
+
+    # What came of it.
+
+    def trials(self, request_id: str) -> list[Trial]:
+        """Give the last word of each trial of a request."""
+        sql = (
+            "SELECT body FROM landed_trials WHERE unreadable = '' AND request_id = {id:String} "
+            "ORDER BY partition, offset"
+        )
+        said = self._events(sql, Trial, {"id": request_id})
+        return list({(one.model, one.layer, one.arm, one.subject): one for one in said}.values())
+
+    def measures(self, model: str, pane_ms: int, from_ms: int, to_ms: int) -> list[Measures]:
+        """Give the records of `measures` with a pane that begins at `pane_ms`, told between two clocks."""
+        sql = (
+            "SELECT body FROM measures WHERE unreadable = '' AND (clock_ms = 0 OR (clock_ms >= {a:Int64} "
+            "AND clock_ms <= {b:Int64})) AND position(body, {pane:String}) > 0 "
+            f"AND position(body, {{model:String}}) > 0 LIMIT {PARTS}"
+        )
+        named = msgspec.json.encode(model).decode()
+        asked = {"a": from_ms, "b": to_ms, "pane": f'"pane_ms":{pane_ms},', "model": f'"model":{named}'}
+        return self._events(sql, Measures, asked)
+
+    def metrics(self, model: str, version: str, deployment: str, from_ms: int, to_ms: int) -> list[Metric]:
+        """Give the last figure of each closed window that holds a pane."""
+        sql = (
+            "SELECT body FROM metrics WHERE unreadable = '' AND closed AND model = {m:String} AND version = {v:String} "
+            "AND deployment = {d:String} AND from_ms <= {a:Int64} AND to_ms >= {b:Int64} "
+            "ORDER BY at_ms DESC, partition, offset DESC LIMIT 1 BY role, slice, metric, estimator, from_ms, to_ms"
+        )
+        return self._events(sql, Metric, {"m": model, "v": version, "d": deployment, "a": from_ms, "b": to_ms})
+
+    def drift(self, model: str, version: str, deployment: str, from_ms: int, to_ms: int) -> list[Drift]:
+        """Give what detectors said of windows that hold a pane."""
+        sql = (
+            "SELECT body FROM drift WHERE unreadable = '' AND model = {m:String} AND version = {v:String} "
+            "AND deployment = {d:String} AND from_ms <= {a:Int64} AND to_ms >= {b:Int64} "
+            "ORDER BY at_ms, partition, offset"
+        )
+        asked = {"m": model, "v": version, "d": deployment, "a": from_ms, "b": to_ms}
+        return list({one.id: one for one in self._events(sql, Drift, asked)}.values())
+
+    def alerts(self, model: str, at_ms: Sequence[int]) -> list[Alert]:
+        """Give the alerts of a model that were raised at some moments."""
+        if not at_ms:
+            return []
+        moments = ", ".join(map(str, at_ms))
+        sql = f"SELECT body FROM alerts WHERE unreadable = '' AND model = {{m:String}} AND at_ms IN ({moments})"
+        return list({one.id: one for one in self._events(sql, Alert, {"m": model})}.values())
+
+    def retrains(self, model: str, at_ms: int) -> list[Retrain]:
+        """Give the runs whose data window holds a moment."""
+        sql = (
+            "SELECT body FROM retrain WHERE unreadable = '' AND model = {m:String} AND from_ms <= {a:Int64} "
+            "AND to_ms > {a:Int64} ORDER BY at_ms"
+        )
+        return list({one.retrain_id: one for one in self._events(sql, Retrain, {"m": model, "a": at_ms})}.values())
+
+    def candidates(self, model: str) -> dict[str, Candidate]:
+        """Give what was trained of a model, by run."""
+        sql = "SELECT body FROM candidates WHERE unreadable = '' AND model = {m:String} ORDER BY at_ms"
+        return {one.retrain_id: one for one in self._events(sql, Candidate, {"m": model})}
+
+    def promotes(self, model: str) -> list[Promote]:
+        """Give every desired state of the endpoints that serve a model."""
+        sql = "SELECT body FROM promote WHERE unreadable = '' AND model = {m:String} ORDER BY at_ms, revision"
+        return self._events(sql, Promote, {"m": model})
+
+    # How it is asked.
+
+    def arrow(self, sql: str, asked: Mapping[str, Any] | None = None) -> Any:
+        """Give an Arrow table whose strings are bytes."""
+        return self.client.query_arrow(sql, dict(asked or {}), use_strings=False)
+
+    def _bodies(self, sql: str, asked: Mapping[str, Any] | None = None) -> list[bytes]:
+        return list(self.arrow(sql, asked).column(0).to_pylist())
+
+    def _events(self, sql: str, kind: type[EventT], asked: Mapping[str, Any]) -> list[EventT]:
+        decoder = msgspec.json.Decoder(kind)
+        return [decoder.decode(body) for body in self._bodies(sql, asked)]
+
+
+_RAW = "partition, offset, append_ms, key, body, headers"
+
+
+class _Said(msgspec.Struct):
+    kind: str = ""
+    source: str = ""
+
+
+def records(table: Any) -> Iterator[Record]:
+    """Give the raw rows of an Arrow table as Kafka had them."""
+    for row in table.to_pylist():
+        headers = [(header["name"].decode("utf-8", "replace"), header["value"]) for header in row["headers"] or ()]
+        yield Record(row["partition"], row["offset"], row["append_ms"], row["key"], row["body"], headers)
