@@ -28,7 +28,9 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 def _directory() -> Path:
     digest = xxhash.xxh3_64(numba.__version__.encode())
     for source in _SOURCES:
-        digest.update(source.read_bytes())
+        body = source.read_bytes()
+        if b"@compiled" in body:
+            digest.update(body)
     named = os.environ.get("WEIR_CACHE_DIR") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "weir"
     )

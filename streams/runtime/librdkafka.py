@@ -28,6 +28,7 @@ from numba.extending import intrinsic
 from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, address, copy, i64, put64
 from streams.runtime.processor import Packed
+import itertools
 
 _KNOWN = ("2.16.",)
 """Versions of confluent-kafka whose objects were seen to begin with the handle."""
@@ -218,9 +219,7 @@ class Fetches:
         if count <= 0:
             return []
         rows = self._rows[:count]
-        _describe(
-            address(self._messages), count, address(rows), address(self._scratch), self._timestamp, self._headers
-        )
+        _describe(address(self._messages), count, address(rows), address(self._scratch), self._timestamp, self._headers)
         try:
             return [self._fetched(rows[start:end]) for start, end in _runs(rows)]
         finally:
@@ -269,7 +268,7 @@ def _runs(rows: Words) -> Iterator[tuple[int, int]]:
     key = rows[:, [TOPIC, PARTITION]]
     new = (key[1:] != key[:-1]).any(axis=1) | (rows[1:, ERROR] != 0) | (rows[:-1, ERROR] != 0)
     edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(rows)]
-    yield from zip(edges[:-1], edges[1:], strict=True)
+    yield from itertools.pairwise(edges)
 
 
 class Sends:

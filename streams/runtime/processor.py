@@ -31,6 +31,7 @@ def flat(body: Body) -> memoryview:
     # through numpy, because a memoryview of records (a structured array) cannot be cast to bytes
     return np.frombuffer(memoryview(cast(bytes, body)), np.uint8).data
 
+
 WHOLE = "state"
 """The name of the only part of a state that is dumped in one piece."""
 
@@ -164,7 +165,9 @@ class Records:
             headers |= {start + index: found for index, found in chunk.headers.items()}
             start += len(chunk)
         return Packed(
-            np.concatenate([chunk.table for chunk in chunks]), [body for chunk in chunks for body in chunk.kept], headers
+            np.concatenate([chunk.table for chunk in chunks]),
+            [body for chunk in chunks for body in chunk.kept],
+            headers,
         )
 
     def select(self, indices: Sequence[int]) -> Records:
@@ -179,7 +182,9 @@ class Records:
             )
         packed = self.packed()
         chosen = Packed(packed.table[np.asarray(indices, dtype=np.int64)], packed.kept)
-        chosen.headers = {place: packed.headers[index] for place, index in enumerate(indices) if index in packed.headers}
+        chosen.headers = {
+            place: packed.headers[index] for place, index in enumerate(indices) if index in packed.headers
+        }
         records = Records()
         records.extend(chosen)
         return records

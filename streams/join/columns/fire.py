@@ -299,7 +299,7 @@ def rebuild(m: int, words: int) -> None:
             if size == 0:
                 break
             kind = field(word, KIND, 3)
-            if not (word >> 23) & 1 and (kind == CASE or kind == HEAD or kind == MARKER):
+            if not (word >> 23) & 1 and (kind in (CASE, HEAD, MARKER)):
                 retired = field(word, FLAGS, 8) & RETIRED
                 if not retired:
                     insert(m, hash_of(at), position)

@@ -119,7 +119,7 @@ class Columns:
         return told, left
 
     def _leave(self, row: Words) -> None:
-        """Leave what follows a record of the same request to the object path, whose decoder is the only one to read it."""
+        """Leave what follows of the same request to the object path too, whose decoder is the only one to read it."""
         try:
             request_id = _whose.decode(ctypes.string_at(int(row[0]), max(int(row[1]), 0))).request_id.encode()
         except (ValueError, RecursionError):

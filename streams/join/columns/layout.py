@@ -20,9 +20,9 @@ chain. What is due is sorted by (due, position) before it fires, so the order of
 prediction that repeat together are one text, as `feedback` will say them.
 
 **Kinds of record.** `CASE`: a request with its one standing prediction. `HEAD`: a request of which only labels or
-signals have come. `MARKER`: a request that lives in the object path (`streams.join.processor`). `LABEL`, `SIGNAL`: heard
-events, in a chain from their request. A request with two identities, a conflict, or very much heard becomes objects and
-leaves a marker; so the compiled path treats the plain cases, which are nearly all, and the object path every case.
+signals have come. `MARKER`: a request that lives in the object path (`streams.join.processor`). `LABEL`, `SIGNAL`:
+heard events, in a chain from their request. A request with two identities, a conflict, or very much heard becomes
+objects and leaves a marker; so the compiled path treats the plain cases, nearly all, and the object path every case.
 
 **Words.** Numbers share words; `field(word, shift, bits)` reads one.
 """

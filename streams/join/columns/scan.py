@@ -19,9 +19,9 @@ from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, address, i64, put64, same, u8, u64
 
 ABSENT, STRING, ESCAPED, INTEGER, FLOAT, TRUE, FALSE, NULL, SCALARS, STRINGS, NUMBERS, OTHER = range(12)
-"""Types of a value. `ESCAPED`: a string with escapes; its span is the text as it came. `SCALARS`: an object whose values
-are scalars; `STRINGS`: one whose values are strings (an empty object too); `NUMBERS`: an array of numbers (or empty).
-The span of a string leaves the quotes out."""
+"""Types of a value. `ESCAPED`: a string with escapes; its span is the text as it came. `SCALARS`: an object whose
+values are scalars; `STRINGS`: one whose values are strings (an empty object too); `NUMBERS`: an array of numbers (or
+an empty one). The span of a string leaves the quotes out."""
 
 START, END, TYPE, MEMBERS = 0, 8, 16, 24
 SPAN = 32
@@ -340,7 +340,7 @@ def scan(start: int, end: int, fields: int, count: int, spans: int) -> bool:
         if field >= 0:
             if i64(span + TYPE) != ABSENT:
                 return False
-            quoted = 1 if found == STRING or found == ESCAPED else 0
+            quoted = 1 if found in (STRING, ESCAPED) else 0
             put64(span + START, value + quoted)
             put64(span + END, i - quoted)
             put64(span + TYPE, found)

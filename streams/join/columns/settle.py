@@ -1,7 +1,7 @@
-"""What is known of a case, and the revision that says so (compiled): `streams.join.resolve` and `revise` for plain cases.
+"""What is known of a case, and the revision that says so (compiled): `resolve` and `revise` for plain cases.
 
-`settle` decides first and writes afterwards, so that it may give a case up (`DOUBT`) to the object path untouched: labels
-that are written differently and may yet be equal (`1` and `1.0`) are compared there.
+`settle` decides first and writes afterwards, so that it may give a case up (`DOUBT`) to the object path untouched:
+labels that are written differently and may yet be equal (`1` and `1.0`) are compared there.
 """
 
 from __future__ import annotations
@@ -290,10 +290,9 @@ def _differs(span: int, other: int) -> int:
     return 1 if one and two else 2
 
 
-
 @compiled
 def settle(m: int, position: int, clock_ms: int) -> int:
-    """Resolve a case at a clock; render the revision, count and note the change that follow. `DOUBT`: nothing was done."""
+    """Resolve a case at a clock; render the revision, count, note the change. `DOUBT`: nothing was done."""
     arena = reg(m, ARENA)
     at = arena + position * 8
     policy = policy_of(m, at)
@@ -352,7 +351,7 @@ def settle(m: int, position: int, clock_ms: int) -> int:
     first = field(word, CLASS, 4) == NEW
     if revised:
         labelled_ms = -1
-        if kind == EXPLICIT or kind == IMPLICIT:
+        if kind in (EXPLICIT, IMPLICIT):
             labelled_ms = i64(arena + said_by * 8 + W_HEARD_AT * 8)
         revise(m, at, policy, revision + 1, kind, status, now, labelled_ms, said_kind, said_status, before)
     if reg(m, CHAINED) and (revised or first or (kind != NONE and status != counted)):

@@ -1,8 +1,8 @@
 """The columns as parts: one for what is small, one for each segment of the arena that has been written.
 
-Table and wheel are not kept: they follow from the records, and entering five million takes about a second. The order in
-which records lie, and which segments are free, is kept exactly, because positions decide the order of what is due at one
-moment; so steps taken again after a load give the same bytes.
+Table and wheel are not kept: they follow from the records, and entering five million takes a few seconds. The order in
+which records lie, and which segments are free, is kept exactly, because positions decide the order of what is due at
+one moment; so steps taken again after a load give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _KEPT = [k for k in l.STATE if k not in _REBUILT]
 
 
 class _Small(msgspec.Struct, array_like=True):
-    """`registers` are those of `layout.STATE` that are kept; `texts` all texts, `ends` where each ends; `policies` in the
-    order of their numbers; `whos` (text, model, identity + 1) of the texts that name who answered.
+    """`registers` are those of `layout.STATE` that are kept; `texts` all texts, `ends` where each ends; `policies` in
+    the order of their numbers; `whos` (text, model, identity + 1) of the texts that name who answered.
     """
 
     format: int

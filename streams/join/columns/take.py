@@ -1,4 +1,4 @@
-"""Records into the columns (compiled): admission and merging of the plain ones; the others are left for the object path.
+"""Records into the columns (compiled): admission and merging of the plain ones; others are left for the object path.
 
 The rules are those of `streams.join.admission`, but nothing is ever refused here: what does not pass is left, and there
 it is refused with its reason.
@@ -178,8 +178,8 @@ _MAX_MS = 253_402_300_799_999
 _LAST_MS = 1 << 47
 """The year 6429: with it, and a policy's waits, every moment fits 48 bits."""
 _AHEAD_MS = 30_000
-"""A policy is heard of a minute before it takes effect. A prediction from further ahead than this may yet be resolved by
-one that carries features, so what has some keeps them: in the object path."""
+"""A policy is heard of a minute before it takes effect. A prediction from further ahead than this may yet be
+resolved by one that carries features, so what has some keeps them: in the object path."""
 ID_AT = 100 << 10
 """Where in the scratch a packed request id lies."""
 _ROOM = 1 << 17
@@ -201,7 +201,7 @@ def _size(m: int, k: int) -> int:
     """Give the length of a field's text; 0 for one that is absent or null."""
     span = reg(m, SPANS) + k * SPAN
     kind = i64(span + TYPE)
-    return 0 if kind == ABSENT or kind == NULL else i64(span + END) - i64(span + START)
+    return 0 if kind in (ABSENT, NULL) else i64(span + END) - i64(span + START)
 
 
 @compiled
@@ -216,14 +216,14 @@ def _name(m: int, k: int, least: int) -> bool:
 @compiled
 def _nullable(m: int, k: int) -> bool:
     kind = _type(m, k)
-    return kind == ABSENT or kind == NULL
+    return kind in (ABSENT, NULL)
 
 
 @compiled
 def _numeric(m: int, k: int) -> bool:
     """Whether a field is a number, null or absent."""
     kind = _type(m, k)
-    return kind == INTEGER or kind == FLOAT or kind == NULL or kind == ABSENT
+    return kind in (INTEGER, FLOAT, NULL, ABSENT)
 
 
 @compiled
@@ -249,7 +249,7 @@ def _share(m: int, k: int) -> bool:
 @compiled
 def _objects(m: int, k: int, strings_only: bool) -> bool:
     kind = _type(m, k)
-    return kind == ABSENT or kind == STRINGS or (kind == SCALARS and not strings_only)
+    return kind in (ABSENT, STRINGS) or (kind == SCALARS and not strings_only)
 
 
 @compiled
@@ -343,7 +343,7 @@ def _admitted(m: int, record: int) -> bool:
     if not (_name(m, ID, 1) and _name(m, MODEL, 0)):
         return False
     kind = _type(m, EVENT)
-    if not (kind == ABSENT or kind == STRING) or _size(m, EVENT) > 4096:
+    if kind not in (ABSENT, STRING) or _size(m, EVENT) > 4096:
         return False
     at_ms = _integer(m, AT)
     append_ms = i64(record + 40)
@@ -414,7 +414,7 @@ def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     if not (_nullable(m, EMBEDDING) or (_type(m, EMBEDDING) == NUMBERS and not reg(m, KEEP))):
         return False
     kind = _type(m, PREDICTION)
-    if kind == SCALARS or kind == STRINGS or kind == NUMBERS or kind > STRINGS:
+    if kind in (SCALARS, STRINGS, NUMBERS) or kind > STRINGS:
         return False
     if not (_objects(m, FEATURES, False) and _objects(m, SLICES, False) and _objects(m, EXPERIMENTS, True)):
         return False
@@ -423,10 +423,10 @@ def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     ):
         return False
     kind = _type(m, SUBJECT)
-    if not (kind == ABSENT or kind == STRING or kind == ESCAPED) or _size(m, SUBJECT) > 256:
+    if kind not in (ABSENT, STRING, ESCAPED) or _size(m, SUBJECT) > 256:
         return False
     kind = _type(m, ACTION)
-    if not (kind == ABSENT or kind == STRING or kind == ESCAPED or kind == NULL) or _size(m, ACTION) > 1024:
+    if kind not in (ABSENT, STRING, ESCAPED, NULL) or _size(m, ACTION) > 1024:
         return False
     if kind != ABSENT and kind != NULL and _size(m, ACTION) == 0:
         return False
@@ -583,12 +583,12 @@ def _label_fits(m: int) -> bool:
     if kind == ABSENT:
         if not retracts:
             return False
-    elif not (kind == STRING or kind == ESCAPED or kind == INTEGER or kind == FLOAT or kind == TRUE or kind == FALSE):
+    elif kind not in (STRING, ESCAPED, INTEGER, FLOAT, TRUE, FALSE):
         return False
     if _size(m, LABEL_) > 8192:
         return False
     source = _type(m, SOURCE)
-    if not (source == ABSENT or source == STRING) or _size(m, SOURCE) > 1024:
+    if source not in (ABSENT, STRING) or _size(m, SOURCE) > 1024:
         return False
     return (
         _name(m, NAME, 0)
@@ -670,9 +670,9 @@ def _heard(m: int, record: int, h: int, packed: int, labels: bool, label_name: i
                 count(m, counters + H_DUPLICATE, 1)
                 return True
             position = field(i64(held + W_HEARD_NEXT * 8), 0, 40) - 1
-        if field(word, KIND, 3) == HEAD:
-            if append_ms + reg(m, EARLY) + reg(m, GRACE) < field(i64(at + W_DUE * 8), 0, 48):
-                return False
+        early_ms = append_ms + reg(m, EARLY) + reg(m, GRACE)
+        if field(word, KIND, 3) == HEAD and early_ms < field(i64(at + W_DUE * 8), 0, 48):
+            return False
     total = HEARD_WORDS + (size + 7) // 8
     if total > MOST_WORDS:
         return False

@@ -1,6 +1,6 @@
 """Compile everything that the join runs compiled, once for this machine and version: about ten seconds.
 
-    python -m streams.join.columns
+python -m streams.join.columns
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from streams.join.policies import PolicyBook
 from streams.runtime import librdkafka
 from streams.runtime.compiled import is_ready, note_ready
 from streams.runtime.processor import Records
+
 _log = structlog.get_logger()
 
 
