@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message, TopicPartition
 
+from schemas.event import decode
+from schemas.feedback import Feedback
 from schemas.settings import ClickHouse, Settings
 from schemas.topics import TOPICS, topic_name
 from services.record.history import RecordedHistory
@@ -19,7 +21,9 @@ from streams.runtime.failures import NotRestored
 from streams.runtime.history import History, HistoryAway
 from streams.runtime.past import append
 from streams.runtime.processor import Batch, Records
-from tests.services.record.harness import recording, until
+from streams.stages import join_processor
+from tests.services.record.harness import label, prediction, recording, until
+from tests.services.record.harness import send as send_events
 from tests.streams.runtime.counting import Counting, Counts
 from tests.streams.runtime.harness import Running, everything, final_state, recorded, reflected, snapshots
 from tests.streams.runtime.harness import send as send_values
@@ -170,6 +174,32 @@ def test_restore_takes_from_clickhouse_what_kafka_has_lost(settings: Settings) -
         assert final_state(settings, partition) == again.chain
     everyone = sorted(f"{name}/{m.partition()}/{m.offset()}" for name in INPUTS[1:] for m in read[name])
     assert reflected(settings) == everyone
+
+
+def test_join_goes_on_from_clickhouse_alone(settings: Settings) -> None:
+    def joined(events: int) -> Running:
+        run = Running(settings, join_processor(settings), RecordedHistory(settings))  # type: ignore[arg-type]
+        try:
+            run.until(lambda: run.worker.progress.ready and run.worker.progress.events >= events, f"{events} events")
+        finally:
+            run.stop.set()
+        assert run.ended() is None
+        return run
+
+    send_events(settings, "predictions", [prediction(n, features={"x": n}) for n in range(40)])
+    send_events(settings, "labels", [label(n) for n in range(20)])
+    joined(60)
+    land(settings)
+    forget(settings, "predictions", "labels", "steps")
+    for path in snapshots(settings):
+        path.unlink()
+    send_events(settings, "labels", [label(n) for n in range(20, 40)])
+    run = joined(20)
+    assert {how["origin"] for how in run.worker.progress.restored.values()} == {"the first step"}
+    said = [decode(message.value() or b"", Feedback) for message in everything(settings, "feedback")]
+    assert sorted((one.request_id, one.revision, one.label) for one in said) == [
+        (f"r{n:06d}", 1, n % 2) for n in range(40)
+    ]
 
 
 def test_history_of_another_log_is_refused(settings: Settings) -> None:
