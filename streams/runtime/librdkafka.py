@@ -12,6 +12,7 @@ only where `available()` has found it as expected; otherwise the loop reads and 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -28,7 +29,6 @@ from numba.extending import intrinsic
 from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, address, copy, i64, put64
 from streams.runtime.processor import Packed
-import itertools
 
 _KNOWN = ("2.16.",)
 """Versions of confluent-kafka whose objects were seen to begin with the handle."""

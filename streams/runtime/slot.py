@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from schemas.errors import WeirError
 from schemas.settings import Settings
 from schemas.topics import topic_name, width
-from streams.runtime import kafka
+from streams.runtime import kafka, librdkafka
 from streams.runtime.clock import CONTROL
 from streams.runtime.health import Progress
 from streams.runtime.keeping import Keeping
@@ -48,6 +48,7 @@ class Slot(Generic[StateT]):
     @classmethod
     def of(cls, processor: Processor[StateT], settings: Settings, progress: Progress, phase: Untold) -> Slot[StateT]:
         """Open everything, without taking the slot. Raises `WeirError` for topics that are not as the stage needs."""
+        librdkafka.warm()  # loading compiled code takes up to seconds, which a slot that was taken has not
         stage, inputs = processor.stage, processor.inputs
         kafka.check_topics(settings, {*inputs, "steps"})
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}

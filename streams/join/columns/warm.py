@@ -25,11 +25,10 @@ _log = structlog.get_logger()
 
 
 def warm() -> float:
-    """Compile unless it has been done. Gives the seconds that it took."""
-    if is_ready():
-        return 0.0
+    """Run everything once, so that it is compiled, or loaded where it has been. Gives the seconds that it took."""
     began = time.monotonic()
-    _log.info("compiling", what="the join", once="for this machine and version", takes="about ten seconds")
+    if not is_ready():
+        _log.info("compiling", what="the join", once="for this machine and version", takes="about ten seconds")
     bounds = JoinBounds(
         skew_ms=1000, early_label_ms=1, grace_ms=1, partitions=1, max_event_bytes=1 << 16, virtual=False
     )
