@@ -25,6 +25,7 @@ from streams.join.columns import layout as l
 from streams.join.columns.fire import fire, forget, gather, governed, leave_request, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.join.columns.policies import PolicyTable
+from streams.join.columns.render import RECITED, recite, recite_changes
 from streams.join.columns.store import NEVER, text
 from streams.join.columns.take import take
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
@@ -43,6 +44,7 @@ _NAMED = {
     **{f"signals.{name}": l.SIGNAL_COUNTERS + k for k, name in enumerate(l.H_CLASSES)},
 }
 _FIRE = 1 << 16
+_prediction = msgspec.json.Decoder(Prediction)
 
 
 class _Whose(msgspec.Struct):
@@ -245,10 +247,6 @@ class Columns:
     def _slice(self, start: int, size: int) -> bytes:
         return self._bytes[start : start + size].tobytes()
 
-    def _known(self, number: int) -> bytes:
-        at = self.memory.area[l.TEXT_AT]
-        return self._texts[at[number] : at[number + 1]].tobytes()
-
     def name(self, body: bytes) -> int:
         """Give the number of a text. Raises `ValueError` when there are too many."""
         padded = np.frombuffer(body + bytes(8), dtype=np.uint8)
@@ -268,44 +266,9 @@ class Columns:
 
     def prediction(self, position: int) -> Prediction:
         """Read the standing prediction of a case: all that was kept of it."""
-        w = [int(word) for word in self._arena[position : position + l.CASE_WORDS + 2]]
-        flags = _field(w[0], l.FLAGS, 8)
-        lengths = w[l.CASE_WORDS + bool(flags & l.EVENT_ID)] if flags & l.LONG else 0
-        sizes = (
-            _field(w[l.W_AT], 48, 8),
-            _field(w[l.W_TEXTS], 40, 16),
-            _field(w[l.W_SAID], 40, 16),
-            _field(w[l.W_APPEND], 48, 16),
-            _field(w[l.W_NEXT], 48, 8),
-            _field(w[l.W_NEXT], 40, 8),
-            _field(lengths, 0, 24),
-            _field(lengths, 24, 32),
-        )
-        start = self._start(position)
-        body = self._slice(start, sum(sizes))
-        parts = []
-        at = 0
-        for size in sizes:
-            parts.append(body[at : at + size])
-            at += size
-        request, score, prediction, subject, propensity, latency, more, features = parts
-        shared = _field(w[l.W_TEXTS], 20, 20)
-        json = b"".join(
-            (
-                b'{"request_id":"%b","at_ms":%d,' % (_unpacked(request, flags), _field(w[l.W_AT], 0, 48)),
-                self._known(_field(w[l.W_TEXTS], 0, 20)),
-                b',"score":' + score if score else b"",
-                b',"prediction":' + prediction if prediction else b"",
-                b',"subject":"' + subject + b'"' if subject else b"",
-                b',"propensity":' + propensity if propensity else b"",
-                b',"latency_ms":' + latency if latency else b"",
-                self._known(shared - 1) if shared else b"",
-                more,
-                b',"features":' + features if features else b"",
-                b"}",
-            )
-        )
-        return decode(json, Prediction)
+        out = np.empty(RECITED, dtype=np.uint8)
+        end = recite(self._m, position, address(out), 1)
+        return _prediction.decode(out[: end - address(out)].tobytes())
 
     def _case(self, position: int) -> Case:
         words = self._arena
@@ -380,19 +343,24 @@ class Columns:
 
     def _changes(self, count: int) -> list[Change]:
         rows = WORKSPACE.changes[: count * l.CHANGE].reshape(count, l.CHANGE).tolist()
-        read: dict[int, Prediction] = {}
-        found = []
-        for position, had, before, before_by, revision_before, after, after_by, revision in rows:
-            event = read.get(position)
-            if event is None:
-                event = read[position] = self.prediction(position)
-            policy = self._policy(position)
-            was = None
-            if had:
-                outcome = self._outcome(policy, before & 3, (before >> 2) & 3, (before >> 8) & 255, before_by)
-                was = Counted(event, outcome, revision_before)
-            outcome = self._outcome(policy, after & 3, (after >> 2) & 3, (after >> 8) & 255, after_by)
-            found.append(Change(was, Counted(event, outcome, revision)))
+        found: list[Change] = []
+        while len(found) < count:
+            first = len(found)
+            done = int(recite_changes(self._m, first, count))
+            ends = WORKSPACE.out_spans[: done - first].tolist()
+            body = WORKSPACE.out.view(np.uint8)[: ends[-1]].tobytes()
+            start = 0
+            for end, row in zip(ends, rows[first:done], strict=True):
+                position, had, before, before_by, revision_before, after, after_by, revision = row
+                event = _prediction.decode(body[start:end])
+                start = end
+                policy = self._policy(position)
+                was = None
+                if had:
+                    outcome = self._outcome(policy, before & 3, (before >> 2) & 3, (before >> 8) & 255, before_by)
+                    was = Counted(event, outcome, revision_before)
+                outcome = self._outcome(policy, after & 3, (after >> 2) & 3, (after >> 8) & 255, after_by)
+                found.append(Change(was, Counted(event, outcome, revision)))
         return found
 
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from streams.join.columns.layout import (
+    ARENA,
+    CHANGE,
+    CHANGES,
     CLOCK,
     EVENT_ID,
     EXPLICIT,
     FLAGS,
     LONG,
     NONE,
+    OUT,
+    OUT_END,
     OUT_FILL,
     OUT_N,
     OUT_SPANS,
@@ -69,6 +74,8 @@ _TEXTS = (
     ',"labelled_at_ms":',
     ',"joined_at_ms":',
     ",",
+    '","at_ms":',
+    ',"latency_ms":',
 )
 (
     OPEN_,
@@ -95,8 +102,12 @@ _TEXTS = (
     LABELLED_,
     JOINED_,
     COMMA_,
+    AT_,
+    LATENCY_,
 ) = range(len(_TEXTS))
 _PIECE = 40
+RECITED = 1 << 16
+"""Bytes that any prediction kept here has room in, as an event."""
 
 
 def pieces() -> Words:
@@ -225,3 +236,73 @@ def revise(
     put64(spans + 24, out - begin)
     put(m, OUT_N, n + 1)
     put(m, OUT_FILL, out)
+
+
+@compiled
+def recite(m: int, position: int, out: int, whole: int) -> int:
+    """Write what is kept of a prediction as the event that it came as; its features and latency only when `whole`."""
+    at = reg(m, ARENA) + position * 8
+    flags = field(i64(at), FLAGS, 8)
+    words = 9 + (flags & EVENT_ID) + (1 if flags & LONG else 0)
+    next_ = i64(at + W_NEXT * 8)
+    texts = i64(at + W_TEXTS * 8)
+    start = at + words * 8
+    out = _say(m, out, OPEN_)
+    size = field(i64(at + W_AT * 8), 48, 8)
+    if flags & PACKED:
+        unpack_id(start, out)
+        out += 36
+    else:
+        out = _put(out, start, size)
+    start += size
+    out = write_int(_say(m, out, AT_), field(i64(at + W_AT * 8), 0, 48))
+    out = _known(m, _say(m, out, COMMA_), field(texts, 0, 20))
+    size = field(texts, 40, 16)
+    if size:
+        out = _put(_say(m, out, SCORE_), start, size)
+        start += size
+    size = field(i64(at + W_SAID * 8), 40, 16)
+    if size:
+        out = _put(_say(m, out, PREDICTION_), start, size)
+        start += size
+    size = field(i64(at + W_APPEND * 8), 48, 16)
+    if size:
+        out = _say(m, _put(_say(m, out, SUBJECT_), start, size), QUOTE_)
+        start += size
+    size = field(next_, 48, 8)
+    if size:
+        out = _put(_say(m, out, PROPENSITY_), start, size)
+        start += size
+    size = field(next_, 40, 8)
+    if size and whole:
+        out = _put(_say(m, out, LATENCY_), start, size)
+    start += size
+    size = field(texts, 20, 20)
+    if size:
+        out = _known(m, out, size - 1)
+    if flags & LONG:
+        lengths = i64(at + (words - 1) * 8)
+        size = field(lengths, 0, 24)
+        out = _put(out, start, size)
+        start += size
+        size = field(lengths, 24, 32)
+        if size and whole:
+            out = _put(_say(m, out, FEATURES_), start, size)
+    return _say(m, out, CLOSE_)
+
+
+@compiled
+def recite_changes(m: int, first: int, count: int) -> int:
+    """Write the predictions of changes from number `first` on, and where each ends at `OUT_SPANS`; gives the next.
+
+    One that was counted before is written without its features: they count once.
+    """
+    out = reg(m, OUT)
+    spans = reg(m, OUT_SPANS)
+    k = first
+    while k < count and reg(m, OUT_END) - out >= RECITED:
+        change = reg(m, CHANGES) + k * (CHANGE * 8)
+        out = recite(m, i64(change), out, 1 - i64(change + 8))
+        put64(spans + (k - first) * 8, out - reg(m, OUT))
+        k += 1
+    return k

@@ -32,7 +32,7 @@ def warm() -> float:
     bounds = JoinBounds(
         skew_ms=1000, early_label_ms=1, grace_ms=1, partitions=1, max_event_bytes=1 << 16, virtual=False
     )
-    columns = Columns(0, bounds, chained=False)
+    columns = Columns(0, bounds, chained=True)
     policy = JoinPolicy(model="m", on_timeout="negative", horizon_ms=1, lateness_ms=1, retain_ms=1)
     book = PolicyBook()
     book.add(policy)
@@ -49,7 +49,7 @@ def warm() -> float:
     columns.mark("s")
     columns.forget("s")
     parts: dict[str, Any] = {name: body for name, body in dump(columns, whole=True).items() if body is not None}
-    other = Columns(0, bounds, chained=False)
+    other = Columns(0, bounds, chained=True)
     load(other, parts, book)
     other.begin(0, 1)
     other.lift(other.find("r"))
