@@ -28,10 +28,15 @@ from benchmarks.join.race import task_of
 from benchmarks.join.truth import Verdict, judge
 
 PER_S = 500
+LEAD_MS = 10_000
 READY_S = 90.0
 TICK_S = 0.5
 SILENCE_S = 2.0
 ROOT = Path(__file__).parents[2]
+
+
+class Late(TimeoutError):
+    """The producer was not ready at the start of its schedule: the machine is busy. Try again with more time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def _killed(
     say: Callable[[str], None],
 ) -> tuple[Verdict, float | None]:
     _wait(lambda: log.ends(output, committed=True) > 0, READY_S, program, "the first row")
-    history = History(PER_S * seconds, now_ms() + 4_000, seconds * 1000, timeout_ms, seed=11)
+    history = History(PER_S * seconds, now_ms() + LEAD_MS, seconds * 1000, timeout_ms, seed=11)
     with paced(log, history, work):
         say(f"{peer.name}: {history.events:,} events in {seconds} s, killed half way")
         _wait(lambda: now_ms() > history.start_ms + seconds * 500, seconds + 10, program, "the half")
@@ -156,8 +161,11 @@ def reader_at_end(log: Log, topic: str) -> Consumer:
 
 
 @contextlib.contextmanager
-def paced(log: Log, history: History, work: Path) -> Iterator[subprocess.Popen[str]]:
-    """Produce a history on its schedule, from a process of its own."""
+def paced(log: Log, history: History, work: Path) -> Iterator[Callable[[], dict[str, int]]]:
+    """Produce a history on its schedule, from a process of its own; gives what waits for its end and its report.
+
+    Returns when all is rendered. Raises `Late` when that took longer than until the start; nothing has been sent then.
+    """
     command = [
         *(sys.executable, "-m", "benchmarks.join.pace"),
         *("--bootstrap", log.settings.kafka.bootstrap),
@@ -165,24 +173,27 @@ def paced(log: Log, history: History, work: Path) -> Iterator[subprocess.Popen[s
         *("--n", str(history.n), "--start-ms", str(history.start_ms), "--span-ms", str(history.span_ms)),
         *("--timeout-ms", str(history.timeout_ms), "--seed", str(history.seed)),
     ]
-    with (work / "pace").open("ab") as errors:
-        running = subprocess.Popen(
+    with (
+        (work / "pace").open("ab") as errors,
+        subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True
-        )
-    try:
-        yield running
-    finally:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.wait(15)
-        running.kill()
-        running.wait()
+        ) as running,
+    ):
+        assert running.stdout is not None
+        try:
+            ready_ms = json.loads(running.stdout.readline() or '{"ready_ms":0}')["ready_ms"]
+            if not ready_ms or ready_ms > history.first_ms:
+                raise Late(f"the producer was ready {ready_ms - history.first_ms} ms after its start")
 
+            def report() -> dict[str, int]:
+                found: dict[str, int] = json.loads(running.communicate()[0].splitlines()[-1])
+                return found
 
-def paced_report(running: subprocess.Popen[str]) -> dict[str, int]:
-    """Wait for the end of `paced` and give what it says of itself."""
-    said, _ = running.communicate()
-    report: dict[str, int] = json.loads(said.splitlines()[-1])
-    return report
+            yield report
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(15)
+            running.kill()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """A producer that keeps to a schedule, whatever the system under test does: no coordinated omission.
 
-Everything is rendered before the start. An event that leaves late keeps the time at which it should have left (its
-`at_ms`), so a wait anywhere shows as latency. The last line is JSON: how many were sent, and how late the latest was.
+Everything is rendered before the start; the first line says when that was done, and nothing is sent when it was too
+late. An event that leaves late keeps the time at which it should have left (its `at_ms`), so a wait anywhere shows as
+latency. The last line is JSON: how many were sent, and how late the latest was.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ def main() -> None:
     given = parser.parse_args()
     history = History(given.n, given.start_ms, given.span_ms, given.timeout_ms, seed=given.seed)
     records = list(history.records())
-    ready_ms = int(time.time() * 1000)
     producer = Producer(
         {
             "bootstrap.servers": given.bootstrap,
@@ -38,9 +38,13 @@ def main() -> None:
         }
     )
     producer.list_topics(given.predictions, timeout=10)  # metadata before the first event
+    ready_ms = int(time.time() * 1000)
+    print(json.dumps({"ready_ms": ready_ms}), flush=True)
+    if ready_ms > history.first_ms:
+        return
     late_ms = _send(producer, records, given.predictions, given.labels)
     left = producer.flush(30)
-    print(json.dumps({"sent": len(records) - left, "late_ms": late_ms, "ready_ms": ready_ms}))
+    print(json.dumps({"sent": len(records) - left, "late_ms": late_ms}))
 
 
 def _send(producer: Producer, records: list[Record], predictions: str, labels: str) -> int:

@@ -72,8 +72,12 @@ class Program:
 
     def tail(self, lines: int = 6) -> str:
         """Give the last lines of its log."""
-        text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:]) or "(it said nothing)"
+        said = [line.strip() for line in self.said().splitlines() if line.strip()]
+        return " | ".join(said[-lines:]) or "(it said nothing)"
+
+    def said(self) -> str:
+        """Give its whole log."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def cpu_s(self) -> float:
         """Give the CPU seconds of the session so far."""
