@@ -1,9 +1,9 @@
-"""How many events per CPU second the join takes, alone: no Kafka, no measures, one partition of four.
+"""How many events per CPU second the join takes without Kafka, one partition of four: alone and with measure behind it,
+in columns and in objects.
 
 Predictions carry eight features and come in event time; 60 % get a label some seconds later, 10 % of these a
 correction; a signal follows each second one. One of two models takes silence for a negative. Steps have `--batch`
-records. Making the records is not counted; admission, state, revisions, their encoding and the timers are. `--no-gc`
-switches Python's cycle collector off: the state has no cycles, and a runtime may do the same.
+records. Making the records is not counted; admission, state, revisions, their encoding and the timers are.
 
     python -m benchmarks.bench_join
     python -m benchmarks.bench_join --profile
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import gc
 import json
 import platform
 import pstats
@@ -24,9 +23,11 @@ from importlib.metadata import version
 from random import Random
 
 from streams.join.admission import JoinBounds
+from streams.join.columns.warm import warm
 from streams.join.partition import partition_of
 from streams.join.processor import JoinProcessor
-from streams.runtime.processor import Batch, Records, whole_parts
+from streams.measure.measure import Measure, MeasureState
+from streams.runtime.processor import Batch, Records
 
 T = 1_700_000_000_000
 PARTITIONS = 4
@@ -100,16 +101,8 @@ def batches(made: list[tuple[int, str, bytes, bytes]], size: int) -> list[tuple[
     return cut
 
 
-def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=300_000)
-    parser.add_argument("--batch", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-gc", action="store_true")
-    parser.add_argument("--profile", action="store_true", help="print where the time goes (slower)")
-    given = parser.parse_args()
-    steps = batches(history(given.events, given.seed), given.batch)
+def run(chained: bool, columns: bool, steps: list[tuple[Batch, int]], profile: cProfile.Profile | None) -> None:
+    """Take all steps and print a line."""
     bounds = JoinBounds(
         skew_ms=86_400_000,
         early_label_ms=30_000,
@@ -118,36 +111,50 @@ def main() -> None:
         max_event_bytes=900_000,
         virtual=False,
     )
-    processor: JoinProcessor[None] = JoinProcessor(bounds)
+    measure = Measure(partitions=PARTITIONS) if chained else None
+    processor: JoinProcessor[MeasureState] = JoinProcessor(bounds, measure, columns=columns)
     state = processor.empty(0)
-    profile = cProfile.Profile()
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outputs = most = 0
-    if given.no_gc:
-        gc.disable()
-    if given.profile:
+    if profile is not None:
         profile.enable()
     start = time.process_time()
     for batch, clock_ms in steps:
         stepped = processor.step(state, batch, clock_ms)
         outputs += len(stepped.outputs)
-        most = max(most, len(state.join.requests))
+        held = state.join.columns
+        most = max(most, len(state.join.requests) + (0 if held is None else len(held)))
     seconds = time.process_time() - start
-    profile.disable()
+    if profile is not None:
+        profile.disable()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident) * 1024
     read = sum(len(records) for batch, _ in steps for records in batch.inputs.values())
-    start = time.process_time()
-    body = whole_parts(processor, state)
-    dumped = time.process_time() - start
+    print(
+        f"{'with measure' if chained else 'alone':13} {'columns' if columns else 'objects':8} "
+        f"{read / seconds:>10,.0f} events per CPU second ({seconds / read * 1e6:4.1f} µs each), {outputs} outputs, "
+        f"{most} requests at most, {grown / max(most, 1):,.0f} bytes of resident memory for each"
+    )
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", action="store_true", help="print where the time goes with measure (slower)")
+    given = parser.parse_args()
+    warm()
     print(f"machine       {platform.processor() or platform.machine()}, {platform.system()} {platform.release()}")
-    print(f"versions      python {platform.python_version()}, msgspec {version('msgspec')}, {processor.version}")
+    print(f"versions      python {platform.python_version()}, msgspec {version('msgspec')}, numba {version('numba')}")
     print(f"command       python -m benchmarks.bench_join {' '.join(sys.argv[1:])}".rstrip())
-    print(f"events        {read}, {outputs} outputs, {len(steps)} steps")
-    print(f"per CPU s     {read / seconds:,.0f} events ({seconds / read * 1e6:.1f} µs each)")
-    print(f"state         at most {most} requests, {grown / max(most, 1):,.0f} bytes of resident memory for each")
-    print(f"snapshot      {sum(map(len, body.values())) / 1e6:.1f} MB of {len(state.join.requests)} requests in {dumped:.2f} s of CPU")
-    print("classes       " + " ".join(f"{name}={n}" for name, n in stepped.counters.items() if n))
+    steps = batches(history(given.events, given.seed), given.batch)
+    for chained in (False, True):
+        for columns in (True, False):
+            run(chained, columns, steps, None)
     if given.profile:
+        profile = cProfile.Profile()
+        run(True, True, steps, profile)
         pstats.Stats(profile).sort_stats("tottime").print_stats(22)
 
 
