@@ -161,6 +161,7 @@ class Campaign:
         self._began = self._said = time.monotonic()
         self._round: Round | None = None
         self._live: Settings | None = None
+        self._number = 0
 
     def run(self) -> Report:
         """Run. What went wrong is in the report, whatever it was; nothing is left running."""
@@ -187,9 +188,9 @@ class Campaign:
 
     def _one(self, kafka: LocalKafka, nursery: Nursery, disk: Path | None, clickhouse: LocalClickHouse | None) -> None:
         report = self.report
-        report.rounds += 1
+        self._number += 1
         kills = min(ROUND_KILLS, self.kills - report.kills)
-        name = f"{self.seed}/{report.rounds}"
+        name = f"{self.seed}/{self._number}"
         feed: Feed
         if self._live is not None and self._live_due():
             kills = min(kills, LIVE_KILLS)
@@ -208,7 +209,7 @@ class Campaign:
             Random(f"{name}/kills"),
             self._tell,
             small_disk=disk,
-            first=report.rounds == 1,
+            first=self._number == 1,
             jump_s=JUMP_S if isinstance(feed, Live) else 0,
         )
         done, judged = self._round, True
@@ -223,7 +224,7 @@ class Campaign:
                 self._count(done)
         if report.sentences:
             return
-        self._say(f"round {report.rounds}: {done.counts['kills']} kills; reading what was said")
+        self._say(f"round {self._number}: {done.counts['kills']} kills; reading what was said")
         self._judge(nursery, Counter(done.feed.sent))
 
     def _count(self, done: Round) -> None:
@@ -248,12 +249,13 @@ class Campaign:
         findings.predictions, findings.revisions = found.report.identities, found.report.revisions
         findings.beyond = found.report.beyond
         self.report.findings.add(findings)
+        self.report.rounds += 1
 
     @contextlib.contextmanager
     def _recorded(self, nursery: Nursery) -> Iterator[None]:
         """Let the recorder land everything while the block runs; it is killed a few times over it."""
         assert self.settings is not None
-        settings, dice = self.settings, Random(f"{self.seed}/{self.report.rounds}/record")
+        settings, dice = self.settings, Random(f"{self.seed}/{self._number}/record")
         lives: list[Life] = []
         done = threading.Event()
 
@@ -290,7 +292,7 @@ class Campaign:
 
     def _live_due(self) -> bool:
         """Say whether the round with a broker's clock is next: as soon as its policies are in force."""
-        return time.monotonic() - self._began > NOTICE_S and self.report.rounds > 1
+        return time.monotonic() - self._began > NOTICE_S and self._number > 1
 
     def _live_settings(self, kafka: LocalKafka, clickhouse: LocalClickHouse | None) -> Settings:
         """Give the settings of the round with a broker's clock."""
@@ -303,7 +305,7 @@ class Campaign:
             password = SecretStr(clickhouse.password)
             at = ClickHouse(host=clickhouse.host, port=clickhouse.port, user=clickhouse.user, password=password)
         return Settings(
-            namespace=f"faults{self.report.rounds}",
+            namespace=f"faults{self._number}",
             clock="virtual",
             partitions=PARTITIONS,
             data_dir=self.directory,
