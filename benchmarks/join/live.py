@@ -28,7 +28,7 @@ from benchmarks.join.race import task_of
 from benchmarks.join.truth import Verdict, judge
 
 PER_S = 500
-LEAD_MS = 10_000
+LEAD_MS = 7_000
 READY_S = 90.0
 TICK_S = 0.5
 SILENCE_S = 2.0
