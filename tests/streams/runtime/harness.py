@@ -56,9 +56,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 class Running:
     """A worker in a thread, with the error that ended it."""
 
-    def __init__(
-        self, settings: Settings, processor: Counting | None = None, history: History | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, processor: Counting | None = None, history: History | None = None) -> None:
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self.worker = Worker(processor or Counting(), settings, stop=self.stop, history=history)
