@@ -255,6 +255,25 @@ def policy_set(
     set_policy(settings, file)
 
 
+@policy_app.command("replay")
+def policy_replay(
+    policy: Annotated[Path, typer.Option("--policy", help="TOML with [join]: the policy to try.")],
+    model: Annotated[str | None, typer.Option(help="Try it on this model (default: the file's).")] = None,
+    days: Annotated[float | None, typer.Option(help="How far back from the end (default: 30).")] = None,
+    since: Annotated[str | None, typer.Option("--from", help="First moment: ISO 8601, or milliseconds.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="End (default: the join's clock).")] = None,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Resolve what has landed under another policy: how labels, metrics and the training set would differ."""
+    settings, _ = load_settings(config, namespace, None, data_dir)
+    from services.replay.run import policy_replay as run
+
+    raise typer.Exit(run(settings, policy, model=model, days=days, since=since, until=until, as_json=json))
+
+
 def _decide(decision: str, about: str) -> None:
     def command(
         rollout_id: Annotated[str, typer.Argument(help="As the page and the alert name it.")],

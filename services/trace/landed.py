@@ -74,8 +74,8 @@ class Reader:
         found.dead_letters = self._dead_letters(request_id, found.records)
         partitions = sorted({found.partition, *(record.partition for _, record in found.records)})
         found.control = self.control(partitions)
-        found.step = self._step(found.partition)
-        found.held_ms = self._held(found)
+        found.step = self.step(found.partition)
+        found.held_ms = self.held_ms(found.partition, found.control, found.step)
         return found
 
     def _recallable(self) -> bool:
@@ -138,7 +138,8 @@ class Reader:
         )
         return list(records(self.arrow(sql)))
 
-    def _step(self, partition: int) -> Step | None:
+    def step(self, partition: int) -> Step | None:
+        """Give the newest step of the join in a partition."""
         sql = (
             f"SELECT body FROM landed_steps WHERE stage = 'join' AND unreadable = '' AND partition = {partition} "
             "ORDER BY number DESC LIMIT 1"
@@ -146,22 +147,22 @@ class Reader:
         bodies = self._bodies(sql)
         return msgspec.json.decode(bodies[0], type=Step) if bodies else None
 
-    def _held(self, found: Landed) -> int | None:
+    def held_ms(self, partition: int, control: Sequence[Record], step: Step | None) -> int | None:
         """Find where the freezes that last hold the timers: the clock of the step before the one that read them."""
         frozen: dict[str, int] = {}
-        for record in found.control:
-            if record.partition != found.partition:
+        for record in control:
+            if record.partition != partition:
                 continue
             said = msgspec.json.decode(record.value or b"{}", type=_Said)
             if said.kind == "frozen":
                 frozen.setdefault(said.source, record.offset)
             elif said.kind == "thawed":
                 frozen.pop(said.source, None)
-        if not frozen or found.step is None:
+        if not frozen or step is None:
             return None
         sql = (
             "SELECT max(clock_ms) FROM landed_steps WHERE stage = 'join' AND unreadable = '' "
-            f"AND partition = {found.partition} AND offsets['control'] <= {min(frozen.values())}"
+            f"AND partition = {partition} AND offsets['control'] <= {min(frozen.values())}"
         )
         return int(self.client.query(sql).result_rows[0][0])
 

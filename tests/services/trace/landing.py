@@ -32,6 +32,7 @@ from tests.streams.join.histories import Arrival, History
 S, MIN, HOUR = 1_000, 60_000, 3_600_000
 T0_MS = 1_767_225_600_000
 PANE_MS = 10 * MIN
+QUIET_MS = 2 * HOUR
 BOUNDS = Bounds(
     partitions=2, skew_ms=HOUR, early_label_ms=10 * MIN, grace_ms=30 * S, max_event_bytes=100_000, virtual=False
 )
@@ -98,6 +99,11 @@ def shop(seed: int = 0, requests: int = 400, span_ms: int = 2 * HOUR) -> History
     for number in range(requests):
         at_ms = T0_MS + number * span_ms // requests
         found += story(random, f"r{number:04d}", at_ms)
+    for minute in range(0, (span_ms + QUIET_MS) // MIN, 2):  # another model's traffic lets the clock go on
+        at_ms = T0_MS + minute * MIN
+        for number in range(6):
+            beat: dict[str, Any] = {"request_id": f"beat-{minute}-{number}", "model": "other", "at_ms": at_ms}
+            found.append(event("predictions", at_ms, **beat))
     return History(BOUNDS, tuple(sorted(found, key=lambda one: one.append_ms)))
 
 
@@ -121,7 +127,7 @@ def story(random: Random, request_id: str, at_ms: int) -> list[Arrival]:
         found.append(event("predictions", at_ms + 3 * S, **{**answer, "at_ms": at_ms + S, "score": 0.5}))
     if 0.05 < fate < 0.08:
         found.append(event("predictions", at_ms + 4 * S, **answer))
-    heard = {"request_id": request_id}
+    heard: dict[str, Any] = {"request_id": request_id}
     if random.random() < 0.9:
         seen_ms = at_ms + random.randrange(30 * S)
         found.append(event("signals", seen_ms, at_ms=seen_ms, signal="impression", **heard))
@@ -140,10 +146,10 @@ def story(random: Random, request_id: str, at_ms: int) -> list[Arrival]:
         late_ms = label_ms + random.choice((S, S, 5 * S, 12 * MIN, 40 * MIN))
         found.append(event("labels", late_ms, at_ms=label_ms, label=int(clicked), source="desk", **heard))
         if kind < 0.05:
-            again = {"at_ms": label_ms + 1, "label": 1 - int(clicked), "source": "desk"}
+            again: dict[str, Any] = {"at_ms": label_ms + 1, "label": 1 - int(clicked), "source": "desk"}
             found.append(event("labels", late_ms + 2 * MIN, **again, **heard))
         elif kind < 0.07:
-            back = {"at_ms": label_ms + 1, "op": "retract", "source": "desk"}
+            back: dict[str, Any] = {"at_ms": label_ms + 1, "op": "retract", "source": "desk"}
             found.append(event("labels", late_ms + 3 * MIN, **back, **heard))
     if kind > 0.97:
         found.append(event("labels", at_ms + 5 * S, at_ms=at_ms, label=1, request_id=f"nobody-{request_id}"))
@@ -153,12 +159,13 @@ def story(random: Random, request_id: str, at_ms: int) -> list[Arrival]:
 
 
 def played(given: History, seed: int = 0, *, until_ms: int | None = None) -> Driver[Any]:
-    """Run a history through join and measure in memory, to its end or until some moment."""
+    """Run a history through join and measure in memory, to its last record or until some moment."""
     measure = Measure(partitions=given.bounds.partitions, pane_ms=PANE_MS, slice_dimension="country")
     driver = Driver(JoinProcessor(JoinBounds(**asdict(given.bounds)), measure), given, Random(seed))
-    while driver.tick():
-        if until_ms is not None and driver.now_ms >= until_ms:
-            break
+    last_ms = given.arrivals[-1].append_ms
+    until_ms = last_ms if until_ms is None else min(until_ms, last_ms)
+    while driver.now_ms < until_ms or (until_ms == last_ms and not all(part.drained for part in driver.parts)):
+        driver.tick()
     return driver
 
 
