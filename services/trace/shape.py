@@ -192,7 +192,7 @@ class Clock(Struct, kw_only=True, omit_defaults=True):
 class Story(Struct, kw_only=True, omit_defaults=True):
     """Everything. `known` is false when nobody knows the request; `likely` then says why that may be."""
 
-    v: int = VERSION
+    v: int
     request_id: str
     namespace: str
     known: bool

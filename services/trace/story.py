@@ -20,6 +20,7 @@ from schemas.policy import JoinPolicy
 from schemas.settings import Settings
 from services.trace.landed import Landed
 from services.trace.shape import (
+    VERSION,
     Answer,
     Clock,
     Fate,
@@ -68,6 +69,7 @@ def tell(landed: Landed, bounds: Bounds, namespace: str) -> Story:
     step = landed.step
     events = [found.happened(topic, record) for topic, record in landed.records]
     story = Story(
+        v=VERSION,
         request_id=landed.request_id,
         namespace=namespace,
         known=bool(landed.feedback) or any(one.fate not in ("dead", "quarantined") for one in events),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from streams.runtime.kafka import Place
 
 MOST = 5
+BEHIND = "it may not have landed yet"
 LEAST_PREFIX = 6
 """An id that begins another is a near miss from this length on."""
 SEARCH_S = 20
@@ -31,13 +32,13 @@ def likely(reader: Reader, landed: Landed, story: Story) -> list[str]:
     near = _near(reader, landed.request_id)
     if near:
         found.append(f"ids that differ in case, blanks or length only: {', '.join(map(repr, near))}")
-    found += behind(reader.settings, landed)
-    if not found:
+    late = behind(reader.settings, landed)
+    if not found and not (late and late[0].startswith(BEHIND)):
         found.append(
             f"the id is not in what `record` has landed of partition {landed.partition}: was it produced to namespace "
             f"{reader.settings.namespace!r}, and is `request_id` in the body the same as in your logs?"
         )
-    return found
+    return found + late
 
 
 def _near(reader: Reader, request_id: str) -> list[str]:
@@ -88,4 +89,4 @@ def behind(settings: Settings, landed: Landed) -> list[str]:
     if all(gap <= 0 for gap in gaps.values()):
         return []
     told = ", ".join(f"{gap} offsets of {topic}" for topic, gap in gaps.items() if gap > 0)
-    return [f"it may not have landed yet: in partition {landed.partition} `record` is behind by {told}"]
+    return [f"{BEHIND}: in partition {landed.partition} `record` is behind by {told}"]
