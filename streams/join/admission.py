@@ -329,7 +329,9 @@ def _misrouted(event: Input, key: bytes, origin: Origin, target: int, hopped: bo
     kept = tuple((name, value or b"") for name, value in origin.headers)
     hop = ((APPEND_HEADER, b"%d" % origin.append_ms), (HOP_HEADER, origin.position.encode()))
     assert origin.value is not None
-    return Refused("forwarded", Output(origin.topic, key, origin.value, target, kept + hop))
+    # With a virtual clock we set the copy's timestamp; earlier than the original's it would hide that.
+    append_ms = max(clock_ms, origin.append_ms)
+    return Refused("forwarded", Output(origin.topic, key, origin.value, target, kept + hop, append_ms))
 
 
 def _skewed(at_ms: int, append_ms: int, skew_ms: int) -> str:
