@@ -47,19 +47,20 @@ def replace_pack(part: Part, pack: str) -> Part:
     return Part(pack, part.offset, part.length, part.digest)
 
 
-@pytest.fixture(params=["files", "obstore files", "obstore memory", "s3"])
+BUCKET = os.environ.get("WEIR_TEST_S3", "")
+"""A bucket to test S3 with, as `s3://…`; `AWS_…` says how to reach it."""
+
+
+@pytest.fixture(params=["files", "obstore files", "obstore memory", *(["s3"] if BUCKET else [])])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    """Give an empty place of each kind. S3 only where `WEIR_TEST_S3` names a bucket (and `AWS_…` how to reach it)."""
+    """Give an empty place of each kind."""
     if request.param == "files":
         return Files(tmp_path)
     if request.param == "obstore files":
         return Stored(LocalStore(tmp_path))
     if request.param == "obstore memory":
         return Stored(MemoryStore())
-    bucket = os.environ.get("WEIR_TEST_S3", "")
-    if not bucket:
-        pytest.skip("WEIR_TEST_S3 names no bucket")
-    return objects_of(Settings.model_validate({"runtime": {"snapshots": f"{bucket}/{uuid.uuid4().hex}"}}))
+    return objects_of(Settings.model_validate({"runtime": {"snapshots": f"{BUCKET}/{uuid.uuid4().hex}"}}))
 
 
 def store(objects: Objects, log: str = "log-id") -> SnapshotStore:
