@@ -292,19 +292,20 @@ class Sends:
         messages[:, 5], messages[:, 6] = spans[:, 0] + body, spans[:, 1]
         return messages
 
-    def send(self, topic: str, partition: int, messages: Words) -> Words:
-        """Queue messages; gives those for which there was no room. Raises `KafkaException` for any other refusal."""
+    def send(self, topic: str, partition: int, messages: Words) -> int:
+        """Queue messages; gives how many were taken, not always the first ones: the others had no room.
+
+        Raises `KafkaException` for any other refusal.
+        """
         handle = self._topics.get(topic)
         if handle is None:
             handle = self._topics[topic] = self._library.rd_kafka_topic_new(self._handle, topic.encode(), None)
         count = len(messages)
-        sent = self._library.rd_kafka_produce_batch(handle, partition, _F_COPY, address(messages), count)
-        if sent == count:
-            return messages[:0]
-        errors = messages[:, 0].astype(np.int32)
-        for code in set(errors.tolist()) - {0, _QUEUE_FULL}:
-            raise KafkaException(KafkaError(code))
-        return np.ascontiguousarray(messages[errors != 0])
+        sent = int(self._library.rd_kafka_produce_batch(handle, partition, _F_COPY, address(messages), count))
+        if sent < count:
+            for code in set(messages[:, 0].astype(np.int32).tolist()) - {0, _QUEUE_FULL}:
+                raise KafkaException(KafkaError(code))
+        return sent
 
 
 def warm() -> None:

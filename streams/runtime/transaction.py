@@ -31,6 +31,10 @@ RECORD_OVERHEAD_BYTES = 512
 SETTLING_S = 0.05
 """How long a client is given to take the slot before we look why it has not."""
 
+CHUNK = 20_000
+MOST_QUEUED, MOST_QUEUED_BYTES = 900_000, 768 << 20
+"""Below librdkafka's limits on its queue (`kafka.producer_properties`, and a gigabyte)."""
+
 OVERDUE_S = 3.0
 """How much longer than its timeouts a commit may take."""
 
@@ -55,6 +59,7 @@ class Transactions:
         self._widths = {name: width(name, **counts) for name in self._names}
         self._open = False
         self._blocks: librdkafka.Sends | None = None
+        self._queued_bytes = 0  # of blocks, since the queue was seen empty
         self._overdue = Overdue("a commit", 3 * self._timeout_s + OVERDUE_S)
         self.moment_ms: int | None = None
         self._moment_at = 0.0
@@ -119,16 +124,31 @@ class Transactions:
         if self._blocks is None:
             self._blocks = librdkafka.Sends(self._producer)
         messages = self._blocks.messages(address(block.body), block.spans)
-        deadline = None
+        sizes = block.spans[:, 1] + block.spans[:, 3]
         try:
             self._begin()
-            while len(messages := self._blocks.send(name, block.partition, messages)):
-                self._producer.poll(0.05)  # the queue is full: let it drain
-                deadline = deadline or time.monotonic() + self._timeout_s
-                if time.monotonic() > deadline:
-                    raise UnknownOutcome("a produce", f"the queue stayed full for {self._timeout_s:g} s")
+            for start in range(0, len(messages), CHUNK):
+                chunk = messages[start : start + CHUNK]
+                self._make_room(len(chunk), int(sizes[start : start + CHUNK].sum()))
+                if self._blocks.send(name, block.partition, chunk) < len(chunk):
+                    # Later ones may have been taken: sending the rest now would change the order of a request's.
+                    raise UnknownOutcome("a produce", "the queue was full")
         except KafkaException as error:
             raise self._failed(f"a produce to {name}", error) from error
+
+    def _make_room(self, count: int, size: int) -> None:
+        """Wait until the queue surely takes so many records of so many bytes together."""
+        deadline = time.monotonic() + self._timeout_s
+        self._producer.poll(0)
+        while queued := len(self._producer):
+            if queued + count <= MOST_QUEUED and self._queued_bytes + size <= MOST_QUEUED_BYTES:
+                break
+            if time.monotonic() > deadline:
+                raise UnknownOutcome("a produce", f"the queue stayed full for {self._timeout_s:g} s")
+            self._producer.poll(0.01)
+        else:
+            self._queued_bytes = 0
+        self._queued_bytes += size
 
     def send_step(self, step: Step, written: Callable[[int], None]) -> None:
         """Queue a step's record. `written` is told its offset in `steps` at the latest when the commit returns."""
