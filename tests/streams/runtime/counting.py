@@ -96,7 +96,7 @@ def die_at(point: str, countdown: int) -> None:
         "step": (worker.Worker, "_step"),
         "sent": (transaction.Transactions, "commit"),
         "committed": (keeping.Keeping, "due"),
-        "gathered": (worker.Worker, "_keep"),
+        "gathered": (worker.Worker, "_fetch"),
         "snapshot": (keeping.Keeping, "_dump"),
         "restoring": (worker.Worker, "_alive"),
     }[point]
