@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 44, 52
+LEFT, RIGHT, TOP, BOTTOM = 64, 40, 44, 52
 INK, LINE, GRID = "#333", "#1f6f8b", "#ddd"
 
 
