@@ -26,6 +26,7 @@ from streams.join.columns.fire import fire, forget, gather, governed, leave_requ
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.join.columns.policies import PolicyTable
 from streams.join.columns.render import RECITED, recite, recite_changes
+from streams.join.columns.scan import PAD
 from streams.join.columns.store import NEVER, text
 from streams.join.columns.take import take
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
@@ -86,7 +87,6 @@ class Columns:
         self._m = self.memory.address
         self._arena = self.memory.area[l.ARENA]
         self._bytes: NDArray[np.uint8] = self._arena.view(np.uint8)
-        self._texts: NDArray[np.uint8] = self.memory.area[l.TEXT].view(np.uint8)
         r = self._r
         r[l.PARTITION], r[l.PARTITIONS] = partition, bounds.partitions
         r[l.SKEW], r[l.EARLY], r[l.GRACE] = bounds.skew_ms, bounds.early_label_ms, bounds.grace_ms
@@ -126,8 +126,8 @@ class Columns:
             request_id = _whose.decode(ctypes.string_at(int(row[0]), max(int(row[1]), 0))).request_id.encode()
         except (ValueError, RecursionError):
             return  # nobody can
-        request = np.frombuffer(request_id + bytes(8), dtype=np.uint8)
-        leave_request(self._m, address(request), len(request) - 8)
+        request = _padded(request_id)
+        leave_request(self._m, address(request), len(request) - PAD)
 
     def fire(self, clock_ms: int) -> tuple[Told, list[int]]:
         """Visit what is due; gives also the positions of what the object path must visit (`lift` them)."""
@@ -193,21 +193,21 @@ class Columns:
 
     def find(self, request_id: str) -> int:
         """Give the position of a request that lives here, or -1."""
-        body = np.frombuffer(request_id.encode() + bytes(8), dtype=np.uint8)
-        position = look_up(self._m, address(body), len(body) - 8)
+        body = _padded(request_id.encode())
+        position = look_up(self._m, address(body), len(body) - PAD)
         if position < 0 or _field(int(self._arena[position]), l.KIND, 3) == l.MARKER:
             return -1
         return int(position)
 
     def mark(self, request_id: str) -> None:
         """Note that a new request lives in the object path."""
-        body = np.frombuffer(request_id.encode() + bytes(8), dtype=np.uint8)
-        mark(self._m, address(body), len(body) - 8)
+        body = _padded(request_id.encode())
+        mark(self._m, address(body), len(body) - PAD)
 
     def forget(self, request_id: str) -> None:
         """Note that a request has left the object path."""
-        body = np.frombuffer(request_id.encode() + bytes(8), dtype=np.uint8)
-        forget(self._m, address(body), len(body) - 8)
+        body = _padded(request_id.encode())
+        forget(self._m, address(body), len(body) - PAD)
 
     def lift(self, position: int, *, linked: bool = True) -> Lifted:
         """Turn a request into objects; a marker stays. `linked` is false for what `fire` has just given."""
@@ -249,7 +249,7 @@ class Columns:
 
     def name(self, body: bytes) -> int:
         """Give the number of a text. Raises `ValueError` when there are too many."""
-        padded = np.frombuffer(body + bytes(8), dtype=np.uint8)
+        padded = _padded(body)
         number = int(text(self._m, address(padded), len(body), l.MOST_TEXTS))
         if number < 0:
             raise ValueError(f"more than {l.MOST_TEXTS} names in one partition")
@@ -362,6 +362,11 @@ class Columns:
                 outcome = self._outcome(policy, after & 3, (after >> 2) & 3, (after >> 8) & 255, after_by)
                 found.append(Change(was, Counted(event, outcome, revision)))
         return found
+
+
+def _padded(text: bytes) -> NDArray[np.uint8]:
+    """Give a text with the bytes behind it that compiled code may read."""
+    return np.frombuffer(text + bytes(PAD), dtype=np.uint8)
 
 
 def _unpacked(request: bytes, flags: int) -> bytes:
