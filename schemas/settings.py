@@ -124,10 +124,16 @@ class Train(Section):
 
 
 class Recall(Section):
-    """Whether and how requests are recalled from ClickHouse. `bulk`: how many ids one look-up asks for at most."""
+    """Whether and how requests are put away and recalled from ClickHouse.
+
+    `bulk`: how many ids one look-up asks for at most. `hot_mb`: when the state of a join worker takes more, the oldest
+    requests are put away (0: never). `ahead_ms`: how long before its deadline such a request is asked for.
+    """
 
     enabled: bool = False
     bulk: int = Field(default=5_000, ge=1, le=20_000)
+    hot_mb: float = Field(default=0.0, ge=0.0)
+    ahead_ms: int = Field(default=30_000, ge=0, le=3_600_000)
 
 
 class Settings(BaseSettings):

@@ -42,11 +42,15 @@ DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class JoinBounds(Bounds):
-    """The namespace's bounds of the join. `virtual`: its clock is virtual, so policies may come at any time."""
+    """The namespace's bounds of the join. `virtual`: its clock is virtual, so policies may come at any time.
+
+    `ahead_ms`: how long before something is due a request that was put away is asked for.
+    """
 
     partitions: int
     max_event_bytes: int
     virtual: bool
+    ahead_ms: int = 30_000
 
     @classmethod
     def of(cls, settings: Settings) -> JoinBounds:
@@ -63,6 +67,7 @@ class JoinBounds(Bounds):
             partitions=settings.partitions,
             max_event_bytes=join.max_event_bytes,
             virtual=settings.clock == "virtual",
+            ahead_ms=settings.recall.ahead_ms,
         )
 
 
@@ -201,6 +206,15 @@ def key_of(event_id: str, content: int) -> int:
     (True, 7)
     """
     return xxh64_intdigest(event_id.encode(), _ID_SEED) if event_id else content
+
+
+def admitted_again(topic: str, records: Records, index: int) -> Admitted:
+    """Read a record that has been admitted before."""
+    value = records.values[index]
+    append_ms = records.append_ms[index]
+    if index in records.headers:
+        _, append_ms = _hop(records.headers[index], append_ms)
+    return _admitted(index, DECODERS[topic].decode(value or b""), append_ms, value)
 
 
 def _admitted(index: int, event: Any, append_ms: int, value: bytes | None) -> Admitted:

@@ -1,438 +1,27 @@
-"""The join: predictions meet what later turned out to be true. Pure; `docs/join.md` is the specification.
-
-A step takes the records at the timers' clock of the step before, then the timers at its own. Every event is put into
-E(r), the set of its request, and each case (identity) that it concerns is *settled*: resolved anew, its revision
-emitted when the outcome differs, its class moved, and the change told to the stage that is chained behind. Settling is
-idempotent, so order, duplication and batching of the records decide only about the revisions in between.
-"""
+"""The stage `join` as the runtime runs it, with or without a stage chained behind (`step` does the thinking)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Generic
 
-from msgspec.structs import replace
-
-from schemas.control import Control, Frozen, PolicySet, Thawed
-from schemas.event import encode
-from schemas.inputs import Prediction
 from schemas.topics import INPUTS
-from streams.join.admission import Admitted, JoinBounds, admit, origin_of, read_control
+from streams.join.admission import JoinBounds
 from streams.join.chained import Chained, ChainedT
-from streams.join.columns.lane import Columns, Told
+from streams.join.columns.lane import Columns
 from streams.join.columns.snapshot import SMALL as COLUMNS
 from streams.join.columns.snapshot import dump as dump_columns
 from streams.join.columns.snapshot import load as load_columns
-from streams.join.dead import Origin, dead_letter
-from streams.join.outcome import NOTHING, Change, Counted
-from streams.join.policies import too_late
 from streams.join.rebuild import window_ms
-from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, stage
-from streams.join.revise import differs, feedback, was
 from streams.join.snapshot import dump_join, dump_pair, load_join, load_pair
-from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of
-from streams.runtime.processor import WHOLE, Batch, Body, Dump, Output, Outputs, Records, Stepped
+from streams.join.state import JoinState
+from streams.join.step import Join
+from streams.runtime.clock import RECALLED
+from streams.runtime.processor import WHOLE, Batch, Body, Dump, Output, Stepped
 
-ENDED = {
-    "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",
-    "unknown_name": "no prediction of this request accepts the name: compare it with `label_name` and `labels` of the "
-    "policy",
-    "unknown_item": "no prediction of this request lists its `item` among its `items`",
-    "outside_horizon": "its `at_ms` lies outside the window of every prediction of this request: compare `horizon_ms`",
-    "too_late": "its Kafka timestamp lies beyond the reach of every prediction of this request: compare `recall_ms`, "
-    "`retain_ms` and the namespace's `early_label_ms`",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class JoinStepped:
-    """What a step of the join gives. `counters` are cumulative; `control` holds the control events that took effect or
-    concern others, for the stages behind.
-    """
-
-    outputs: Outputs
-    changes: list[Change]
-    control: list[Control]
-    counters: Mapping[str, int]
-    wake_at_ms: int | None
-
-
-class Join:
-    """The join of one namespace. It keeps nothing: the state of a partition is `JoinState`."""
-
-    def __init__(self, bounds: JoinBounds) -> None:
-        self.bounds = bounds
-
-    def step(self, state: JoinState, batch: Batch, clock_ms: int) -> JoinStepped:
-        """Advance `state` by one batch and the clock."""
-        step = _Step(self.bounds, state, max(clock_ms, state.clock_ms))
-        control = batch.inputs.get("control")
-        if control:
-            step.take_control(control)
-        step.timers_ms = state.held_ms(step.clock_ms)
-        if state.columns is not None:
-            state.columns.begin(step.seen_ms, step.clock_ms)
-        for topic in INPUTS:
-            records = batch.inputs.get(topic)
-            if records:
-                step.take(topic, records)
-        step.take_timers()
-        state.clock_ms, state.timers_ms = step.clock_ms, step.timers_ms
-        return JoinStepped(step.outputs, step.changes, step.control, state.counted(), state.wake_at_ms())
-
-
-class _Step:
-    """One step at work: where outputs and changes gather. `timers_ms` is its timers' clock, `seen_ms` that of the step
-    before.
-    """
-
-    def __init__(self, bounds: JoinBounds, state: JoinState, clock_ms: int) -> None:
-        self.bounds = bounds
-        self.state = state
-        self.counters = state.counters
-        self.clock_ms = clock_ms
-        self.seen_ms = self.timers_ms = state.timers_ms
-        self.outputs = Outputs()
-        self.changes: list[Change] = []
-        self.control: list[Control] = []
-
-    # Control.
-
-    def take_control(self, records: Records) -> None:
-        for index in range(len(records)):
-            event = read_control(self.state.partition, records, index, self.bounds, self.clock_ms)
-            if isinstance(event, Output):
-                self.counters["control.dead"] += 1
-                self.outputs.append(event)
-            elif isinstance(event, PolicySet):
-                self.take_policy(event, records, index)
-            else:
-                applied = self.freeze(event)
-                self.counters["control.applied" if applied else "control.ignored"] += 1
-                self.control.append(event)
-
-    def freeze(self, event: Control) -> bool:
-        """Hold or release the timers' clock, if that is what a control event asks for."""
-        if isinstance(event, Frozen):
-            self.state.frozen_ms.setdefault(event.source, self.state.clock_ms)
-            return True
-        if isinstance(event, Thawed):
-            self.state.frozen_ms.pop(event.source, None)
-            return True
-        return False
-
-    def take_policy(self, event: PolicySet, records: Records, index: int) -> None:
-        policy = event.policy
-        append_ms = records.append_ms[index]
-        if not self.bounds.virtual and too_late(policy, append_ms):
-            detail = (
-                f"`effective_from_ms` is {policy.effective_from_ms}, the record was appended at {append_ms}: a policy "
-                "takes effect at the earliest a minute after it is appended, so that every partition has heard of it"
-            )
-            origin = origin_of("control", self.state.partition, records, index)
-            self.counters["control.dead"] += 1
-            self.outputs.append(dead_letter(origin, "policy_too_late", detail, self.clock_ms, model=policy.model))
-            return
-        self.counters["control.applied"] += 1
-        self.control.append(event)
-        if self.state.policies.add(policy):
-            self.apply(policy.model)
-
-    def apply(self, model: str) -> None:
-        """Resolve anew what another policy than before is in force for."""
-        if self.state.columns is not None:
-            for position in self.state.columns.govern(model, self.state.policies.of(model)):
-                self.state.lift(position)
-        found = [
-            (request_id, case.identity, request, case)
-            for request_id, request in self.state.requests.items()
-            for case in request.cases
-            if case.identity[0] == model and self.state.policies.in_force(model, case.scope.at_ms) is not case.policy
-        ]
-        for request_id, _, request, case in sorted(found, key=lambda entry: entry[:2]):
-            self.rescope(case)
-            self.reclass(request)
-            self.settle(request, case, self.seen_ms)
-            self.state.arm(request_id, request, case.due_ms(self.seen_ms))
-
-    # Records.
-
-    def tell(self, told: Told) -> None:
-        self.outputs.extend(told.blocks)
-        self.changes += told.changes
-
-    def take(self, topic: str, records: Records) -> None:
-        state = self.state
-        counters = self.counters
-        if state.columns is not None:
-            told, left = state.columns.take(topic, records)
-            self.tell(told)
-            if not left:
-                return
-            records = records.select(left)
-        admission = admit(topic, state.partition, records, self.bounds, state.policies.in_force, self.clock_ms)
-        counters["keys.differ"] += admission.differing
-        for record in admission.records:
-            if not isinstance(record, Admitted):
-                counters[f"{topic}.{record.counted}"] += 1
-                self.outputs.append(record.output)
-            elif topic == "predictions":
-                self.take_prediction(record)
-            else:
-                self.take_heard(topic, records, record)
-
-    def take_prediction(self, record: Admitted) -> None:
-        event: Prediction = record.event
-        request_id = event.request_id
-        request = self.state.find(request_id) or self.state.begin(request_id)
-        identity = event.model, event.deployment
-        for case in request.cases:
-            if case.identity == identity:
-                if not self.take_again(case, record):
-                    return
-                break
-        else:
-            standing = Predicted(record.key, record.content, event, record.append_ms)
-            case = Case(identity, standing, *tracks_of(standing, self.state.policies, self.bounds))
-            request.cases = tuple(sorted((*request.cases, case), key=_identity)) if request.cases else (case,)
-        if request.labels or request.signals:
-            self.reclass(request)
-        self.settle(request, case, self.seen_ms)
-        self.state.arm(request_id, request, case.due_ms(self.seen_ms))
-
-    def take_again(self, case: Case, record: Admitted) -> bool:
-        """Take another prediction of an identity, duplicate or conflict. True when another content or time stands."""
-        standing = case.standing
-        key, event, append_ms = record.key, record.event, record.append_ms
-        if case.conflicts is None:
-            case.conflicts = {}
-        held = standing if key == standing.key else case.conflicts.get(key)
-        if held is None:
-            self.counters["predictions.conflict"] += 1
-            held = case.conflicts[key] = Predicted(key, record.content, event, append_ms)
-            changed = False
-        else:
-            self.counters["predictions.duplicate"] += 1
-            changed = append_ms < held.append_ms
-            held.append_ms = min(append_ms, held.append_ms)
-            if _precedes(record, held):
-                held.event, held.content = event, record.content
-                changed = True
-        if held is not standing:
-            if (held.event.at_ms, held.key) > (standing.event.at_ms, standing.key):
-                return False
-            del case.conflicts[held.key]
-            case.conflicts[standing.key] = standing
-            case.standing = held
-            changed = True
-        if changed:
-            self.rescope(case)
-        return changed
-
-    def take_heard(self, topic: str, records: Records, record: Admitted) -> None:
-        event: Any = record.event
-        index = record.index
-        key = record.key
-        request = self.state.find(event.request_id) or self.state.begin(event.request_id)
-        waiting: dict[int, Any] | None = request.labels if topic == "labels" else request.signals
-        if waiting is None:
-            waiting = {}
-            if topic == "labels":
-                request.labels = waiting
-            else:
-                request.signals = waiting
-        held: Waiting[Any] | None = waiting.get(key)
-        if held is not None:
-            self.counters[f"{topic}.duplicate"] += 1
-            changed = record.append_ms < held.append_ms
-            held.append_ms = min(record.append_ms, held.append_ms)
-            if _precedes(record, held):
-                held.event, held.content = event, record.content
-                changed = moved = True
-            else:  # of equals the first stands, in whatever order they are taken
-                moved = record.content == held.content and records.offsets[index] < held.offset
-            if moved:
-                held.offset = records.offsets[index]
-                held.raw = None if held.joined else _raw(records, index)
-            if not changed:
-                return
-            self.reclass(request)
-            for case in request.cases:
-                for track in case.tracks:
-                    track.evidence = None
-                self.settle(request, case, self.seen_ms)
-        else:
-            held = waiting[key] = Waiting(key, record.content, event, record.append_ms, records.offsets[index], None)
-            for case in request.cases:
-                for track in case.tracks:
-                    if track.scope is not None and stage(track.scope, event, record.append_ms) == COUNTS:
-                        held.joined = True
-                        if track.evidence is not None:
-                            track.evidence.add(track.scope, held)
-                        self.settle_track(request, case, track, self.seen_ms)
-                if held.joined:
-                    self.count(case, self.seen_ms)
-            if held.joined:
-                self.counters[f"{topic}.joined"] += 1
-            else:
-                self.counters[f"{topic}.parked"] += 1
-                held.raw = _raw(records, index)
-        if not request.cases:
-            self.state.arm(event.request_id, request, self.end_ms(held))
-
-    # Cases.
-
-    def rescope(self, case: Case) -> None:
-        case.policy, case.tracks = tracks_of(case.standing, self.state.policies, self.bounds, case.tracks)
-
-    def reclass(self, request: Request) -> None:
-        """Say anew of every label and signal of a request whether it counts."""
-        for topic, waiting in _heard(request):
-            for held in waiting.values():
-                joined = held.kept or any(case.stage(held.event, held.append_ms) == COUNTS for case in request.cases)
-                if joined is not held.joined:
-                    self.counters[f"{topic}.{'joined' if joined else 'parked'}"] += 1
-                    self.counters[f"{topic}.{'parked' if joined else 'joined'}"] -= 1
-                    held.joined = joined
-                    held.raw = None
-
-    def settle(self, request: Request, case: Case, clock_ms: int) -> None:
-        """Resolve all outcomes of a case at `clock_ms`; emit, count and tell what follows."""
-        for track in case.tracks:
-            self.settle_track(request, case, track, clock_ms)
-        self.count(case, clock_ms)
-
-    def settle_track(self, request: Request, case: Case, track: Track, clock_ms: int) -> None:
-        """Resolve one outcome and emit what follows; `count` is due after it."""
-        prediction = case.standing.event
-        scope = track.scope
-        outcome = NOTHING
-        if scope is not None:
-            evidence = track.evidence
-            if evidence is None and (request.labels or request.signals):
-                evidence = gather(scope, request.labels, request.signals)
-                if request.many:
-                    track.evidence = evidence
-            outcome = conclude(scope, evidence, clock_ms)
-        said = track.said
-        if differs(said, track.said_of, outcome, prediction):
-            track.revision += 1
-            self.outputs.append(
-                feedback(
-                    prediction,
-                    case.policy,
-                    (track.name, track.item),
-                    outcome,
-                    track.revision,
-                    None if track.said_of is None else was(said, track.said_of, prediction, (track.name, track.item)),
-                    negative_sample=1.0 if scope is None else scope.policy.negative_sample,
-                    partition=self.state.partition,
-                    clock_ms=self.clock_ms,
-                )
-            )
-            track.said = outcome
-            track.said_of = prediction
-        elif outcome.labelled_at_ms != said.labelled_at_ms:
-            # A source that repeats itself later is no revision. What is counted stays what the last revision said, so
-            # that it can be counted again from `feedback`.
-            outcome = replace(outcome, labelled_at_ms=said.labelled_at_ms)
-        track.outcome = outcome
-
-    def count(self, case: Case, clock_ms: int) -> None:
-        """Tell what stands and what is known of it as a whole by `label_name`, and move the prediction's class."""
-        prediction, outcome, before = case.standing.event, case.tracks[0].outcome, case.counted
-        revision = sum(track.revision for track in case.tracks if track.item is None)
-        if (
-            before is None
-            or before.prediction is not prediction
-            or before.revision != revision
-            or before.outcome != outcome
-        ):
-            case.counted = Counted(prediction, outcome, revision)
-            self.changes.append(Change(before, case.counted))
-        counter = f"predictions.{case.class_at(clock_ms)}"
-        if counter != case.counter:
-            self.counters[counter] += 1
-            if case.counter:
-                self.counters[case.counter] -= 1
-            case.counter = counter
-
-    # Timers.
-
-    def take_timers(self) -> None:
-        state = self.state
-        if state.columns is not None:
-            told, left = state.columns.fire(self.timers_ms)
-            self.tell(told)
-            for position in left:
-                state.lift(position, linked=False)
-            self.counters["keys.differ"] += state.columns.differing
-        while (taken := state.take_due(self.timers_ms)) is not None:
-            request_id, request = taken
-            due_ms = request.next_due_ms(self.seen_ms, self.bounds)
-            if due_ms is not None and due_ms > request.due_ms:
-                state.rearm(request_id, request, due_ms)
-                continue
-            for case in request.cases:
-                self.settle(request, case, self.timers_ms)
-            if any(case.scope.evict_ms <= self.timers_ms for case in request.cases):
-                self.evict(request)
-            if not request.cases:
-                self.end(request_id, request)
-            due_ms = request.next_due_ms(self.timers_ms, self.bounds)
-            if due_ms is None:
-                state.end(request_id)
-            else:
-                state.rearm(request_id, request, due_ms)
-
-    def evict(self, request: Request) -> None:
-        gone = [case for case in request.cases if case.scope.evict_ms <= self.timers_ms]
-        request.cases = tuple(case for case in request.cases if case.scope.evict_ms > self.timers_ms)
-        for case in gone:
-            for held in request.heard():
-                reached = case.stage(held.event, held.append_ms)
-                if reached == COUNTS:
-                    held.kept = True
-                elif known(case.scope, held.append_ms, self.bounds):
-                    held.furthest = max(held.furthest, reached)
-
-    def end(self, request_id: str, request: Request) -> None:
-        for topic, waiting in _heard(request):
-            for key in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.timers_ms):
-                held = waiting.pop(key)
-                if held.joined:
-                    continue
-                self.counters[f"{topic}.parked"] -= 1
-                self.counters[f"{topic}.dead"] += 1
-                raw = held.raw or (request_id.encode(), encode(held.event), ())
-                origin = Origin(topic, self.state.partition, held.offset, held.append_ms, *raw)
-                reason = REASONS[held.furthest]
-                model = held.event.model or ""
-                self.outputs.append(
-                    dead_letter(origin, reason, ENDED[reason], self.clock_ms, request_id=request_id, model=model)
-                )
-
-    def end_ms(self, held: Waiting[Any]) -> int:
-        return held.append_ms + self.bounds.early_label_ms + self.bounds.grace_ms
-
-
-def _precedes(record: Admitted, held: Predicted | Waiting[Any]) -> bool:
-    """Say whether the content of a record stands instead of that of its own event."""
-    return (record.event.at_ms, record.content) < (held.event.at_ms, held.content)
-
-
-def _identity(case: Case) -> tuple[str, str]:
-    return case.identity
-
-
-def _heard(request: Request) -> list[tuple[str, dict[int, Any]]]:
-    named = (("labels", request.labels), ("signals", request.signals))
-    return [(topic, waiting) for topic, waiting in named if waiting]
-
-
-def _raw(records: Records, index: int) -> tuple[bytes | None, bytes | None, Any]:
-    return records.keys[index], records.values[index], records.headers.get(index, ())
+_REQUEST_BYTES, _STUB_BYTES = 2_900, 400
+"""What one request takes as objects (measured), and its stub."""
 
 
 @dataclass(slots=True)
@@ -450,14 +39,17 @@ class JoinProcessor(Generic[ChainedT]):
     """
 
     stage: str = "join"
-    inputs: tuple[str, ...] = ("control", *INPUTS)
-    gauges: tuple[str, ...] = ("predictions.open", "predictions.provisional", "labels.parked", "signals.parked")
+    inputs: tuple[str, ...] = ("control", RECALLED, *INPUTS)
+    gauges: tuple[str, ...] = (
+        *("predictions.open", "predictions.provisional", "predictions.parked", "labels.parked", "signals.parked"),
+        *("recalls.away", "recalls.open"),
+    )
 
     def __init__(self, bounds: JoinBounds, chained: Chained[ChainedT] | None = None, *, columns: bool = True) -> None:
         self.join = Join(bounds)
         self.chained = chained
         self.columns = columns
-        self.version = "join-3" if chained is None else f"join-3+{chained.version}"
+        self.version = "join-4" if chained is None else f"join-4+{chained.version}"
 
     def empty(self, partition: int) -> JoinMeasureState[ChainedT]:
         """Give the state of a partition that has read nothing."""
@@ -477,6 +69,21 @@ class JoinProcessor(Generic[ChainedT]):
             )
             outputs.extend(more)
         return Stepped(outputs, stepped.counters, stepped.wake_at_ms)
+
+    def used_bytes(self, state: JoinMeasureState[ChainedT]) -> int:
+        """Give about how much memory a state takes, what is chained behind left out."""
+        join = state.join
+        columns = 0 if join.columns is None else join.columns.used_bytes
+        held = len(join.requests) + sum(len(asked.held) for asked in join.asked.values())
+        return columns + _REQUEST_BYTES * held + _STUB_BYTES * (len(join.stubs) + len(join.asked))
+
+    def oldest_ms(self, state: JoinMeasureState[ChainedT]) -> int | None:
+        """Give the time of about the oldest prediction that has not been put away; None when there is none."""
+        join = state.join
+        times = [case.scope.at_ms for request in join.requests.values() for case in request.cases]
+        if join.columns is not None and join.columns.oldest_ms is not None:
+            times.append(join.columns.oldest_ms)
+        return min(times, default=None)
 
     def reach_ms(self, state: JoinMeasureState[ChainedT]) -> int | None:
         """Give how long before the clock something may have been read that is still in state; None while frozen."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import fields
+
 from schemas.event import encode
 from schemas.feedback import Feedback, Was
 from schemas.inputs import LABEL_NAME, Item, Prediction
@@ -12,6 +15,19 @@ from schemas.policy import JoinPolicy
 from streams.join.outcome import Outcome
 from streams.join.resolve import same_label
 from streams.runtime.processor import Output
+
+
+def _default(kind: type[Struct], name: str) -> float:
+    return next(float(field.default) for field in fields(kind) if field.name == name)
+
+
+_WEIGHT, _FAKE = _default(Feedback, "weight"), _default(Feedback, "p_fake_negative")
+_WAS_WEIGHT = _default(Was, "weight")
+
+
+def _usual(value: float, default: float) -> float:
+    """Give the default itself where a value equals it: only then msgspec leaves it out."""
+    return default if value == default else value
 
 
 def differs(said: Outcome, of: Prediction | None, now: Outcome, prediction: Prediction) -> bool:
@@ -49,8 +65,8 @@ def feedback(
         status=outcome.status,
         label=outcome.label,
         label_kind=outcome.kind,
-        weight=outcome.weight,
-        p_fake_negative=outcome.p_fake_negative,
+        weight=_usual(outcome.weight, _WEIGHT),
+        p_fake_negative=_usual(outcome.p_fake_negative, _FAKE),
         log_odds_correction=math.log(negative_sample) if negative_sample < 1.0 else None,
         was=was,
         policy=policy.label,
@@ -105,4 +121,5 @@ def was(said: Outcome, of: Prediction, prediction: Prediction, about: tuple[str,
             "subject": of.subject,
             "slices": of.slices,
         }
-    return Was(status=said.status, label=said.label, label_kind=said.kind, weight=said.weight, **then)
+    weight = _usual(said.weight, _WAS_WEIGHT)
+    return Was(status=said.status, label=said.label, label_kind=said.kind, weight=weight, **then)

@@ -6,6 +6,7 @@ canonical JSON, which reads back to equal events. The order of requests is kept,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,12 +16,19 @@ from schemas.event import decode, encode
 from schemas.feedback import LabelKind, Status
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
+from schemas.recall import Cause
+from streams.join.admission import admitted_again
 from streams.join.outcome import NOTHING, Counted, Outcome
+from streams.join.policies import DEFAULT
 from streams.join.resolve import Bounds
 from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of, zeros
+from streams.join.stubs import Asked, Away, Held, Stub
+from streams.runtime.processor import Headers, Records
 
 PAIR = b"\x01"
-FORMAT = b"\x02"
+FORMAT = b"\x03"
+BEFORE = b"\x02"
+"""The format before had no second tier."""
 
 
 class _Outcome(Struct, array_like=True):
@@ -77,6 +85,43 @@ class _Request(Struct, array_like=True):
     signals: list[_Waiting]
 
 
+class _Away(Struct, array_like=True):
+    """`policy` is (model, `effective_from_ms`, version); null for the default."""
+
+    model: str
+    deployment: str | None
+    at_ms: int
+    content: int
+    policy: tuple[str, int, int] | None
+    counter: str
+    revisions: int
+
+
+class _Stub(Struct, array_like=True):
+    request_id: str
+    due_ms: int
+    ask_ms: int | None
+    ends_ms: int
+    cases: list[_Away]
+
+
+class _Held(Struct, array_like=True):
+    topic: str
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class _Asked(Struct, array_like=True):
+    stub: _Stub
+    step: int
+    cause: Cause
+    held: list[_Held]
+    parts: dict[int, bytes]
+
+
 class _State(Struct, array_like=True):
     partition: int
     clock_ms: int
@@ -85,6 +130,8 @@ class _State(Struct, array_like=True):
     counters: dict[str, int]
     policies: list[bytes]
     requests: list[_Request]
+    stubs: list[_Stub] = []
+    asked: list[_Asked] = []
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -122,6 +169,8 @@ def dump_join(state: JoinState) -> bytes:
                 )
                 for request_id, request in state.requests.items()
             ],
+            [_dump_stub(request_id, stub) for request_id, stub in state.stubs.items()],
+            [_dump_asked(request_id, asked) for request_id, asked in state.asked.items()],
         )
     )
 
@@ -133,7 +182,7 @@ def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
             "the snapshot is of format 1, which told events apart by their canonical bytes; this version uses hashes "
             "of the bytes as they came, which it does not hold: start a new namespace, or run the older version"
         )
-    read = _decoder.decode(_after_version(body, FORMAT))
+    read = _decoder.decode(_after_version(body, FORMAT, BEFORE))
     if read.partition != partition:
         raise ValueError(f"the snapshot is of partition {read.partition}, not of partition {partition}")
     state = JoinState(partition, read.clock_ms, read.timers_ms, read.frozen_ms)
@@ -147,13 +196,74 @@ def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
         request.signals = {held.key: _load_waiting(held, Signal) for held in each.signals} or None
         state.requests[each.request_id] = request
         state.arm(each.request_id, request, each.due_ms)
+    known = {_place(policy): policy for policy in state.policies.all()}
+    for one in read.stubs:
+        stub = state.stubs[one.request_id] = _load_stub(one, known)
+        state.rearm(one.request_id, stub, stub.due_ms)
+    for question in read.asked:
+        held = [_load_held(one) for one in question.held]
+        stub = _load_stub(question.stub, known)
+        state.asked[question.stub.request_id] = Asked(question.step, question.cause, stub, held, question.parts)
     return state
 
 
-def _after_version(body: bytes, known: bytes) -> bytes:
-    if body[:1] != known:
-        raise ValueError(f"unknown snapshot format {body[:1]!r}: this version reads {known!r}")
+def _after_version(body: bytes, *known: bytes) -> bytes:
+    if body[:1] not in known:
+        raise ValueError(f"unknown snapshot format {body[:1]!r}: this version reads {', '.join(map(repr, known))}")
     return body[1:]
+
+
+def _place(policy: JoinPolicy) -> tuple[str, int, int] | None:
+    return None if policy is DEFAULT else (policy.model, policy.effective_from_ms, policy.version)
+
+
+def _dump_stub(request_id: str, stub: Stub) -> _Stub:
+    cases = [
+        _Away(
+            away.model,
+            away.deployment,
+            away.at_ms,
+            away.content,
+            _place(away.policy),
+            away.counter,
+            away.revisions,
+        )
+        for away in stub.cases
+    ]
+    return _Stub(request_id, stub.due_ms, stub.ask_ms, stub.ends_ms, cases)
+
+
+def _load_stub(read: _Stub, known: Mapping[tuple[str, int, int] | None, JoinPolicy]) -> Stub:
+    cases = tuple(
+        Away(
+            one.model,
+            one.deployment,
+            one.at_ms,
+            one.content,
+            DEFAULT if one.policy is None else known[one.policy],
+            one.counter,
+            one.revisions,
+        )
+        for one in read.cases
+    )
+    return Stub(read.due_ms, read.ask_ms, read.ends_ms, cases)
+
+
+def _dump_asked(request_id: str, asked: Asked) -> _Asked:
+    held = []
+    for one in asked.held:
+        records = one.records
+        headers = list(records.headers.get(0, ()))
+        held.append(
+            _Held(one.topic, records.offsets[0], records.append_ms[0], records.keys[0], records.values[0], headers)
+        )
+    return _Asked(_dump_stub(request_id, asked.stub), asked.step, asked.cause, held, asked.parts)
+
+
+def _load_held(read: _Held) -> Held:
+    headers: dict[int, Headers] = {0: read.headers} if read.headers else {}
+    records = Records([read.offset], [read.append_ms], [read.key], [read.value], headers)
+    return Held(read.topic, records, admitted_again(read.topic, records, 0))
 
 
 def _dump_outcome(outcome: Outcome) -> _Outcome | None:

@@ -12,6 +12,7 @@ request whose moment moves later stays and is looked at again then: a label that
 Memory. All is proportional to the admitted events of requests in state. A request leaves when its predictions have been
 evicted (`at_ms` + reach + grace) and its labels and signals have ended (`append_ms` + early label + grace). The objects
 have no cycles and are hidden from Python's cycle collector (`gc=False`): walking them took half of the time.
+Where there is a second tier, requests that are looked at seldom are put away before that (`stubs`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from msgspec import Struct
 
@@ -28,9 +29,11 @@ from schemas.policy import JoinPolicy
 from streams.join.outcome import NOTHING, Counted, Outcome
 from streams.join.policies import PolicyBook
 from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope, scope, stage
+from streams.join.stubs import Asked, Stub
 from streams.runtime.processor import Headers
 
 if TYPE_CHECKING:
+    from streams.join.admission import Admitted
     from streams.join.columns.lane import Columns
 
 MANY = 16
@@ -43,6 +46,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "final",
         "void",
         "unlabelled",
+        "parked",
         "duplicate",
         "conflict",
         "forwarded",
@@ -53,8 +57,11 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "signals": _HEARD,
     "control": ("applied", "ignored", "dead"),
     "keys": ("differ",),
+    "recalls": ("away", "put_away", "open", "asked", "answered", "missing", "repeated", "dead"),
 }
-"""Kind of record → its classes. Of the first four each record read is in exactly one; `keys` counts beside them."""
+"""Kind of record → its classes. Of the first four each record read is in exactly one; the others count beside them:
+`recalls.away` the requests that are put away, `recalls.open` those of them that a question is open for.
+"""
 
 
 class Predicted(Struct, gc=False):
@@ -143,12 +150,33 @@ class Case(Struct, gc=False):
         return due_ms
 
 
+def absorb(held: Predicted | Waiting[Any], record: Admitted) -> bool:
+    """Let another record of an event in state say what it can: an earlier time, or the content that stands.
+
+    True when it did. The content with the least (`at_ms`, content hash) stands.
+    """
+    changed = record.append_ms < held.append_ms
+    held.append_ms = min(record.append_ms, held.append_ms)
+    if (record.event.at_ms, record.content) < (held.event.at_ms, held.content):
+        held.event, held.content = record.event, record.content
+        changed = True
+    return changed
+
+
 def tracks_of(
-    standing: Predicted, policies: PolicyBook, bounds: Bounds, before: Iterable[Track] = ()
+    standing: Predicted,
+    policies: PolicyBook,
+    bounds: Bounds,
+    before: Iterable[Track] = (),
+    policy: JoinPolicy | None = None,
 ) -> tuple[JoinPolicy, tuple[Track, ...]]:
-    """Give the policy of a standing prediction and its outcomes' tracks, which go on from those of before."""
+    """Give the policy of a standing prediction and its outcomes' tracks, which go on from those of before.
+
+    `policy` is another one than that in force, if need be.
+    """
     event = standing.event
-    policy = policies.in_force(event.model, event.at_ms)
+    if policy is None:
+        policy = policies.in_force(event.model, event.at_ms)
     old = {(track.name, track.item): track for track in before}
     items = [None, *dict.fromkeys(entry.item for entry in event.items)] if event.items else [None]
     tracks = []
@@ -198,6 +226,7 @@ class JoinState:
     """One partition's state. `clock_ms` is the clock of the step before, `timers_ms` the timers' clock of it.
 
     `frozen_ms` holds, for each frozen source, the clock at which it was frozen: the timers' clock stops there.
+    A request is in one of `requests`, `stubs` and `asked`, or in the columns.
     """
 
     partition: int
@@ -206,6 +235,8 @@ class JoinState:
     frozen_ms: dict[str, int] = field(default_factory=dict)
     policies: PolicyBook = field(default_factory=PolicyBook)
     requests: dict[str, Request] = field(default_factory=dict)
+    stubs: dict[str, Stub] = field(default_factory=dict)
+    asked: dict[str, Asked] = field(default_factory=dict)
     timers: list[tuple[int, str]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=lambda: zeros())
     columns: Columns | None = None
@@ -237,14 +268,48 @@ class JoinState:
         return request
 
     def end(self, request_id: str) -> None:
-        """Let a request go."""
-        del self.requests[request_id]
+        """Let a request go, or its stub."""
+        self.requests.pop(request_id, None)
+        self.stubs.pop(request_id, None)
         if self.columns is not None:
             self.columns.forget(request_id)
+
+    @property
+    def has_away(self) -> bool:
+        """Say whether anything has been put away."""
+        return bool(self.asked or self.stubs or (self.columns is not None and self.columns.stubs))
+
+    def take_stub(self, request_id: str) -> Stub | None:
+        """Take the stub of a request that has been put away and not asked for; what it counts in stays."""
+        stub = self.stubs.pop(request_id, None)
+        if stub is None and self.columns is not None and self.columns.stubs:
+            position = self.columns.find_stub(request_id)
+            if position >= 0:
+                _, stub = self.lift_stub(position)
+        return stub
+
+    def lift_stub(self, position: int, *, linked: bool = True) -> tuple[str, Stub]:
+        """Move a stub of the columns over to the objects, with what it counts in; gives whose it is."""
+        assert self.columns is not None
+        request_id, stub = self.columns.lift_stub(position, linked=linked)
+        for case in stub.cases:
+            self.counters[case.counter] += 1
+        return request_id, stub
+
+    def put_away(self, request_id: str, stub: Stub) -> None:
+        """Leave a stub in place of a request of the objects; in the columns, where they can hold it."""
+        del self.requests[request_id]
+        if self.columns is not None and self.columns.stow(request_id, stub):
+            self.counters[stub.cases[0].counter] -= 1
+            return
+        self.stubs[request_id] = stub
+        heapq.heappush(self.timers, (stub.due_ms, request_id))
 
     def counted(self) -> dict[str, int]:
         """Give the counters of both paths together."""
         counters = dict(self.counters)
+        counters["recalls.open"] = len(self.asked)
+        counters["recalls.away"] = len(self.stubs) + len(self.asked)
         if self.columns is not None:
             for name, value in self.columns.counters().items():
                 counters[name] += value
@@ -264,19 +329,22 @@ class JoinState:
             request.due_ms = due_ms
             heapq.heappush(self.timers, (due_ms, request_id))
 
-    def rearm(self, request_id: str, request: Request, due_ms: int) -> None:
+    def rearm(self, request_id: str, request: Request | Stub, due_ms: int) -> None:
         """Move a request whose timer has just been taken to a later moment."""
         request.due_ms = due_ms
         heapq.heappush(self.timers, (due_ms, request_id))
 
-    def take_due(self, clock_ms: int) -> tuple[str, Request] | None:
+    def take_due(self, clock_ms: int) -> tuple[str, Request | Stub] | None:
         """Take the first timer that may be due at `clock_ms`."""
         while self.timers and self.timers[0][0] <= clock_ms:
             due_ms, request_id = heapq.heappop(self.timers)
-            request = self.requests.get(request_id)
-            if request is not None and request.due_ms == due_ms:
-                return request_id, request
+            found = self._timed(request_id)
+            if found is not None and found.due_ms == due_ms:
+                return request_id, found
         return None
+
+    def _timed(self, request_id: str) -> Request | Stub | None:
+        return self.requests.get(request_id) or self.stubs.get(request_id)
 
     def wake_at_ms(self) -> int | None:
         """Give the moment of the first live timer; None also while a source is frozen, for no clock would take it."""
@@ -289,8 +357,8 @@ class JoinState:
     def _first_timer_ms(self) -> int | None:
         while self.timers:
             due_ms, request_id = self.timers[0]
-            request = self.requests.get(request_id)
-            if request is not None and request.due_ms == due_ms:
+            found = self._timed(request_id)
+            if found is not None and found.due_ms == due_ms:
                 return due_ms
             heapq.heappop(self.timers)
         return None

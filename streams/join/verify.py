@@ -376,7 +376,7 @@ ANY_KIND = ("duplicate", "forwarded", "quarantined", "dead")
 CLASSES = frozenset(
     f"{topic}.{name}"
     for topic, own in {
-        "predictions": ("open", "provisional", "final", "void", "unlabelled", "conflict"),
+        "predictions": ("open", "provisional", "final", "void", "unlabelled", "parked", "conflict"),
         "labels": ("parked", "joined"),
         "signals": ("parked", "joined"),
     }.items()

@@ -72,6 +72,28 @@ class Backlog:
         self.close()
 
 
+class Committed:
+    """What a stage's group has committed, asked through one connection. Close it, or use it as `with …`."""
+
+    def __init__(self, settings: Settings, stage: str) -> None:
+        self._member = make_consumer(settings, "backlog", group_id(settings.namespace, stage))
+
+    def of(self, places: Sequence[Place]) -> dict[Place, int]:
+        """Give the offset of each place, negative where there is none.
+
+        Raises `KafkaException` when Kafka does not answer within half a minute.
+        """
+        return _ask(self._member, places)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._member.close()
+
+
 def committed(settings: Settings, stage: str, places: Sequence[Place]) -> dict[Place, int]:
     """Give the offset that a stage's group has committed of each place, negative where there is none; asks once.
 

@@ -3,7 +3,7 @@
 **Broker clock.** An input whose last read record has the Kafka timestamp t will give no record from before t. An input
 that is drained (position = last stable offset = high watermark, asked after the moment S of the broker's own clock)
 will give none from before S. So `seen[input]` is the greatest such moment, and the clock is the least of them over the
-inputs (control excepted: it carries commands, not facts to be waited for). S is the append time of this worker's last
+inputs (but for those in `TIMELESS`). S is the append time of this worker's last
 step before the question, less what two brokers may differ, so nobody's wall clock counts. The clock never goes back.
 
 A jump beyond the grace period (after an outage, or a gap in the log) is waited out: records on their way from a wrong
@@ -26,6 +26,9 @@ from schemas.control import ClockAdvanced, Control
 from streams.runtime.processor import Records
 
 CONTROL = "control"
+RECALLED = "recalled"
+TIMELESS = frozenset({CONTROL, RECALLED})
+"""Inputs that carry commands and answers, not facts to be waited for: no clock looks at them."""
 
 _control = msgspec.json.Decoder(Control)
 
@@ -72,7 +75,7 @@ class BrokerClock:
     def __init__(
         self, inputs: Sequence[str], *, grace_ms: int, ms: int = 0, seen: Mapping[str, int] | None = None
     ) -> None:
-        self.inputs = tuple(name for name in inputs if name != CONTROL)
+        self.inputs = tuple(name for name in inputs if name not in TIMELESS)
         self.ms = ms
         self.seen: dict[str, int] = dict(seen or {})
         self._grace_ms = grace_ms
@@ -98,7 +101,7 @@ class BrokerClock:
 
     def confirm(self, name: str, moment_ms: int) -> None:
         """Raise `seen`. Never lowers it: a new leader's clock may lag the old one's."""
-        if name != CONTROL and moment_ms > self.seen.get(name, -1):
+        if name not in TIMELESS and moment_ms > self.seen.get(name, -1):
             self.seen[name] = moment_ms
 
     def advance(self) -> int:

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.runtime import kafka
-from streams.runtime.clock import CONTROL
+from streams.runtime.clock import TIMELESS
 from streams.runtime.partition import Partition
 from streams.runtime.transaction import Transactions
 
@@ -51,7 +51,7 @@ def confirm(
             continue
         part.asked_at = now
         for name, topic in topics.items():
-            if name != CONTROL and clock.seen.get(name, -1) < moment_ms and not part.gathered[name]:
+            if name not in TIMELESS and clock.seen.get(name, -1) < moment_ms and not part.gathered[name]:
                 asked[topic, part.number] = part, name
     try:
         ends = kafka.ends(admin, list(asked), patience_s=0)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from confluent_kafka import Message
 
-from streams.runtime.clock import CONTROL, BrokerClock
+from streams.runtime.clock import TIMELESS, BrokerClock
 from streams.runtime.health import PartitionProgress
 from streams.runtime.past import append
 from streams.runtime.processor import Packed, Records
@@ -26,8 +26,8 @@ def columns(inputs: Sequence[str]) -> dict[str, Records]:
 class Partition(Generic[StateT]):
     """`at` is where the last step left it; `position` is ahead of that by what is gathered and by markers.
 
-    `held` says of an input why it keeps the clock; `paused` are the inputs that ran too far ahead. The `_at` are
-    moments of `time.monotonic`.
+    `cut_ms` is the cut of the next step (0: none). `held` says of an input why it keeps the clock; `paused` are the
+    inputs that ran too far ahead. The `_at` are moments of `time.monotonic`.
     """
 
     number: int
@@ -39,6 +39,7 @@ class Partition(Generic[StateT]):
     paused: set[str] = field(default_factory=set)
     held: dict[str, str] = field(default_factory=dict)
     events: int = 0
+    cut_ms: int = 0
     first_ms: int | None = None
 
     @property
@@ -54,7 +55,7 @@ class Partition(Generic[StateT]):
             return {}
         if self.first_ms is None:
             self.first_ms = min(seen.values())
-        least_ms = min(seen.get(name, self.first_ms) for name in self.gathered if name != CONTROL)
+        least_ms = min(seen.get(name, self.first_ms) for name in self.gathered if name not in TIMELESS)
         return {name: moment_ms - least_ms for name, moment_ms in seen.items()}
 
     def keep(self, name: str, message: Message) -> bool:
@@ -91,7 +92,7 @@ class Partition(Generic[StateT]):
         """What was gathered is in the state now."""
         self.at.step, self.at.wake_at_ms = step, wake_at_ms
         self.held = {name: cause for name, cause in self.held.items() if not self.gathered[name]}
-        self.gathered, self.events = columns(list(self.gathered)), 0
+        self.gathered, self.events, self.cut_ms = columns(list(self.gathered)), 0, 0
 
     def progress(self, ends: dict[str, int]) -> PartitionProgress:
         """Show where it stands."""

@@ -225,11 +225,17 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step of one partition reads: logical topic → records, and the step's number."""
+    """What one step of one partition reads: logical topic → records, and the step's number.
+
+    `offsets` is the vector after the step (next offset to read by logical topic). `cut_ms`, when it is not 0, lets the
+    processor put away what is older and has landed: like the clock, a decision from outside.
+    """
 
     partition: int
     step: int
     inputs: Mapping[str, Records]
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    cut_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +408,19 @@ class Forgetful(Processor[StateT], Protocol[StateT]):
 
     def adopt(self, state: StateT, counters: Mapping[str, int]) -> None:
         """Replace the cumulative counters, those of a state that began later, by recorded ones."""
+        ...
+
+
+@runtime_checkable
+class Evictable(Processor[StateT], Protocol[StateT]):
+    """A processor that puts away what is old at a cut (`Batch.cut_ms`), to ask for it again when it is needed."""
+
+    def used_bytes(self, state: StateT) -> int:
+        """Give about how much memory a state takes."""
+        ...
+
+    def oldest_ms(self, state: StateT) -> int | None:
+        """Give the time of about the oldest that could be put away; None when there is nothing."""
         ...
 
 

@@ -145,9 +145,9 @@ def repeat(
             f"of {processor.stage}, which this version {processor.version!r} cannot repeat",
             fix=f"run version {step.processor!r} once and stop it cleanly: that writes a snapshot",
         )
-    batch = Batch(partition, step.number, read(step.offsets))
+    batch = Batch(partition, step.number, read(step.offsets), step.offsets, step.cut_ms)
     stepped = steps.take(processor, restored.state, restored.clock, batch, step.clock_ms)
-    again = steps.record(processor, batch, stepped, step.clock_ms, step.offsets)
+    again = steps.record(processor, batch, stepped, step.clock_ms)
     if again != step:
         raise NotRestored(
             f"partition {partition}: step {step.number} taken again differs from its record:\n"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import xxhash
@@ -81,16 +81,15 @@ def take(
         ) from error
 
 
-def record(
-    processor: Processor[StateT], batch: Batch, stepped: Stepped, clock_ms: int, offsets: Mapping[str, int]
-) -> Step:
-    """Give the record of a step that was taken. `offsets` is the vector after it."""
+def record(processor: Processor[StateT], batch: Batch, stepped: Stepped, clock_ms: int) -> Step:
+    """Give the record of a step that was taken."""
     return Step(
         stage=processor.stage,
         partition=batch.partition,
         number=batch.step,
-        offsets=dict(offsets),
+        offsets=dict(batch.offsets),
         clock_ms=clock_ms,
+        cut_ms=batch.cut_ms,
         counters=dict(stepped.counters),
         processor=processor.version,
         outputs=len(stepped.outputs),

@@ -97,7 +97,7 @@ def _take(
     step: Step,
     records: Between,
 ) -> None:
-    batch = Batch(partition, step.number, records.up_to(step.offsets))
+    batch = Batch(partition, step.number, records.up_to(step.offsets), step.offsets, step.cut_ms)
     stepped = steps.take(processor, restored.state, restored.clock, batch, step.clock_ms)
     restored.step, restored.offsets, restored.steps_offset = step.number, dict(step.offsets), offset
     restored.wake_at_ms, restored.counters = stepped.wake_at_ms, stepped.counters

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from streams.runtime import kafka, librdkafka, steps
-from streams.runtime.clock import CONTROL
+from streams.runtime.clock import CONTROL, RECALLED
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
 from streams.runtime.health import HealthServer, PartitionProgress, Progress
 from streams.runtime.history import History
@@ -32,6 +32,7 @@ from streams.runtime.partition import Partition, columns
 from streams.runtime.phase import Phase, told
 from streams.runtime.processor import Batch, Processor
 from streams.runtime.restore import Abandoned, Restored, Restorer, read_committed
+from streams.runtime.room import Room
 from streams.runtime.slot import Slot, client_name, shared
 
 StateT = TypeVar("StateT")
@@ -102,6 +103,7 @@ class Worker(Generic[StateT]):
         self._gathered_events = self._gathered_bytes = 0
         self._phase = told()
         self._fetches: librdkafka.Fetches | None = None
+        self._room = Room.of(processor, settings)
 
     def run(self) -> None:
         """Run until `stop` is set. Raises `WeirError`; see `run` of this module."""
@@ -124,6 +126,8 @@ class Worker(Generic[StateT]):
                 self._fetches.close()  # else the consumer, when it is let go, waits for it
             if self.health is not None:
                 self.health.close()
+            if self._room is not None:
+                self._room.close()
             if self._slot is not None:
                 self._slot.keeping.close()
 
@@ -276,7 +280,7 @@ class Worker(Generic[StateT]):
             self._gather()
             now = time.monotonic()
             due = set() if self._virtual else self._idle(now)
-            due |= {part for part in self._running.values() if part.events or part.behind}
+            due |= {part for part in self._running.values() if part.events or part.behind or part.cut_ms}
             if due or (self._virtual and self._past_markers()):
                 self._transact(due)
             self._keeping.due(self._states(), now)
@@ -381,9 +385,12 @@ class Worker(Generic[StateT]):
 
     def _step(self, part: Partition[StateT]) -> None:
         at = part.at
-        batch = Batch(part.number, at.step + 1, part.gathered)
+        if part.gathered.get(RECALLED):
+            self._phase.enter(Phase.RECALL)
+        batch = Batch(part.number, at.step + 1, part.gathered, dict(part.position), part.cut_ms)
         stepped = steps.take(self.processor, at.state, at.clock, batch)
-        step = steps.record(self.processor, batch, stepped, at.clock.ms, part.position)
+        self._phase.enter(Phase.STEP)
+        step = steps.record(self.processor, batch, stepped, at.clock.ms)
         self._out.send(stepped.outputs, at.clock.ms)
         self._out.send_step(step, partial(setattr, at, "steps_offset"))
         at.counters = stepped.counters
@@ -403,6 +410,8 @@ class Worker(Generic[StateT]):
 
     def _once_a_second(self) -> None:
         self._look()
+        if self._room is not None:
+            self._room.look(self._running.values())
         if not self._virtual:
             self._balance()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from streams.join.columns.away import look
 from streams.join.columns.layout import (
     ARENA,
     BUCKET,
@@ -29,10 +30,13 @@ from streams.join.columns.layout import (
     P_REACH,
     PACKED,
     RETIRED,
+    S_MODEL,
     SCRATCH,
     SIZE,
     SLOW,
     SLOW_N,
+    STUB,
+    STUBS,
     TABLE,
     TABLES,
     TABLES_USED,
@@ -50,10 +54,12 @@ from streams.join.columns.layout import (
 )
 from streams.join.columns.settle import DONE, policy_of, settle
 from streams.join.columns.store import (
+    age,
     allocate,
     find,
     first_due,
     free,
+    free_heard,
     hash_of,
     id_of,
     insert,
@@ -137,7 +143,10 @@ def fire(m: int, due: Any, first: int, count: int, clock_ms: int) -> int:
         position = due[k]
         k += 1
         at = arena + position * 8
-        if field(i64(at), KIND, 3) == CASE and settle(m, position, clock_ms) == DONE:
+        kind = field(i64(at), KIND, 3)
+        if kind == STUB and not look(m, position, clock_ms):
+            continue
+        if kind == CASE and settle(m, position, clock_ms) == DONE:
             evict_ms = field(i64(at + W_AT * 8), 0, 48) + i64(policy_of(m, at) + P_REACH * 8) + reg(m, GRACE) + 1
             if clock_ms < evict_ms:
                 link(m, position, next_due(m, at, clock_ms))
@@ -167,27 +176,17 @@ def _ended(m: int, at: int, clock_ms: int) -> bool:
 
 
 @compiled
-def _free_heard(m: int, at: int) -> None:
-    arena = reg(m, ARENA)
-    position = field(i64(at + W_HEARD * 8), 0, 40) - 1
-    while position >= 0:
-        after = field(i64(arena + position * 8 + W_HEARD_NEXT * 8), 0, 40) - 1
-        free(m, position)
-        position = after
-
-
-@compiled
 def _evict(m: int, position: int) -> None:
     at = reg(m, ARENA) + position * 8
     remove(m, hash_of(at), position)
-    _free_heard(m, at)
+    free_heard(m, at)
     free(m, position)
     put(m, CASES, reg(m, CASES) - 1)
 
 
 @compiled
 def surrender(m: int, position: int, linked: bool) -> None:
-    """Leave a marker in place of a case or head that has become objects. `linked`: the wheel still knows it."""
+    """Leave a marker in place of a case, head or stub that has become objects. `linked`: the wheel still knows it."""
     arena = reg(m, ARENA)
     at = arena + position * 8
     size = size_of_id(at)
@@ -199,9 +198,11 @@ def surrender(m: int, position: int, linked: bool) -> None:
     copy(there + MARKER_WORDS * 8, id_of(at), size)
     replace(m, hash_of(at), position, marker)
     put(m, MARKERS, reg(m, MARKERS) + 1)
-    counter = CASES if field(i64(at), KIND, 3) == CASE else HEADS_N
+    kind = field(i64(at), KIND, 3)
+    counter = CASES if kind == CASE else HEADS_N if kind == HEAD else STUBS
     put(m, counter, reg(m, counter) - 1)
-    _free_heard(m, at)
+    if kind != STUB:
+        free_heard(m, at)
     if linked:
         retire(m, position)
     else:
@@ -262,7 +263,7 @@ def forget(m: int, request: int, size: int) -> None:
 
 @compiled
 def governed(m: int, due: Any, model: int) -> int:
-    """Find the cases of a model for which another policy than theirs is in force now; gives how many."""
+    """Find the cases and stubs of a model for which another policy than theirs is in force now; gives how many."""
     arena = reg(m, ARENA)
     n = 0
     for place in range(reg(m, TABLES_USED) * TABLE):
@@ -271,9 +272,13 @@ def governed(m: int, due: Any, model: int) -> int:
             continue
         position = (entry & _POSITION) - 1
         at = arena + position * 8
-        if field(i64(at), KIND, 3) != CASE:
+        kind = field(i64(at), KIND, 3)
+        if kind != CASE and kind != STUB:
             continue
-        if i64(reg(m, MODEL_OF) + field(i64(at + W_TEXTS * 8), 0, 20) * 8) != model:
+        whose = field(i64(at + W_NEXT * 8), S_MODEL, 20)
+        if kind == CASE:
+            whose = i64(reg(m, MODEL_OF) + field(i64(at + W_TEXTS * 8), 0, 20) * 8)
+        if whose != model:
             continue
         at_ms = field(i64(at + W_AT * 8), 0, 48)
         if in_force(m, model, at_ms) != field(i64(at + W_DUE * 8), 48, 16):
@@ -299,10 +304,12 @@ def rebuild(m: int, words: int) -> None:
             if size == 0:
                 break
             kind = field(word, KIND, 3)
-            if not (word >> 23) & 1 and (kind in (CASE, HEAD, MARKER)):
+            if not (word >> 23) & 1 and (kind in (CASE, HEAD, MARKER, STUB)):
                 retired = field(word, FLAGS, 8) & RETIRED
                 if not retired:
                     insert(m, hash_of(at), position)
+                    if kind == CASE:
+                        age(m, position, field(i64(at + W_AT * 8), 0, 48))
                 if kind != MARKER:
                     link(m, position, field(i64(at + W_DUE * 8), 0, 48))
             position += size

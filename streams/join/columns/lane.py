@@ -22,6 +22,7 @@ from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
 from streams.join.admission import JoinBounds
 from streams.join.columns import layout as l
+from streams.join.columns.away import put_away, stow
 from streams.join.columns.fire import fire, forget, gather, governed, leave_request, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.join.columns.policies import PolicyTable
@@ -33,6 +34,7 @@ from streams.join.outcome import NOTHING, Change, Counted, Outcome
 from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.resolve import scope
 from streams.join.state import Case, Predicted, Request, Track, Waiting
+from streams.join.stubs import OPEN, PROVISIONAL, Away, Stub
 from streams.runtime.native import Words, address
 from streams.runtime.processor import Block, Records
 
@@ -90,6 +92,7 @@ class Columns:
         r = self._r
         r[l.PARTITION], r[l.PARTITIONS] = partition, bounds.partitions
         r[l.SKEW], r[l.EARLY], r[l.GRACE] = bounds.skew_ms, bounds.early_label_ms, bounds.grace_ms
+        r[l.AHEAD] = bounds.ahead_ms
         r[l.MOST_BYTES] = bounds.max_event_bytes
         r[l.CHAINED] = chained
         r[l.KEEP] = chained or bounds.virtual  # there a policy that carries features may come later
@@ -164,7 +167,7 @@ class Columns:
     def counters(self) -> dict[str, int]:
         """Give the counters of what lives or lived here."""
         values = self.memory.area[l.COUNTERS]
-        return {name: int(values[k]) for name, k in _NAMED.items()}
+        return {name: int(values[k]) for name, k in _NAMED.items()} | {"recalls.away": self.stubs}
 
     def wake_at_ms(self) -> int | None:
         """Give a moment that is not after the first due one."""
@@ -195,7 +198,7 @@ class Columns:
         """Give the position of a request that lives here, or -1."""
         body = _padded(request_id.encode())
         position = look_up(self._m, address(body), len(body) - PAD)
-        if position < 0 or _field(int(self._arena[position]), l.KIND, 3) == l.MARKER:
+        if position < 0 or _field(int(self._arena[position]), l.KIND, 3) in (l.MARKER, l.STUB):
             return -1
         return int(position)
 
@@ -242,7 +245,84 @@ class Columns:
         surrender(self._m, position, linked)
         return Lifted(request_id, request, counters)
 
+    # The second tier.
+
+    @property
+    def stubs(self) -> int:
+        """How many requests have been put away and left their stub here."""
+        return int(self._r[l.STUBS])
+
+    @property
+    def used_bytes(self) -> int:
+        """How much memory the state takes: segments with something in them, and tables."""
+        r = self._r
+        segments = int(r[l.SEGMENTS] - r[l.FREED]) * l.SEGMENT_WORDS
+        return 8 * (segments + int(r[l.TABLES_USED]) * l.TABLE)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """The time of the oldest prediction here that has not been put away, about; None when there is none."""
+        oldest = self.memory.area[l.OLDEST][: int(self._r[l.SEGMENTS])]
+        known = oldest[oldest > 0]
+        return int(known.min()) if len(known) else None
+
+    def put_away(self, cut_ms: int, clock_ms: int) -> int:
+        """Put away what may go at a cut (`streams.join.away.leaving`); gives how many."""
+        return int(put_away(self._m, WORKSPACE.due, cut_ms, clock_ms))
+
+    def is_stub(self, position: int) -> bool:
+        """Say whether a record is a stub."""
+        return _field(int(self._arena[position]), l.KIND, 3) == l.STUB
+
+    def find_stub(self, request_id: str) -> int:
+        """Give the position of the stub of a request, or -1."""
+        body = _padded(request_id.encode())
+        position = int(look_up(self._m, address(body), len(body) - PAD))
+        return position if position >= 0 and self.is_stub(position) else -1
+
+    def lift_stub(self, position: int, *, linked: bool = True) -> tuple[str, Stub]:
+        """Turn a stub into an object, out of what is counted here; a marker stays."""
+        word, due, chain, content, at = (int(self._arena[position + k]) for k in range(l.HEAD_WORDS))
+        size, at_ms = _field(at, 48, 8), _field(at, 0, 48)
+        request_id = _unpacked(self._slice((position + l.HEAD_WORDS) * 8, size), _field(word, l.FLAGS, 8)).decode()
+        policy = self._policy(position)
+        place = _field(word, l.CLASS, 4)
+        model = self._text(_field(chain, l.S_MODEL, 20))
+        counter = f"predictions.{l.P_CLASSES[place]}"
+        away = Away(model, None, at_ms, content & (2**64 - 1), policy, counter, _field(word, l.REVISION, 20))
+        due_ms = _field(due, 0, 48)
+        ask_ms = due_ms + self.bounds.ahead_ms if _asks(counter, policy) else None
+        self.memory.area[l.COUNTERS][place] -= 1
+        surrender(self._m, position, linked)
+        return request_id, Stub(due_ms, ask_ms, at_ms + policy.reach_ms + self.bounds.grace_ms + 1, (away,))
+
+    def stow(self, request_id: str, stub: Stub) -> bool:
+        """Keep the stub of a request of the objects here, if the compiled path knows all that is due of it."""
+        away = stub.cases[0]
+        policy = away.policy
+        if (
+            len(stub.cases) > 1
+            or policy.labels
+            or _asks(away.counter, policy) is (stub.ask_ms is None)
+            or away.revisions >= 1 << 19
+            or stub.ends_ms >= 1 << 47
+        ):
+            return False
+        body = _padded(request_id.encode())
+        marker = int(look_up(self._m, address(body), len(body) - PAD))
+        number = self.policies.add(policy)
+        place = l.P_CLASSES.index(away.counter.removeprefix("predictions."))
+        content = away.content - (1 << 64) if away.content >> 63 else away.content
+        model = self.name(away.model.encode())
+        stow(self._m, marker, stub.due_ms, number, away.at_ms, model, content, place, away.revisions)
+        self.memory.area[l.COUNTERS][place] += 1
+        return True
+
     # Reading records.
+
+    def _text(self, number: int) -> str:
+        start, end = self.memory.area[l.TEXT_AT][number : number + 2].tolist()
+        return self.memory.area[l.TEXT].view(np.uint8)[start:end].tobytes().decode()
 
     def _slice(self, start: int, size: int) -> bytes:
         return self._bytes[start : start + size].tobytes()
@@ -362,6 +442,11 @@ class Columns:
                 outcome = self._outcome(policy, after & 3, (after >> 2) & 3, (after >> 8) & 255, after_by)
                 found.append(Change(was, Counted(event, outcome, revision)))
         return found
+
+
+def _asks(counter: str, policy: JoinPolicy) -> bool:
+    """Say whether a plain request in this class has to be back before its next moment."""
+    return counter == PROVISIONAL or (counter == OPEN and policy.on_timeout == "negative")
 
 
 def _padded(text: bytes) -> NDArray[np.uint8]:

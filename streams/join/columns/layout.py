@@ -21,8 +21,9 @@ prediction that repeat together are one text, as `feedback` will say them.
 
 **Kinds of record.** `CASE`: a request with its one standing prediction. `HEAD`: a request of which only labels or
 signals have come. `MARKER`: a request that lives in the object path (`streams.join.processor`). `LABEL`, `SIGNAL`:
-heard events, in a chain from their request. A request with two identities, a conflict, or very much heard becomes
-objects and leaves a marker; so the compiled path treats the plain cases, nearly all, and the object path every case.
+heard events, in a chain from their request. `STUB`: a request that has been put away. A request with two identities, a
+conflict, or very much heard becomes objects and leaves a marker; so the compiled path treats the plain cases, nearly
+all, and the object path every case.
 
 **Words.** Numbers share words; `field(word, shift, bits)` reads one.
 """
@@ -87,6 +88,7 @@ left and whose request could not be read."""
     FIELDS_LABEL,
     FIELDS_SIGNAL,
     PIECES,
+    OLDEST,
     # state
     FILL,
     FILL_END,
@@ -102,12 +104,14 @@ left and whose request could not be read."""
     MARKERS,
     TEXTS_USED,
     TEXT_FILL,
+    STUBS,
     # bounds
     PARTITION,
     PARTITIONS,
     SKEW,
     EARLY,
     GRACE,
+    AHEAD,
     MOST_BYTES,
     KEEP,
     CHAINED,
@@ -125,17 +129,18 @@ left and whose request could not be read."""
     LEFT,
     UNSURE,
     REGISTERS,
-) = range(67)
+) = range(70)
 
-STATE = range(FILL, TEXT_FILL + 1)
+STATE = range(FILL, STUBS + 1)
 """The registers that a snapshot keeps."""
 
 # Kinds of record.
-CASE, HEAD, MARKER, LABEL, SIGNAL = 1, 2, 3, 4, 5
+CASE, HEAD, MARKER, LABEL, SIGNAL, STUB = 1, 2, 3, 4, 5, 6
 
 # Word 0 of every record: size 20, kind 3, dead 1, flags 8, class 4, heard 8, revision 20.
 SIZE, KIND, DEAD, FLAGS, CLASS, HEARD_N, REVISION = 0, 20, 23, 24, 32, 36, 44
 EVENT_ID, LONG, PACKED, RETIRED = 1, 2, 4, 128  # flags of a case, head or marker; RETIRED: only the wheel knows it
+LEAVING = 64  # a case that is being put away, and in a chain of the wheel
 JOINED, RETRACTS, VALUED = 1, 2, 4  # flags of what was heard
 
 # CASE and HEAD.
@@ -152,6 +157,11 @@ HEAD_WORDS = 5
 CASE_WORDS = 9
 # With LONG, one more word: length of text B 24, of the features 32. Then the bytes: request id, score, prediction,
 # subject, propensity, latency, text B, features.
+
+# STUB, laid out as a HEAD: W_DUE; W_NEXT with the model's text 20 from bit 40 on; the content hash in place of W_HEARD;
+# W_AT; the bytes of the request id. Class and revision in word 0.
+S_MODEL = 40
+S_CONTENT = 3
 
 # MARKER: word 1 the length of the request id, then its bytes.
 MARKER_WORDS = 2

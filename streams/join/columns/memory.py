@@ -27,6 +27,7 @@ _LAYOUT: dict[int, int] = {
     l.DIRTY: SEGMENTS,
     l.LIVE: SEGMENTS * 8,
     l.FREE: SEGMENTS * 8,
+    l.OLDEST: SEGMENTS * 8,
     l.TABLES: (TABLES + 2) * l.TABLE * 8,
     l.DIRECTORY: TABLES * 8,
     l.DEPTHS: TABLES * 8,

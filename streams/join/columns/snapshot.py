@@ -26,7 +26,8 @@ from streams.runtime.processor import Body
 
 SMALL = "columns"
 _SEGMENT = "arena/"
-_FORMAT = 1
+_FORMAT = 2
+"""Format 1 had no stubs."""
 _BYTES = l.SEGMENT_WORDS * 8
 _REBUILT = (l.DEPTH, l.TABLES_USED, l.LINKED)
 _KEPT = [k for k in l.STATE if k not in _REBUILT]
@@ -100,8 +101,8 @@ def _small(columns: Columns, free: list[int]) -> _Small:
 def load(columns: Columns, parts: Mapping[str, Any], book: PolicyBook) -> None:
     """Fill columns that are empty. Raises `ValueError` for a format or a partition that is not theirs."""
     small = _decoder.decode(bytes(memoryview(parts[SMALL])))
-    if small.format != _FORMAT:
-        raise ValueError(f"the columns have format {small.format}; this version reads {_FORMAT}")
+    if small.format not in (1, _FORMAT):
+        raise ValueError(f"the columns have format {small.format}; this version reads 1 and {_FORMAT}")
     if small.partition != columns.partition or small.chained is not columns.chained:
         raise ValueError(
             f"the columns are of partition {small.partition}, chained {small.chained}; "
@@ -134,7 +135,8 @@ def load(columns: Columns, parts: Mapping[str, Any], book: PolicyBook) -> None:
             if len(body) != l.SEGMENT_WORDS:
                 raise ValueError(f"the part {name} has {len(body) * 8} bytes; expected {_BYTES}")
             arena[segment * l.SEGMENT_WORDS : (segment + 1) * l.SEGMENT_WORDS] = body
-    for k, value in zip(_KEPT, small.registers, strict=True):
+    registers = [*small.registers, 0] if small.format == 1 else small.registers
+    for k, value in zip(_KEPT, registers, strict=True):
         r[k] = value
     first_due = int(r[l.FIRST_DUE])
     r[l.FIRST_DUE] = NEVER

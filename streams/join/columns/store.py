@@ -21,12 +21,14 @@ from streams.join.columns.layout import (
     FREED,
     HEADS,
     KIND,
+    LEAVING,
     LINKED,
     LIVE,
     MARKER,
     MARKER_WORDS,
     MOST_DEPTH,
     MOST_TEXTS,
+    OLDEST,
     PACKED,
     RETIRED,
     SEGMENT_WORDS,
@@ -43,6 +45,8 @@ from streams.join.columns.layout import (
     TEXTS_USED,
     W_AT,
     W_DUE,
+    W_HEARD,
+    W_HEARD_NEXT,
     W_NEXT,
     WHEEL,
     field,
@@ -95,6 +99,7 @@ def allocate(m: int, words: int) -> int:
 def _give_back(m: int, segment: int) -> None:
     freed = reg(m, FREED)
     put8(reg(m, DIRTY) + segment, 1)
+    put64(reg(m, OLDEST) + segment * 8, 0)
     put64(reg(m, FREE) + freed * 8, segment)
     put(m, FREED, freed + 1)
 
@@ -114,9 +119,29 @@ def free(m: int, position: int) -> None:
 
 
 @compiled
+def free_heard(m: int, at: int) -> None:
+    """Let all that was heard of a request go."""
+    arena = reg(m, ARENA)
+    position = field(i64(at + W_HEARD * 8), 0, 40) - 1
+    while position >= 0:
+        after = field(i64(arena + position * 8 + W_HEARD_NEXT * 8), 0, 40) - 1
+        free(m, position)
+        position = after
+
+
+@compiled
 def touch(m: int, position: int) -> None:
     """Note that a record has been written."""
     put8(reg(m, DIRTY) + position // SEGMENT_WORDS, 1)
+
+
+@compiled
+def age(m: int, position: int, at_ms: int) -> None:
+    """Note the time of a case in its segment: 0, or not later than the oldest in it."""
+    oldest = reg(m, OLDEST) + position // SEGMENT_WORDS * 8
+    known = i64(oldest)
+    if known == 0 or at_ms < known:
+        put64(oldest, at_ms if at_ms > 0 else 1)
 
 
 # Table.
@@ -345,6 +370,30 @@ def link(m: int, position: int, due_ms: int) -> None:
     if due_ms < reg(m, FIRST_DUE):
         put(m, FIRST_DUE, due_ms)
     touch(m, position)
+
+
+@compiled
+def unlink(m: int, due_ms: int) -> None:
+    """Take every record that is `LEAVING` out of the chain of a moment."""
+    arena = reg(m, ARENA)
+    before = reg(m, HEADS) + ((due_ms >> BUCKET_BITS) & (WHEEL - 1)) * 8
+    position = i64(before) - 1
+    kept = -1
+    while position >= 0:
+        at = arena + position * 8
+        word = i64(at)
+        after = field(i64(at + W_NEXT * 8), 0, 40)
+        if field(word, FLAGS, 8) & LEAVING:
+            put64(at, with_field(word, FLAGS, 8, field(word, FLAGS, 8) & ~LEAVING))
+            put(m, LINKED, reg(m, LINKED) - 1)
+            if kept < 0:
+                put64(before, after)
+            else:
+                put64(arena + kept * 8 + W_NEXT * 8, with_field(i64(arena + kept * 8 + W_NEXT * 8), 0, 40, after))
+                touch(m, kept)
+        else:
+            kept = position
+        position = after - 1
 
 
 @compiled

@@ -73,6 +73,7 @@ from streams.join.columns.layout import (
     SLOW,
     SLOW_N,
     SPANS,
+    STUB,
     TAKEN_TEXTS,
     UNSURE,
     VALUED,
@@ -119,7 +120,7 @@ from streams.join.columns.scan import (
 )
 from streams.join.columns.scan import MEMBERS as COUNT
 from streams.join.columns.settle import DONE, counts, policy_of, settle
-from streams.join.columns.store import allocate, find, free, insert, link, pack_id, replace, text, touch
+from streams.join.columns.store import age, allocate, find, free, insert, link, pack_id, replace, text, touch
 from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, partition_of, put8, put64, put_double, same, u8, xxh64
 
@@ -459,7 +460,7 @@ def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     if known >= 0:
         at = arena + known * 8
         kind = field(i64(at), KIND, 3)
-        if kind == MARKER:
+        if kind in (MARKER, STUB):
             return False
         if kind == CASE:
             other = field(i64(at + W_TEXTS * 8), 0, 20)
@@ -506,6 +507,7 @@ def _prediction(m: int, record: int, h: int, packed: int) -> bool:
         return False
 
     position = allocate(m, total)
+    age(m, position, at_ms)
     at = arena + position * 8
     put64(at, (total << SIZE) | (CASE << KIND) | (flags << FLAGS) | (NEW << CLASS) | (heard_n << HEARD_N))
     put64(at + W_DUE * 8, number << 48)
@@ -659,7 +661,8 @@ def _heard(m: int, record: int, h: int, packed: int, labels: bool, label_name: i
     if known >= 0:
         at = arena + known * 8
         word = i64(at)
-        if field(word, KIND, 3) == MARKER or field(word, HEARD_N, 8) >= MOST_HEARD:
+        held_as = field(word, KIND, 3)
+        if held_as in (MARKER, STUB) or field(word, HEARD_N, 8) >= MOST_HEARD:
             return False
         position = field(i64(at + W_HEARD * 8), 0, 40) - 1
         while position >= 0:

@@ -4,6 +4,9 @@ What it keeps of the real one: append times never go back within a partition; a 
 inputs, of the time last read, or of the confirmed moment when an input is drained, and never goes back; what is
 forwarded comes back as a record of another partition; no partition lags by more than a third of the grace period.
 Everything else (which partition steps, how much of each input it takes) is drawn.
+
+With `cuts`, steps put requests away at cuts that are drawn as well, and what is asked is answered some time later by
+what really answers it (`services.recall.answer`), from the logs as they were read.
 """
 
 from __future__ import annotations
@@ -14,15 +17,20 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, TypeVar
 
+from schemas.event import decode
+from schemas.recall import RecallRequested
 from schemas.topics import INPUTS
+from services.recall.answer import TOPICS as LANDED
+from services.recall.answer import Stored, answer
 from streams.join.naive import Record, partition_of, timers_clock
 from streams.runtime.processor import Batch, Output, Processor, Records, Stepped, whole_parts
-from tests.streams.join.histories import T0_MS, History, S
+from tests.streams.join.histories import T0_MS, History, S, request_of
 
 StateT = TypeVar("StateT")
 
 END_MS = T0_MS + 1_000_000 * S
 TOPICS = ("control", *INPUTS)
+RECALLED = "recalled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,8 @@ class Part(Generic[StateT]):
     """One partition: its logs as far as they have arrived, what has been read of them, its state."""
 
     state: StateT
-    logs: dict[str, list[Record]] = field(default_factory=lambda: {topic: [] for topic in TOPICS})
+    logs: dict[str, list[Record]] = field(default_factory=lambda: {topic: [] for topic in (*TOPICS, RECALLED)})
+    questions: list[RecallRequested] = field(default_factory=list)
     read: Counter[str] = field(default_factory=Counter)
     clock_ms: int = 0
     steps: list[Step] = field(default_factory=list)
@@ -50,7 +59,7 @@ class Part(Generic[StateT]):
 
     @property
     def drained(self) -> bool:
-        return all(not self.unread(topic) for topic in TOPICS)
+        return not self.questions and all(not self.unread(topic) for topic in (*TOPICS, RECALLED))
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -65,9 +74,15 @@ class Driver(Generic[StateT]):
     """Runs a history to its end. `reload` makes it dump and load the state before some steps."""
 
     def __init__(
-        self, processor: Processor[StateT], history: History, random: Random, *, reload: Random | None = None
+        self,
+        processor: Processor[StateT],
+        history: History,
+        random: Random,
+        *,
+        reload: Random | None = None,
+        cuts: Random | None = None,
     ) -> None:
-        self.processor, self.history, self.random, self.reload = processor, history, random, reload
+        self.processor, self.history, self.random, self.reload, self.cuts = processor, history, random, reload, cuts
         self.parts = [Part(processor.empty(partition)) for partition in range(history.bounds.partitions)]
         self.outputs: dict[str, list[Record]] = defaultdict(list)
         self.now_ms = 0
@@ -117,6 +132,8 @@ class Driver(Generic[StateT]):
                 else max(self.now_ms, min(END_MS, due_ms + self.random.choice((0, 0, 1, S))))
             )
         self._arrive()
+        for part in self.parts:
+            self._answer(part)
         for partition in self.random.sample(range(len(self.parts)), len(self.parts)):
             for _ in range(self.random.choice((0, 1, 1, 2))):
                 self.step(partition, upto_ms=None)
@@ -125,10 +142,34 @@ class Driver(Generic[StateT]):
             if any(part.unread(topic)[0].append_ms <= old_ms for topic in TOPICS if part.unread(topic)):
                 self.step(partition, upto_ms=old_ms)
         if self.now_ms >= END_MS and self.arrived == len(self.history.arrivals):
-            for partition in range(len(self.parts)):
-                while not self.parts[partition].drained or self.parts[partition].clock_ms < END_MS:
+            for partition, part in enumerate(self.parts):
+                while not part.drained or part.clock_ms < END_MS:
+                    self._answer(part)
                     self.step(partition, upto_ms=self.now_ms)
         return True
+
+    def _answer(self, part: Part[StateT]) -> None:
+        """Answer the first questions of a partition, or none yet; now and then one of them again."""
+        if self.cuts is None:
+            return
+        for _ in range(self.cuts.choice((0, 0, 1, 3))):
+            if not part.questions:
+                return
+            question = part.questions.pop(0)
+            for _ in range(self.cuts.choice((1, 1, 1, 2))):
+                for value in answer(question, self._landed(question.request_id), self.cuts.choice((3_000_000, 6_000))):
+                    key = question.request_id.encode()
+                    self._append(RECALLED, question.partition, self.now_ms, key, value, ())
+
+    def _landed(self, request_id: str) -> list[Stored]:
+        logs = [*((topic, part.logs[topic]) for part in self.parts for topic in INPUTS)]
+        logs.append(("feedback", self.outputs["feedback"]))
+        return [
+            Stored(LANDED.index(topic), one.partition, one.offset, one.append_ms, one.key, one.value, list(one.headers))
+            for topic, log in logs
+            for one in log
+            if request_of(one.value) == request_id
+        ]
 
     def _pass_time(self) -> None:
         step_ms = self.random.choice((1, S, self.lag_ms, self.lag_ms))
@@ -165,7 +206,7 @@ class Driver(Generic[StateT]):
         if self.reload is not None and self.reload.random() < 0.3:
             part.state = self.processor.load(partition, whole_parts(self.processor, part.state))
         inputs: dict[str, Records] = {}
-        for topic in TOPICS:
+        for topic in (*TOPICS, RECALLED):
             unread = part.unread(topic)
             if upto_ms is None:
                 count = self.random.choice((0, 1, self.random.randint(0, len(unread)), len(unread)))
@@ -179,13 +220,20 @@ class Driver(Generic[StateT]):
             if taken or self.random.random() < 0.5:
                 inputs[topic] = records
         part.clock_ms = max(part.clock_ms, min(self._clock_of(part, topic) for topic in INPUTS))
-        batch = Batch(partition, len(part.steps), inputs)
+        logs = ((topic, part.logs[topic][: part.read[topic]]) for topic in (*TOPICS, RECALLED))
+        offsets = {topic: log[-1].offset + 1 if log else 0 for topic, log in logs}
+        batch = Batch(partition, len(part.steps), inputs, offsets, self._cut_ms(part))
         stepped = self.processor.step(part.state, batch, part.clock_ms)
         part.steps.append(Step(batch, part.clock_ms, stepped))
         control = part.logs["control"][: part.read["control"]]
         part.control_read.append((control[-1].offset + 1 if control else 0, part.clock_ms))
         for output in stepped.outputs:
             self._produce(output)
+
+    def _cut_ms(self, part: Part[StateT]) -> int:
+        if self.cuts is None or self.cuts.random() < 0.6:
+            return 0
+        return part.clock_ms - self.cuts.choice((0, 0, 1, S, 20 * S, 60 * S))
 
     def _clock_of(self, part: Part[StateT], topic: str) -> int:
         last = part.logs[topic][part.read[topic] - 1].append_ms if part.read[topic] else 0
@@ -201,6 +249,9 @@ class Driver(Generic[StateT]):
             )
             self._append(output.topic, target, self.now_ms, output.key, output.value, output.headers)
             return
+        if output.topic == "recall-requests":
+            question = decode(output.value, RecallRequested)
+            self.parts[question.partition].questions.append(question)
         log = self.outputs[output.topic]
         partition = 0
         if output.topic == "feedback":

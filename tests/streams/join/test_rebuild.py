@@ -145,9 +145,9 @@ def history(seed: int, hours: int, columns: bool) -> tuple[Log, State]:
     for number in range(1, hours * HOUR_MS // STEP_MS + 1):
         clock_ms = T0_MS + number * STEP_MS
         end = {name: sum(append_ms < clock_ms for append_ms, _ in log.records[name]) for name in INPUTS}
-        batch = Batch(0, number, {name: log.between(name, at[name], end[name]) for name in INPUTS})
+        batch = Batch(0, number, {name: log.between(name, at[name], end[name]) for name in INPUTS}, end)
         stepped = steps.take(taken, state, clock, batch, clock_ms)
-        log.steps.append(steps.record(taken, batch, stepped, clock_ms, end))
+        log.steps.append(steps.record(taken, batch, stepped, clock_ms))
         at = end
     return log, state
 
@@ -171,9 +171,9 @@ def test_window_gives_the_state_that_was(past: tuple[Log, State, bool]) -> None:
     clock = VirtualClock()
     tape = log.up_to(restored.offsets)
     for _, step in log.after(number, len(log.steps)):
-        batch = Batch(0, step.number, tape.up_to(step.offsets))
+        batch = Batch(0, step.number, tape.up_to(step.offsets), step.offsets)
         again = steps.take(taken, restored.state, clock, batch, step.clock_ms)
-        assert steps.record(taken, batch, again, step.clock_ms, step.offsets) == step
+        assert steps.record(taken, batch, again, step.clock_ms) == step
     if not columns:  # columns lie where there was room
         assert whole_parts(taken, restored.state) == whole_parts(taken, state)
 
