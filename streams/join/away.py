@@ -79,8 +79,9 @@ def _pending(case: Case, clock_ms: int) -> Iterable[int]:
 def _away(case: Case) -> Away:
     model, deployment = case.identity
     revisions = sum(track.revision for track in case.tracks)
+    said = any(track.revision for track in case.tracks if track.name == case.tracks[0].name)
     standing = case.standing
-    return Away(model, deployment, standing.event.at_ms, standing.content, case.policy, case.counter, revisions)
+    return Away(model, deployment, standing.event.at_ms, standing.content, case.policy, case.counter, revisions, said)
 
 
 def revived(

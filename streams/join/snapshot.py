@@ -95,6 +95,7 @@ class _Away(Struct, array_like=True):
     policy: tuple[str, int, int] | None
     counter: str
     revisions: int
+    said: bool
 
 
 class _Stub(Struct, array_like=True):
@@ -227,6 +228,7 @@ def _dump_stub(request_id: str, stub: Stub) -> _Stub:
             _place(away.policy),
             away.counter,
             away.revisions,
+            away.said,
         )
         for away in stub.cases
     ]
@@ -243,6 +245,7 @@ def _load_stub(read: _Stub, known: Mapping[tuple[str, int, int] | None, JoinPoli
             DEFAULT if one.policy is None else known[one.policy],
             one.counter,
             one.revisions,
+            one.said,
         )
         for one in read.cases
     )

@@ -33,7 +33,8 @@ VOID, UNLABELLED, FINAL = "predictions.void", "predictions.unlabelled", "predict
 class Away(Struct, gc=False):
     """A standing prediction that has been put away: its content hash, its class, how many revisions were said of it.
 
-    `deployment` is None where it is the only one of its request.
+    `said` tells whether any of them is about the first label name, which the class is about; `deployment` is None where
+    the prediction is the only one of its request.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Away(Struct, gc=False):
     policy: JoinPolicy
     counter: str
     revisions: int
+    said: bool
 
     @property
     def deadline_ms(self) -> int:
@@ -78,7 +80,7 @@ class Stub(Struct, gc=False):
 
 def after_silence(case: Away) -> str:
     """Give the class of a prediction of which nothing is said when its deadline has passed."""
-    return VOID if case.revisions else UNLABELLED
+    return VOID if case.said else UNLABELLED
 
 
 class Held(Struct, gc=False):

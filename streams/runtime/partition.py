@@ -48,6 +48,11 @@ class Partition(Generic[StateT]):
         wake_at_ms = self.at.wake_at_ms
         return wake_at_ms is not None and wake_at_ms <= self.at.clock.ms
 
+    @property
+    def asking(self) -> bool:
+        """Whether it waits for what was put away."""
+        return bool(self.at.counters.get("recalls.open"))
+
     def leads_ms(self) -> dict[str, int]:
         """Say by how much each input is ahead of the least. One that never spoke is where the others began."""
         seen = self.at.clock.seen

@@ -24,7 +24,10 @@ ResultT = TypeVar("ResultT")
 
 
 class Phase(IntEnum):
-    """What can be going on. `START` is everything before the first partitions are here; `NONE` is an idle writer."""
+    """What can be going on. `START` is everything before the first partitions are here; `NONE` is an idle writer.
+
+    `RECALL` is gathering while a question is open, and the thinking of a step that takes answers.
+    """
 
     NONE = 0
     START = 1

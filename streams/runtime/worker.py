@@ -296,7 +296,8 @@ class Worker(Generic[StateT]):
         return set(ticking(parts, self._out, skew_ms, now))
 
     def _gather(self) -> None:
-        self._phase.enter(Phase.POLL if self._running else Phase.START)
+        asking = any(part.asking for part in self._running.values())
+        self._phase.enter(Phase.RECALL if asking else Phase.POLL if self._running else Phase.START)
         limit = self.settings.runtime.batch_events
         window_s = self._committed_at + self.settings.runtime.commit_ms / 1000 - time.monotonic()
         if window_s > 0:

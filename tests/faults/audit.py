@@ -27,12 +27,14 @@ from services.kafka import read_to_end
 from streams.join.naive import Record
 from streams.join.verify import Mismatch
 from streams.runtime import kafka
+from streams.runtime.clock import RECALLED
 from streams.runtime.processor import Batch, Records, whole_parts
 from streams.runtime.snapshot import SnapshotStore
 from streams.runtime.steps import digest
 from streams.stages import join_processor
 
 LOGS = ("control", *INPUTS)
+READ = (*LOGS, RECALLED)
 OUTCOME = ("request_id", "model", "deployment", "name", "item")
 CHAINS = frozenset({"gap", "was", "clock", "repeated"})
 LOST = frozenset({"missing", "dead_missing"})
@@ -223,10 +225,11 @@ def retake(settings: Settings, logs: Logs) -> Retaken:
             found.odd.append(f"partition {partition}: the steps are not numbered 1, 2, …: {_breaks(numbers)}")
             continue
         state = processor.empty(partition)
-        waiting = {name: _of(logs, name, partition) for name in LOGS}
+        waiting = {name: _of(logs, name, partition) for name in READ}
         for step in steps:
-            batch = {name: _below(waiting[name], step.offsets.get(name, 0)) for name in LOGS}
-            stepped = processor.step(state, Batch(partition, step.number, batch), step.clock_ms)
+            inputs = {name: _below(waiting[name], step.offsets.get(name, 0)) for name in READ}
+            batch = Batch(partition, step.number, inputs, step.offsets, step.cut_ms)
+            stepped = processor.step(state, batch, step.clock_ms)
             if digest(stepped.outputs) != step.digest or len(stepped.outputs) != step.outputs:
                 found.odd.append(f"partition {partition}, step {step.number}: taken again it gives other outputs")
             if dict(stepped.counters) != dict(step.counters):
@@ -265,7 +268,7 @@ def said(logs: Logs, retaken: Retaken) -> Balance:
     Of what the join sends back into its inputs only that is compared, for the inputs are the apps'.
     """
     returned = {one for one in retaken.outputs if one.topic in LOGS}
-    others = [topic for topic in TOPICS if topic not in LOGS and topic != "steps"]
+    others = [topic for topic in TOPICS if topic not in READ and topic != "steps"]
     seen = [*logs.told(others), *(one for one in logs.told(LOGS) if one in returned)]
     return balance(retaken.outputs, seen)
 
@@ -291,6 +294,15 @@ def compare_states(settings: Settings, logs: Logs, retaken: Retaken) -> tuple[in
     return len(retaken.states) - len(odd), odd
 
 
+def told_of_recall(logs: Logs) -> Counter[str]:
+    """Say how much was put away, and asked for again."""
+    found: Counter[str] = Counter()
+    for steps in logs.steps.values():
+        for name in ("put_away", "asked"):
+            found[name] += steps[-1].counters.get(f"recalls.{name}", 0)
+    return found
+
+
 def audit(settings: Settings, logs: Logs, sent: Mapping[str, int], mismatches: Sequence[Mismatch]) -> Findings:
     """Take the first account of a round, and count it together with what the twin found.
 
@@ -310,6 +322,10 @@ def audit(settings: Settings, logs: Logs, sent: Mapping[str, int], mismatches: S
         findings.resent += max(0, logged - sent.get(topic, 0))
         if logged < sent.get(topic, 0):
             findings.sentences.append(f"{topic}: Kafka took {sent.get(topic, 0)} records, {logged} are in the log")
+    for partition, steps in logs.steps.items():
+        last = steps[-1].counters
+        if last.get("recalls.open") or last.get("recalls.missing") or last.get("recalls.dead"):
+            findings.sentences.append(f"partition {partition}: not all that was put away came back: {last}")
     findings.outputs = len(retaken.outputs)
     findings.steps = sum(map(len, logs.steps.values()))
     return findings

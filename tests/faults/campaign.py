@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,24 +22,24 @@ from confluent_kafka import KafkaException
 from pydantic import SecretStr
 
 from schemas.errors import WeirError
-from schemas.settings import ClickHouse, Join, Kafka, Runtime, Settings
+from schemas.settings import ClickHouse, Join, Kafka, Recall, Runtime, Settings
 from services.cli.verify import Verification, verification
 from services.local.clickhouse import LocalClickHouse
 from services.local.kafka import LocalKafka
 from streams.join.verify import Mismatch
 from streams.runtime.phase import Phase
-from tests.faults.audit import Findings, Logs, audit, read_logs
+from tests.faults.audit import Findings, Logs, audit, read_logs, told_of_recall
+from tests.faults.companions import Companions
 from tests.faults.crew import snapshots_in
 from tests.faults.feed import Feed, Planned
 from tests.faults.live import JOIN, JUMP_S, LIVE_FROM, LIVE_KILLS, NOTICE_S, Live, announce
-from tests.faults.nursery import Life, Nursery
+from tests.faults.nursery import Nursery
 from tests.faults.plan import PARTITIONS, plan
 from tests.faults.round import SESSION_S, Round
 from tests.streams.join.histories import BOUNDS
 
 ROUND_KILLS = 100
-KILLED = (Phase.POLL, Phase.STEP, Phase.FLUSH, Phase.COMMIT, Phase.SNAPSHOT, Phase.RESTORE)
-NOT_BUILT = ("recall",)
+KILLED = (Phase.POLL, Phase.STEP, Phase.FLUSH, Phase.COMMIT, Phase.SNAPSHOT, Phase.RESTORE, Phase.RECALL)
 ENOUGH = 40
 """From so many kills on, a phase in which nobody was killed makes the campaign fail."""
 OTHER = (
@@ -56,13 +55,17 @@ OTHER = (
     "clock_jumps",
     "downtimes",
     "record_kills",
+    "recall_kills",
+    "put_away",
+    "asked",
     "gave_up",
     "starts",
     "cold_starts",
 )
 DISK_MB = 32
-RECORD_KILLS = 3
 LAND_S = 90.0
+HOT_MB, AHEAD_MS = 0.001, 2_000
+"""So little may stay in memory that everything that may leave does."""
 LINE_S = 2.0
 PROPERTIES = {"session.timeout.ms": str(int(SESSION_S * 1000)), "heartbeat.interval.ms": "300", "log_level": "3"}
 """Of the workers' clients: members that are gone are noticed soon, and the logs hold errors only."""
@@ -95,9 +98,9 @@ class Report:
         return self.findings.ok and not self.sentences and not spared and self.kills >= self.wanted
 
     def as_object(self) -> dict[str, Any]:
-        """Give it as plain data. A phase that no worker has yet is null."""
+        """Give it as plain data."""
         found = self.findings
-        phases: dict[str, int | None] = {phase.name.lower(): self.phases[phase] for phase in Phase if phase}
+        phases = {phase.name.lower(): self.phases[phase] for phase in Phase if phase}
         return {
             "kills": self.kills,
             "lost": found.lost,
@@ -105,8 +108,7 @@ class Report:
             "wrong": found.wrong,
             "broken_chains": found.broken_chains,
             "residual": found.residual,
-            "phases": {**phases, **dict.fromkeys(NOT_BUILT)},
-            "not_built": list(NOT_BUILT),
+            "phases": phases,
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
             **{name: self.counts[name] for name in OTHER},
@@ -133,7 +135,6 @@ class Report:
         lines = [f"{name:<16}{value:>9}" for name, value in verdict]
         lines += [f"{'broken chains':<16}{found.broken_chains:>9}", f"{'residual':<16}{found.residual:>9}", ""]
         lines += [f"{'killed in ' + phase.name.lower():<20}{self.phases[phase]:>5}" for phase in (*KILLED, Phase.START)]
-        lines += [f"{'killed in ' + name:<20}{'–':>5}  not built" for name in NOT_BUILT]
         lines += ["", *(f"{name.replace('_', ' '):<20}{self.counts[name]:>5}" for name in OTHER), ""]
         lines += [
             f"{self.kills} kills in {self.rounds} rounds, {self.seconds:.0f} s, seed {self.seed}: "
@@ -213,6 +214,7 @@ class Campaign:
             jump_s=JUMP_S if isinstance(feed, Live) else 0,
         )
         done, judged = self._round, True
+        companions = Companions(nursery, self.settings, name) if self.record else None
         try:
             done.run()
         except KeyboardInterrupt:
@@ -222,10 +224,17 @@ class Campaign:
             self._round = None
             if judged:
                 self._count(done)
+            if companions is not None and (not judged or report.sentences):
+                companions.close()
         if report.sentences:
             return
         self._say(f"round {self._number}: {done.counts['kills']} kills; reading what was said")
-        self._judge(nursery, Counter(done.feed.sent))
+        try:
+            self._judge(Counter(done.feed.sent))
+        finally:
+            if companions is not None:
+                companions.close()
+                report.counts.update(companions.counts)
 
     def _count(self, done: Round) -> None:
         report = self.report
@@ -234,50 +243,20 @@ class Campaign:
         report.sentences += done.crew.problems
         report.records += sum(done.feed.sent.values())
 
-    def _judge(self, nursery: Nursery, sent: Counter[str]) -> None:
+    def _judge(self, sent: Counter[str]) -> None:
         assert self.settings is not None
-        with contextlib.ExitStack() as stack:
-            if self.record:
-                stack.enter_context(self._recorded(nursery))
-            self.logs = read_logs(self.settings)
-            found = verification(self.settings, measures=self.record)
-            self.mismatches = found.report.mismatches
-            findings = audit(self.settings, self.logs, sent, self.mismatches)
-            if self.record:
-                found = self._landed(found)
-                _count_landed(findings, found)
+        self.logs = read_logs(self.settings)
+        found = verification(self.settings, measures=self.record)
+        self.mismatches = found.report.mismatches
+        findings = audit(self.settings, self.logs, sent, self.mismatches)
+        self.report.counts.update(told_of_recall(self.logs))
+        if self.record:
+            found = self._landed(found)
+            _count_landed(findings, found)
         findings.predictions, findings.revisions = found.report.identities, found.report.revisions
         findings.beyond = found.report.beyond
         self.report.findings.add(findings)
         self.report.rounds += 1
-
-    @contextlib.contextmanager
-    def _recorded(self, nursery: Nursery) -> Iterator[None]:
-        """Let the recorder land everything while the block runs; it is killed a few times over it."""
-        assert self.settings is not None
-        settings, dice = self.settings, Random(f"{self.seed}/{self._number}/record")
-        lives: list[Life] = []
-        done = threading.Event()
-
-        def live() -> None:
-            for number in range(RECORD_KILLS + 1):
-                path = settings.data_dir / "phases" / f"{settings.namespace}-record-{number}"
-                environment = {"WEIR_CONFIG": str(settings.data_dir / "run" / "settings.toml")}
-                lives.append(nursery.bear(["record"], environment, settings.data_dir / "record.log", path, cold=False))
-                if number == RECORD_KILLS or done.wait(dice.uniform(0.8, 2.5)):
-                    return
-                lives[-1].kill()
-                self.report.counts["record_kills"] += 1
-
-        thread = threading.Thread(target=live, name="record")
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            for life in lives:
-                life.kill()
 
     def _landed(self, found: Verification) -> Verification:
         """Verify until everything has landed."""
@@ -318,6 +297,7 @@ class Campaign:
                 max_event_bytes=bounds.max_event_bytes,
             ),
             runtime=Runtime(commit_ms=20, snapshot_s=0.4, transaction_timeout_ms=2_000),
+            recall=Recall(enabled=clickhouse is not None, hot_mb=HOT_MB, ahead_ms=AHEAD_MS),
         )
 
     @contextlib.contextmanager

@@ -191,7 +191,7 @@ def stop_in(
     deadline = time.monotonic() + patience_s
     if wanted is None:
         _sleep(dice.uniform(0, 0.8), life, meanwhile)
-    skip = 0 if wanted in (None, Phase.RESTORE, Phase.SNAPSHOT) else dice.randrange(3)
+    skip = 0 if wanted in (None, Phase.RESTORE, Phase.SNAPSHOT, Phase.RECALL) else dice.randrange(3)
     inside, looks = False, 0
     while life.alive and time.monotonic() < deadline:
         was, inside = inside, wanted is None or wanted in life.doing()

@@ -20,6 +20,7 @@ from schemas.settings import Settings
 from schemas.topics import INPUTS
 from services.kafka import Sender
 from streams.runtime.backlog import Backlog
+from streams.runtime.clock import RECALLED
 from tests.faults.plan import DAY_MS, Chunk, Plan
 from tests.streams.join.histories import Arrival
 
@@ -115,8 +116,18 @@ class Feed:
             time.sleep(ASK_S)
 
     def _is_drained(self) -> bool:
-        self._backlog = self._backlog or Backlog(self._settings, "join", ("control", *INPUTS))
+        self._backlog = self._backlog or Backlog(self._settings, "join", ("control", RECALLED, *INPUTS))
         return self._backlog.drained()
+
+    def _answered(self) -> None:
+        """Wait until the join has nothing left to ask. Its questions come with the commit of what made them."""
+        if self._settings.recall.enabled:
+            self._insist("every question to be answered", self._is_answered)
+
+    def _is_answered(self) -> bool:
+        with Backlog(self._settings, "recall", ("recall-requests",)) as questions:
+            asked = questions.drained() and self._is_drained() and questions.drained()
+        return asked and self._is_drained()
 
 
 class Planned(Feed):
@@ -138,6 +149,7 @@ class Planned(Feed):
                 return
         self._advance(sender, self._plan.chunks[-1].now_ms + END_MS)
         self._drained("the last deadline")
+        self._answered()
 
     def _send_chunk(self, sender: Sender, chunk: Chunk) -> None:
         for number, arrival in enumerate(chunk.arrivals):

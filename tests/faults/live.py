@@ -91,6 +91,7 @@ class Live(Feed):
         self._flush(sender)
         self._stop.wait(max(0.0, ended + AFTER_S - time.monotonic()))
         self._drained("everything")
+        self._answered()
 
     def _send_due(self, sender: Sender, now: float) -> None:
         while self._later and self._later[0][0] <= now:

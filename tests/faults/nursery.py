@@ -31,7 +31,10 @@ from typing import Any, NoReturn
 
 from streams.runtime.phase import LOOP, SIZE, VARIABLE, WRITER, Phase
 
-PRELOADED = ("services.cli.app", "services.cli.processes", "services.logs", "streams.stages", "streams.runtime.worker")
+PRELOADED = (
+    *("services.cli.app", "services.cli.processes", "services.logs", "streams.stages", "streams.runtime.worker"),
+    *("services.record.run", "services.recall.run", "clickhouse_connect"),
+)
 SLOW_FSYNC = "WEIR_FAULTS_FSYNC_S"
 _PR_SET_PDEATHSIG = 1
 

@@ -1,6 +1,7 @@
 """What is fed to the join in one round: a seeded history in chunks, with the clock between them, and its jumps.
 
-A history of `tests.streams.join.histories` has every kind of trouble that records can make. Time is stretched in it at
+A history of `tests.streams.join.histories` has every kind of trouble that records can make; plain requests are among
+them, because what is in trouble is not put away. Time is stretched in it at
 some places: by an hour (a jump of the clock between two chunks) and once by three days (the downtime). What belongs to
 requests that begin after a gap moves with it; a straggler of an earlier request only arrives later, as what an app
 held back does. Requests of which the log alone does not say what state still knew (docs/join.md, "Beyond") are left
@@ -19,6 +20,7 @@ from random import Random
 from schemas.topics import INPUTS
 from streams.join.naive import Record, expect
 from streams.runtime.processor import Batch, Output, Records
+from tests.streams.join.columns.plain import plain_request
 from tests.streams.join.histories import BOUNDS, Arrival, History, history, request_of
 from tests.streams.join.test_equality import processor_of
 
@@ -30,7 +32,7 @@ CHUNK = 120
 GAP_EVERY = 60
 FOR_EVER_MS = 2**53
 TOPICS = ("control", *INPUTS)
-_AT = re.compile(rb'"at_ms": (\d{9,13})(?=[,}])')
+_AT = re.compile(rb'"at_ms"\s*:\s*(\d{9,13})(?=\s*[,}])')
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,10 @@ class Plan:
 def plan(seed: str, kills: int) -> Plan:
     """Draw a round that is long enough for so many kills."""
     dice = Random(seed)
-    wanted = max(300, EVENTS_A_KILL * kills)
+    wanted = max(450, EVENTS_A_KILL * kills)
     bounds = replace(BOUNDS, virtual=True, partitions=PARTITIONS)
     while True:
-        drawn = history(dice, requests=wanted // 8, events=wanted, bounds=bounds)
+        drawn = with_plain(history(dice, requests=wanted // 14, events=wanted // 2, bounds=bounds), wanted // 8, dice)
         kinds = {arrival.topic for arrival in drawn.arrivals}
         if len(drawn.arrivals) >= 0.7 * wanted and {"labels", "predictions", "signals", "control"} <= kinds:
             break
@@ -71,6 +73,18 @@ def plan(seed: str, kills: int) -> Plan:
     gaps = {number: dice.choice((HOUR_MS, 2 * HOUR_MS, DAY_MS)) for number in numbers[1:]} | {numbers[0]: DOWNTIME_MS}
     kept = comparable(stretch(drawn, {number * GAP_EVERY: gap_ms for number, gap_ms in gaps.items()}))
     return Plan(kept, tuple(chunks_of(kept)))
+
+
+def with_plain(given: History, count: int, dice: Random) -> History:
+    """Add requests as apps send them every day, all along: most of them can be put away."""
+    first_ms = next(arrival.append_ms for arrival in given.arrivals if arrival.topic != "control")
+    span_ms = given.arrivals[-1].append_ms - first_ms
+    added = [
+        arrival
+        for number in range(count)
+        for arrival in plain_request(dice, f"plain-{number}", first_ms + dice.randrange(span_ms), given.bounds)
+    ]
+    return replace(given, arrivals=tuple(sorted((*given.arrivals, *added), key=lambda arrival: arrival.append_ms)))
 
 
 def stretch(given: History, gaps: dict[int, int]) -> History:

@@ -27,6 +27,7 @@ AIMED: tuple[Phase | None, ...] = (
     Phase.COMMIT,
     Phase.SNAPSHOT,
     Phase.RESTORE,
+    Phase.RECALL,
     None,  # wherever it is at a random moment
 )
 PATIENCE_S = 1.0
@@ -68,7 +69,8 @@ class Round:
     def __post_init__(self) -> None:
         self.crew = Crew(self.nursery, self.settings, "0123", self.dice)
         self.crew.slots[-1].wanted = False
-        self.aims = [AIMED[number % len(AIMED)] for number in range(self.kills)]
+        aimed = [wanted for wanted in AIMED if wanted is not Phase.RECALL or self.settings.recall.enabled]
+        self.aims = [aimed[number % len(aimed)] for number in range(self.kills)]
         self.dice.shuffle(self.aims)
 
     @property
@@ -117,8 +119,11 @@ class Round:
         """Do what has to be done all the time. The feed goes slowly while it is ahead of the kills."""
         self.crew.mend()
         self.tell()
-        ahead = self.feed.share > self.counts["kills"] / self.kills + AHEAD
-        self.feed.pause_s = SLOW_S if ahead and self.aims else PAUSE_S if self.aims else 0
+        self.feed.pause_s = SLOW_S if self._ahead and self.aims else PAUSE_S if self.aims else 0
+
+    @property
+    def _ahead(self) -> bool:
+        return self.feed.share > self.counts["kills"] / self.kills + AHEAD
 
     def _settle(self) -> None:
         """Wait for the first workers to be at work."""
@@ -153,10 +158,15 @@ class Round:
     def _target(self) -> tuple[int, Slot | None]:
         """Choose the next aim that can be met now, and whom to aim at."""
         starting, working = self.crew.living(at_work=False), self.crew.living(at_work=True)
+        asking = [slot for slot in working if slot.up is not None and Phase.RECALL in slot.up.doing()]
+        apart = {Phase.RESTORE: starting, Phase.RECALL: asking, None: starting + working}
         for number, wanted in enumerate(self.aims):
-            candidates = starting if wanted is Phase.RESTORE else working if wanted else starting + working
+            candidates = apart.get(wanted, working)
             if candidates:
                 return number, self.dice.choice(candidates)
+        if self.aims and working and self._ahead:  # nobody is where these aim at
+            self.aims[0] = None
+            return 0, self.dice.choice(working)
         return 0, None
 
     def _everybody_down(self) -> None:

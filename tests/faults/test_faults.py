@@ -165,7 +165,7 @@ def test_a_report_is_well_only_when_nobody_was_spared(capsys: pytest.CaptureFixt
     print_report(report, as_json=True)
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["phases"]["commit"] == 0
-    assert said["phases"]["recall"] is None
+    assert said["phases"]["recall"] == 10
     assert [said[name] for name in ("kills", "lost", "duplicated", "wrong", "broken_chains", "residual")] == [60] + [
         0
     ] * 5

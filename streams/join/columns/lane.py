@@ -289,7 +289,8 @@ class Columns:
         place = _field(word, l.CLASS, 4)
         model = self._text(_field(chain, l.S_MODEL, 20))
         counter = f"predictions.{l.P_CLASSES[place]}"
-        away = Away(model, None, at_ms, content & (2**64 - 1), policy, counter, _field(word, l.REVISION, 20))
+        revisions = _field(word, l.REVISION, 20)
+        away = Away(model, None, at_ms, content & (2**64 - 1), policy, counter, revisions, revisions > 0)
         due_ms = _field(due, 0, 48)
         ask_ms = due_ms + self.bounds.ahead_ms if _asks(counter, policy) else None
         self.memory.area[l.COUNTERS][place] -= 1
