@@ -1,7 +1,7 @@
 """What the join asks of the record, and the answer: docs/recall.md is the contract between the two.
 
-The join forgets what it has said its last word on, as far as anybody knows. When something comes that concerns such a
-request after all, it asks for everything again, and goes on from the answer as if it had never forgotten.
+The join puts away what it has no room for. When something comes that concerns such a request, or is due of it, it asks
+for everything again, and goes on from the answer as if the request had never been away.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from msgspec import Struct
 from schemas.event import Event, RequestId, TimeMs
 from schemas.feedback import Feedback
 
-Cause = Literal["label", "signal", "prediction", "deadline", "early", "policy"]
+Cause = Literal["label", "signal", "prediction", "deadline", "policy"]
 InputTopic = Literal["predictions", "labels", "signals"]
 
 
 class RecallRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A step of the join asks for all of E(r) below its own offsets, and for what it last said about the request.
 
-    `cause` is what met the gap: a label, a signal or another prediction of an id that was put away, its `deadline`, a
-    label that waits too long for its prediction (`early`), a `policy` that resolves anew. `step` is the number of the
+    `cause` is what met the stub: a label, a signal or another prediction of a request that was put away, its
+    `deadline`, a `policy` that resolves anew. `step` is the number of the
     step that asks; (request_id, step) names the question. `offsets` maps each of the inputs to the next offset to read
     after that step, `clock_ms` is its clock. `deadline_ms` is the deadline of the outcome where the join still knows
     it, else 0.

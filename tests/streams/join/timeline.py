@@ -104,7 +104,7 @@ class Player:
                 )
                 self.offsets[topic] += 1
         self.steps += 1
-        stepped = self.processor.step(self.state, Batch(0, self.steps, inputs), T + clock)
+        stepped = self.processor.step(self.state, self.batch(inputs), T + clock)
         self.outputs.extend(stepped.outputs)
         self.counters = dict(stepped.counters)
         self.wake_at_ms = stepped.wake_at_ms
@@ -113,6 +113,10 @@ class Player:
             assert counted == self.offsets[kind], f"{kind}: {counted} counted, {self.offsets[kind]} read"
         assert all(n >= 0 for n in self.counters.values())
         return list(stepped.outputs)
+
+    def batch(self, inputs: dict[str, Records]) -> Batch:
+        """Make the batch of a step."""
+        return Batch(0, self.steps, inputs)
 
     @property
     def feedback(self) -> list[Feedback]:
