@@ -138,11 +138,12 @@ def verification(settings: Settings, say: Say = lambda text: None, *, measures: 
     stable = ends(admin, list(places))
     unread = any(cut.steps[place[1]].offsets.get(topic, 0) < stable[place][0] for place, topic in places.items())
     say("comparing with the naive twin")
+    bounds = Bounds.of(settings)
     report = compare(
         logs,
         feedback,
-        _bounds(settings),
-        _timers_clocks(cut, logs["control"], _bounds(settings)),
+        bounds,
+        _timers_clocks(cut, logs["control"], bounds),
         dead_letters=dead_letters if cut.exact else None,
         counters=cut.counters if cut.exact else None,
         exact=cut.exact,
@@ -352,18 +353,6 @@ def _timers_clocks(cut: Cut, control: Sequence[Record], bounds: Bounds) -> dict[
         )
         for number in cut.steps
     }
-
-
-def _bounds(settings: Settings) -> Bounds:
-    join = settings.join
-    return Bounds(
-        partitions=settings.partitions,
-        skew_ms=join.skew_ms,
-        early_label_ms=join.early_label_ms,
-        grace_ms=join.grace_ms,
-        max_event_bytes=join.max_event_bytes,
-        virtual=settings.clock == "virtual",
-    )
 
 
 def _say(text: str) -> None:

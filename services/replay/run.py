@@ -18,7 +18,6 @@ from services.replay.plan import Plan, read, window_of
 from services.replay.show import as_object, as_text, same_text
 from services.replay.stream import Landed, Part
 from services.replay.twice import Advance, replay
-from services.trace.story import bounds_of
 from streams.join import naive
 
 ANSWER_S = 600
@@ -84,7 +83,7 @@ def planned(
             fix="name one of them with --model, or mend `model` in the file",
         )
     window = window_of(days, since, until, max(part.clock_ms for part in parts))
-    bounds = bounds_of(settings)
+    bounds = naive.Bounds.of(settings)
     in_force = {
         part.number: [
             policy

@@ -13,8 +13,9 @@ from services.trace.landed import Reader
 from services.trace.lineage import policies_of, taught
 from services.trace.panes import measured
 from services.trace.shape import Story, TrialSaid
-from services.trace.story import bounds_of, tell
+from services.trace.story import tell
 from services.trace.unknown import likely
+from streams.join.naive import Bounds
 
 
 def trace(settings: Settings, request_id: str, *, as_json: bool) -> int:
@@ -50,7 +51,7 @@ def story(settings: Settings, request_id: str) -> Story:
 def _story(reader: Reader, request_id: str) -> Story:
     settings = reader.settings
     landed = reader.landed(request_id)
-    bounds = bounds_of(settings)
+    bounds = Bounds.of(settings)
     found = tell(landed, bounds, settings.namespace)
     if not found.known:
         found.likely = likely(reader, landed, found)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.trace.shape import Answer, Figure, Happened, Pane, Revision, Story, Taught, Told
-from services.trace.story import short
+from services.trace.words import short
 
 COLOURS = {
     "standing": "bold",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import xxhash
@@ -12,6 +13,9 @@ from schemas.control import Control, PolicySet
 from schemas.event import encode
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 POLICY_NOTICE_MS = 60_000
 KINDS: dict[str, type[Prediction] | type[Label] | type[Signal]] = {
@@ -31,6 +35,19 @@ class Bounds:
     grace_ms: int
     max_event_bytes: int
     virtual: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Give the bounds of a namespace."""
+        join = settings.join
+        return cls(
+            partitions=settings.partitions,
+            skew_ms=join.skew_ms,
+            early_label_ms=join.early_label_ms,
+            grace_ms=join.grace_ms,
+            max_event_bytes=join.max_event_bytes,
+            virtual=settings.clock == "virtual",
+        )
 
 
 @dataclass(frozen=True, slots=True)

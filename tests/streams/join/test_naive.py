@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ import xxhash
 from schemas.control import Frozen, PolicySet, Thawed
 from schemas.event import encode
 from schemas.policy import Attribution, JoinPolicy
+from schemas.settings import Join, Settings
+from streams.join.admission import JoinBounds
 from streams.join.naive import (
     Bounds,
     Dead,
@@ -360,3 +363,8 @@ def test_labels_are_compared_as_json() -> None:
     assert same_value([1, "a"], [1.0, "a"])
     for one, other in ((True, 1), (False, 0), ("1", 1), (None, 0), ([1], 1), ([1], [1, 1]), ([True], [1])):
         assert not same_value(one, other)
+
+
+def test_bounds_come_from_the_settings_as_those_of_the_fast_path_do() -> None:
+    settings = Settings(partitions=8, clock="virtual", join=Join(skew_ms=7, early_label_ms=8, grace_ms=9))
+    assert asdict(Bounds.of(settings)) == asdict(JoinBounds.of(settings))
