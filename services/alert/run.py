@@ -26,6 +26,8 @@ from services.alert.plan import HOUR_MS
 from services.alert.store import NAME, Store
 from services.local.owner import DirectoryInUse, DirectoryOwner
 from streams.runtime import kafka
+from streams.runtime.member import cannot_go_on
+from streams.runtime.offsets import committed
 
 STAGE = "alert"
 TOPIC = "alerts"
@@ -160,22 +162,21 @@ class _Process:
         try:
             first, last = kafka.earliest(self._admin, places), kafka.ends(self._admin, places)
             self._ids = {topic: kafka.topic_identity(self._admin, topic) for topic, _ in places}
-            committed = consumer.committed([TopicPartition(*place) for place in places], timeout=10)
+            commits = committed(consumer, places, patience_s=0.0)
         except KafkaException as error:
             _log.warning("waiting", stage=STAGE, reason=kafka.reason(error))
             self._stop.wait(PATIENCE_S)
             return
         starts = []
-        for tp in committed:
-            place = (tp.topic, tp.partition)
+        for place, commit in commits.items():
             stored = self._store.position(*place)
-            if stored is not None and stored[0] != self._ids[tp.topic]:
-                _log.warning("topic_made_anew", topic=tp.topic, effect="it is read from its beginning")
+            if stored is not None and stored[0] != self._ids[place[0]]:
+                _log.warning("topic_made_anew", topic=place[0], effect="it is read from its beginning")
                 start = first[place]
             else:
-                start = max(first[place], tp.offset, stored[1] if stored else -1)
+                start = max(first[place], commit.offset, stored[1] if stored else -1)
                 if start > last[place][1]:  # Kafka lost its end: what is known is known by its id
-                    _log.error("alerts_lost_by_kafka", topic=tp.topic, offsets=[last[place][1], start])
+                    _log.error("alerts_lost_by_kafka", topic=place[0], offsets=[last[place][1], start])
                     start = first[place]
             starts.append(TopicPartition(*place, start))
         self._pending = None
@@ -223,11 +224,7 @@ class _Process:
 
     def _refuse(self, place: kafka.Place, error: KafkaError) -> None:
         if error.fatal():
-            raise WeirError(
-                f"this process cannot go on as worker {self._settings.runtime.worker!r}: {error.str()}",
-                fix="another `weir alert` with the same runtime.worker may run: stop one, or name it otherwise",
-                code=ENVIRONMENT,
-            )
+            raise cannot_go_on(self._settings, STAGE, error.str())
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             fix = "lengthen retention.ms of the topic beyond the longest downtime"
             _log.error("alerts_gone", topic=place[0], reason=error.str(), fix=fix)

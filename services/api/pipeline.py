@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import ENVIRONMENT, WeirError
@@ -19,6 +19,7 @@ from schemas.topics import INPUTS, TOPICS, topic_name
 from services.api.history import History
 from services.kafka import places_of
 from streams.runtime import kafka
+from streams.runtime.offsets import GroupOffsets
 
 ANSWER_S = 5.0
 EXPECTED = {
@@ -38,7 +39,7 @@ class Pipeline:
     def __init__(self, settings: Settings, history: History) -> None:
         self._settings, self._history = settings, history
         self._admin = kafka.make_admin(settings, "api")
-        self._members: dict[str, Consumer] = {}
+        self._groups: dict[str, GroupOffsets] = {}
 
     def now(self) -> dict[str, Any]:
         """Give topics with their ends, processes with their lag, dead letters and the residual.
@@ -76,21 +77,16 @@ class Pipeline:
 
     def close(self) -> None:
         """Let go of the connections."""
-        for member in self._members.values():
-            member.close()
-        self._members.clear()
+        for group in self._groups.values():
+            group.close()
+        self._groups.clear()
 
     def _committed(self, process: str, places: Sequence[kafka.Place]) -> dict[kafka.Place, int]:
-        """Give what a process has committed, asked by a member of its group that never joins.
-
-        The admin client's `list_consumer_group_offsets` is not used: on a fresh broker, or when a coordinator moves, it
-        can end the whole process (confluentinc/librdkafka#5040).
-        """
-        group = kafka.group_id(self._settings.namespace, process)
-        if group not in self._members:
-            self._members[group] = kafka.make_consumer(self._settings, "api-lag", group)
-        answer = self._members[group].committed([TopicPartition(*place) for place in places], timeout=ANSWER_S)
-        return {(tp.topic, tp.partition): tp.offset for tp in answer if tp.offset >= 0}
+        """Give what a process has committed, where it has."""
+        if process not in self._groups:
+            self._groups[process] = GroupOffsets(self._settings, process, "api-lag")
+        found = self._groups[process].committed(places, patience_s=ANSWER_S)
+        return {place: offset for place, offset in found.items() if offset >= 0}
 
     def _processes(self, ends: Mapping[kafka.Place, int]) -> list[dict[str, Any]]:
         prefix = kafka.group_id(self._settings.namespace, "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.settings import Settings
@@ -18,8 +17,7 @@ from services.recall.answer import TOPICS
 from services.recall.table import Incarnation, Recallable
 from services.recall.waiting import Place
 from streams.runtime import kafka
-
-ANSWER_S = 5.0
+from streams.runtime.offsets import GroupOffsets
 
 
 class LandedBelow:
@@ -28,8 +26,7 @@ class LandedBelow:
     def __init__(self, settings: Settings, store: Recallable) -> None:
         self._store = store
         self._topic = {name: topic_name(settings.namespace, name) for name in TOPICS}
-        group = kafka.group_id(settings.namespace, "record")
-        self._record = kafka.make_consumer(settings, "recall-landed", group)
+        self._record = GroupOffsets(settings, "record", "recall-landed")
         self._ids: dict[str, str] = {}
         self._incarnation: Incarnation | None = None
         self._whole = False
@@ -44,13 +41,11 @@ class LandedBelow:
         incarnation = self._store.incarnation() if self._incarnation is None or not self._whole else self._incarnation
         places = {(self._topic[name], number): (name, number) for name in TOPICS for number in numbers}
         landed: dict[Place, int] = {}
-        for tp in self._record.committed([TopicPartition(*asked) for asked in places], timeout=ANSWER_S):
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-            place = places[tp.topic, tp.partition]
+        for asked, offset in self._record.committed(list(places), patience_s=0.0).items():
+            place = places[asked]
             source = incarnation.get(place)
             if source is not None and source[0] == self._ids[place[0]]:
-                landed[place] = max(0, tp.offset)
+                landed[place] = max(0, offset)
         self._asked = set(places.values())
         self._incarnation, self._whole = incarnation, len(landed) == len(places)
         return landed

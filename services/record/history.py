@@ -46,19 +46,19 @@ class RecordedHistory:
 
     def landed(self, topic: str, partition: int) -> int:
         """Give the offset below which everything of a partition has landed, as the recorder's group has committed."""
-        from confluent_kafka import KafkaException, TopicPartition
+        from confluent_kafka import KafkaException
+
+        from streams.runtime.offsets import GroupOffsets
 
         self._check_same(topic, partition)
-        place = TopicPartition(topic_name(self._settings.namespace, topic), partition)
-        consumer = kafka.make_consumer(self._settings, "history", kafka.group_id(self._settings.namespace, "record"))
+        place = topic_name(self._settings.namespace, topic), partition
         try:
-            [answer] = consumer.committed([place], timeout=30)
+            with GroupOffsets(self._settings, "record", "history") as group:
+                offset = group.committed([place])[place]
         except KafkaException as error:
             raise HistoryAway(f"what `record` has committed is unknown: {kafka.reason(error)}") from None
-        finally:
-            consumer.close()
-        if answer.offset >= 0:
-            return int(answer.offset)
+        if offset >= 0:
+            return offset
         # Kafka forgets the group of a recorder that was away too long. Ranges land in their order.
         asked = f"SELECT max(offset) + 1 FROM {_landed(topic)} WHERE partition = {partition}"
         with self._calling() as client:

@@ -80,11 +80,12 @@ def landed_offsets(settings: Settings, topics: Iterable[str]) -> dict[tuple[str,
     Raises `KafkaException` when Kafka does not answer within half a minute.
     """
     from services.kafka import places_of
-    from streams.runtime.backlog import committed
+    from streams.runtime.offsets import GroupOffsets
 
     logical = {topic_name(settings.namespace, name): name for name in topics}
     places = [place for name in logical.values() for place in places_of(settings, name)]
-    found = committed(settings, "record", places)
+    with GroupOffsets(settings, "record", "landed") as group:
+        found = group.committed(places)
     return {(logical[topic], partition): max(0, offset) for (topic, partition), offset in found.items()}
 
 

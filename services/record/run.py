@@ -14,22 +14,23 @@ in the group kept. Offsets move past transaction markers, so a stage that is dra
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, Message
 
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
 from schemas.topics import TOPICS, topic_name
 from services.record.land import Away, Span, Store
 from streams.runtime import kafka
+from streams.runtime.kafka import Place
+from streams.runtime.member import Member, PutOut, TakenAway
+from streams.runtime.offsets import Commit
 from streams.runtime.past import append
 from streams.runtime.processor import Records
 
@@ -38,31 +39,9 @@ FLUSH_S = 0.25
 FLUSH_ROWS = 20_000
 FLUSH_BYTES = 16 << 20
 IDLE_S = 0.05
-BACKOFF_S = (0.2, 5.0)
 QUEUE_KIB = 16_384
-FENCED_TIMES, FENCED_S = 3, 60.0
-
-_NOT_OURS = (
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._ASSIGNMENT_LOST,
-    KafkaError._STATE,
-)
-_FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
-
-ResultT = TypeVar("ResultT")
 
 _log = structlog.get_logger()
-_rdkafka = logging.getLogger("librdkafka")
-
-
-class Abandoned(Exception):
-    """The partitions were taken away, or the process was asked to stop, amid a flush. Whoever is next repeats it."""
-
-
-class Fenced(Exception):
-    """The group takes nothing more from this consumer: a broker that was killed forgot it, or another has our name."""
 
 
 @dataclass(slots=True)
@@ -99,7 +78,6 @@ class Landed:
     rows: int = 0
     flushes: int = 0
     repeated: int = 0
-    waits: int = 0
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -117,150 +95,87 @@ class Recorder:
         self.landed = Landed()
         self._on_flush = on_flush
         self._logical = {topic_name(settings.namespace, name): name for name in TOPICS}
-        self._topic = {name: topic for topic, name in self._logical.items()}
         self._store = Store(settings)
-        self._reading: dict[kafka.Place, Reading] = {}
-        self._pending: list[kafka.Place] | None = None
+        self.member = Member(
+            settings,
+            STAGE,
+            list(TOPICS),
+            stop,
+            forget=self._forget,
+            late=self._keep,
+            away=(Away,),
+            properties={"queued.max.messages.kbytes": QUEUE_KIB},
+        )
+        self._reading: dict[Place, Reading] = {}
         self._rows = self._bytes = 0
         self._flushed_at = time.monotonic()
-        self._fenced: list[float] = []
 
     def run(self) -> None:
         """Wait for Kafka and ClickHouse, then gather and flush until asked to stop."""
-        settings = self.settings
-        if not kafka.wait_for_kafka(settings, self.stop) or not self._wait_for_store():
+        if not kafka.wait_for_kafka(self.settings, self.stop) or not self.member.wait_for(self._store.prepare):
             return
-        kafka.check_topics(settings, TOPICS)
-        self._consumer = self._open()
+        kafka.check_topics(self.settings, TOPICS)
         try:
-            while not self.stop.is_set():
-                try:
-                    self._take_up()
-                    self._gather()
-                    if self._due():
-                        self._flush()
-                except Abandoned as error:
-                    _log.info("begun_anew", stage=STAGE, reason=str(error) or "the partitions were taken away")
-                    self._begin_anew()
-                except Fenced as error:
-                    self._join_anew(str(error))
-            self._last_flush()
+            with self.member:
+                self.member.run(self._turn)
+                self._last_flush()
         finally:
-            self._consumer.close()
             self._store.close()
         _log.info("left", stage=STAGE, rows=self.landed.rows, flushes=self.landed.flushes)
 
-    def _open(self) -> Consumer:
-        client = f"{STAGE}-{self.settings.runtime.worker}"
-        properties = kafka.consumer_properties(
-            self.settings, client, kafka.group_id(self.settings.namespace, STAGE), instance=client
-        )
-        consumer = Consumer({**properties, "queued.max.messages.kbytes": QUEUE_KIB}, logger=_rdkafka)
-        consumer.subscribe(
-            list(self._logical), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
-        )
-        return consumer
+    def _turn(self) -> None:
+        self._take_up()
+        self._gather()
+        if self._due():
+            self._flush()
 
     # --- assignment
-
-    def _assigned(self, consumer: Consumer, given: list[TopicPartition]) -> None:
-        consumer.assign([])  # nothing is fetched before it is known where to begin
-        self._pending = [(tp.topic, tp.partition) for tp in given]
-
-    def _revoked(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
-        consumer.unassign()
-        self._pending = None
-        self._forget()
 
     def _forget(self) -> None:
         """Drop what has not landed; it is read again."""
         self._reading = {}
         self._rows = self._bytes = 0
 
-    def _begin_anew(self) -> None:
-        """Go back to what is committed. When the partitions are still ours, nobody will tell us again."""
-        self._forget()
-        if self._pending is None:
-            self._pending = [(tp.topic, tp.partition) for tp in self._consumer.assignment()] or None
-
-    def _join_anew(self, reason: str) -> None:
-        """Become a new member of the group. Raises `WeirError` when that is needed again and again."""
-        now = time.monotonic()
-        self._fenced = [*(at for at in self._fenced if now - at < FENCED_S), now]
-        if len(self._fenced) > FENCED_TIMES:
-            raise WeirError(
-                f"this recorder cannot go on as worker {self.settings.runtime.worker!r}: {reason}",
-                fix="another `weir record` with the same runtime.worker may run: stop one, or name it otherwise",
-                code=ENVIRONMENT,
-            )
-        _log.warning("joined_anew", stage=STAGE, reason=reason)
-        self._consumer.close()
-        self._pending = None
-        self._forget()
-        self._consumer = self._open()
-
     def _take_up(self) -> None:
         """Begin where the group left off: first repeat what was planned and may not have landed, then go on."""
-        places = self._pending
+        places = self.member.pending
         if places is None:
             return
         reading = self._begin(places)
         planned = {place: one for place, one in reading.items() if one.planned is not None}
         if planned:
             self._repeat(planned)
-        if self._pending is not places:
-            raise Abandoned
-        self._pending, self._reading = None, reading
-        self._fetch(reading)
+        self.member.begin(places, {place: one.position for place, one in reading.items()})
+        self._reading = reading
         _log.info("assigned", stage=STAGE, partitions=len(places), repeated=len(planned))
 
-    def _begin(self, places: list[kafka.Place]) -> dict[kafka.Place, Reading]:
+    def _begin(self, places: list[Place]) -> dict[Place, Reading]:
         """Give where each partition stands; one that this database has never seen is read from its beginning."""
-        first, ids = self._insist(lambda: self._ask(places))
-        known = self._insist(self._store.sources)
-        asked = [TopicPartition(*place) for place in places]
-        committed = self._insist(lambda: self._consumer.committed(asked, timeout=30))
-        reading: dict[kafka.Place, Reading] = {}
+        first, ids = self.member.insist(lambda: self._ask(places))
+        known = self.member.insist(self._store.sources)
+        reading: dict[Place, Reading] = {}
         new: dict[tuple[str, int], str] = {}
-        for tp in committed:
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-            place, logical = (tp.topic, tp.partition), self._logical[tp.topic]
-            seen = known.get((logical, tp.partition))
+        for place, commit in self.member.committed(places).items():
+            logical = self._logical[place[0]]
+            seen = known.get((logical, place[1]))
             if seen is None:
-                new[logical, tp.partition] = ids[tp.topic]
-                reading[place] = Reading(logical, tp.partition, first[place], first[place])
+                new[logical, place[1]] = ids[place[0]]
+                reading[place] = Reading(logical, place[1], first[place], first[place])
                 continue
-            if seen != ids[tp.topic]:
+            if seen != ids[place[0]]:
                 raise WeirError(
-                    f"Kafka's topic {tp.topic} was made anew: the database holds events of another one of this name",
+                    f"Kafka's topic {place[0]} was made anew: the database holds events of another one of this name",
                     fix="use another namespace, or set clickhouse.database to an empty one",
                     code=ENVIRONMENT,
                 )
-            start = max(tp.offset, first[place])
-            if start > tp.offset >= 0:
-                _log.error(
-                    "events_gone",
-                    topic=tp.topic,
-                    partition=tp.partition,
-                    offsets=[tp.offset, start],
-                    effect="they were deleted before they landed",
-                    fix="lengthen retention.ms of the topic beyond the longest downtime",
-                )
-            said = tp.metadata or ""
-            plan = int(said) if said.isdecimal() and int(said) > start else None
-            reading[place] = Reading(logical, tp.partition, start, start, plan)
+            reading[place] = _resumed(logical, place, commit, first[place])
         if new:  # the group may remember offsets of a database that is gone: forget them first
-            self._commit({place: one.landed for place, one in reading.items() if (one.topic, one.partition) in new})
-            self._insist(lambda: self._store.remember(new))
+            fresh = {place: one.landed for place, one in reading.items() if (one.topic, one.partition) in new}
+            self.member.commit(fresh)
+            self.member.insist(lambda: self._store.remember(new))
         return reading
 
-    def _fetch(self, reading: dict[kafka.Place, Reading]) -> None:
-        places = [TopicPartition(*place, one.position) for place, one in reading.items()]
-        self._consumer.assign(places)
-        self._consumer.resume(places)  # a pause outlives the assignment in which it was made
-
-    def _ask(self, places: list[kafka.Place]) -> tuple[dict[kafka.Place, int], dict[str, str]]:
+    def _ask(self, places: list[Place]) -> tuple[dict[Place, int], dict[str, str]]:
         """Ask Kafka where partitions begin and which topics these are.
 
         With a client of its own: one that has seen a broker die may be refused for minutes (FENCED_LEADER_EPOCH),
@@ -270,15 +185,14 @@ class Recorder:
         first = kafka.earliest(admin, places)
         return first, {topic: kafka.topic_identity(admin, topic) for topic in {topic for topic, _ in places}}
 
-    def _repeat(self, planned: dict[kafka.Place, Reading]) -> None:
+    def _repeat(self, planned: dict[Place, Reading]) -> None:
         """Land planned ranges again, exactly as planned."""
-        self._reading = planned
-        self._fetch(planned)
+        generation, self._reading = self.member.generation, planned
+        self.member.fetch({place: one.position for place, one in planned.items()})
         while any(one.position < (one.planned or 0) for one in planned.values()):
-            self._keep(self._consumer.consume(1000, IDLE_S))
-            if self.stop.is_set() or self._reading is not planned:
-                raise Abandoned
-        self._consumer.assign([])
+            self._keep(self.member.consume(1000, IDLE_S))
+            self.member.still(generation)
+        self.member.fetch({})
         before = self.landed.rows
         self._flush()
         self.landed.repeated += self.landed.rows - before
@@ -289,14 +203,14 @@ class Recorder:
 
     def _gather(self) -> None:
         left_s = self._flushed_at + FLUSH_S - time.monotonic()
-        self._keep(self._consumer.consume(1000, max(0.0, left_s) if self._rows else IDLE_S))
+        self._keep(self.member.consume(1000, max(0.0, left_s) if self._rows else IDLE_S))
         while self._rows < FLUSH_ROWS and self._bytes < FLUSH_BYTES:
-            messages = self._consumer.consume(1000, 0)
+            messages = self.member.consume(1000, 0)
             if not messages:
                 break
             self._keep(messages)
 
-    def _keep(self, messages: list[Message]) -> None:
+    def _keep(self, messages: Sequence[Message]) -> None:
         for message in messages:
             one = self._reading.get((message.topic() or "", message.partition() or 0))
             error = message.error()
@@ -305,21 +219,13 @@ class Recorder:
                     if one is not None:
                         one.pass_to(message.offset() or 0)
                 else:
-                    self._refuse(message, error)
+                    self.member.refuse(message, error)
             elif one is not None:
                 before = len(one.records)
                 one.take(message)
                 if len(one.records) > before:
                     self._rows += 1
                     self._bytes += len(message)
-
-    def _refuse(self, message: Message, error: KafkaError) -> None:
-        if error.fatal() or error.code() in _FENCED:
-            raise Fenced(error.str())
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # retention overtook us: begin anew at what is left
-            _log.error("events_gone", topic=message.topic(), partition=message.partition(), reason=error.str())
-            raise Abandoned(error.str())
-        _log.warning("kafka_error", topic=message.topic(), partition=message.partition(), reason=error.str())
 
     def _due(self) -> bool:
         if self._rows >= FLUSH_ROWS or self._bytes >= FLUSH_BYTES:
@@ -331,7 +237,7 @@ class Recorder:
     # --- flushing
 
     def _flush(self) -> None:
-        """Plan, land, commit. Raises `Abandoned`; then nothing is lost, only repeated."""
+        """Plan, land, commit. Raises `TakenAway`; then nothing is lost, only repeated."""
         began = time.monotonic()
         reading = self._reading
         moved = {place: one for place, one in reading.items() if one.position > one.landed}
@@ -344,10 +250,10 @@ class Recorder:
             one.records = Records()
         rows, self._rows, self._bytes = self._rows, 0, 0
         if any(moved[place].planned is None for place in starts):
-            self._commit(starts, {place: ends[place] for place in starts})
+            self.member.commit(starts, {place: str(ends[place]) for place in starts})
         for topic, spans in by_topic.items():
-            self._insist(partial(self._store.land, topic, spans))
-        self._commit(ends)
+            self.member.insist(partial(self._store.land, topic, spans))
+        self.member.commit(ends)
         for place, end in ends.items():
             moved[place].landed = end
         self._flushed_at = time.monotonic()
@@ -361,69 +267,21 @@ class Recorder:
         if self._rows:
             try:
                 self._flush()
-            except (Abandoned, Fenced):
+            except (TakenAway, PutOut):
                 _log.info("left_unlanded", stage=STAGE, effect="the next start reads it again")
 
-    def _commit(self, offsets: Mapping[kafka.Place, int], plans: Mapping[kafka.Place, int] | None = None) -> None:
-        """Commit, as often as it takes. Raises `Abandoned` when the group has given our partitions to others."""
-        plans = plans or {}
-        positions = [
-            TopicPartition(*place, offset, metadata=str(plans.get(place, ""))) for place, offset in offsets.items()
-        ]
 
-        def commit() -> None:
-            try:
-                done = self._consumer.commit(offsets=positions, asynchronous=False)
-            except KafkaException as error:
-                if error.args[0].fatal() or error.args[0].code() in _FENCED:
-                    raise Fenced(kafka.reason(error)) from None
-                if error.args[0].code() in _NOT_OURS:
-                    raise Abandoned(kafka.reason(error)) from None
-                raise
-            for tp in done or ():
-                if tp.error is not None:
-                    raise Away(tp.error.str())
-
-        self._insist(commit)
-
-    def _insist(self, call: Callable[[], ResultT]) -> ResultT:
-        """Call until it works, with back-off, keeping the membership alive. Raises `Abandoned`."""
-        wait_s, began = BACKOFF_S[0], time.monotonic()
-        while True:
-            try:
-                result = call()
-            except (Away, KafkaException) as error:
-                self.landed.waits += 1
-                why = str(error) if isinstance(error, Away) else f"Kafka: {kafka.reason(error)}"
-                _log.warning("waiting", stage=STAGE, reason=why, waited_s=round(time.monotonic() - began, 1))
-                self._wait(wait_s)
-                wait_s = min(2 * wait_s, BACKOFF_S[1])
-            else:
-                if wait_s > BACKOFF_S[0]:
-                    _log.info("works_again", stage=STAGE, waited_s=round(time.monotonic() - began, 1))
-                return result
-
-    def _wait(self, seconds: float) -> None:
-        """Wait without fetching. Raises `Abandoned` when there is no point in trying again."""
-        reading, pending = self._reading, self._pending
-        places = [TopicPartition(*place) for place in reading]
-        self._consumer.pause(places)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._keep(self._consumer.consume(1, min(0.1, seconds)))
-            if self.stop.is_set() or self._reading is not reading or self._pending is not pending:
-                raise Abandoned
-        self._consumer.resume(places)
-
-    def _wait_for_store(self) -> bool:
-        wait_s, began = BACKOFF_S[0], time.monotonic()
-        while not self.stop.is_set():
-            try:
-                self._store.prepare()
-            except Away as error:
-                _log.warning("waiting", stage=STAGE, reason=str(error), waited_s=round(time.monotonic() - began, 1))
-                self.stop.wait(wait_s)
-                wait_s = min(2 * wait_s, BACKOFF_S[1])
-            else:
-                return True
-        return False
+def _resumed(logical: str, place: Place, commit: Commit, first: int) -> Reading:
+    """Give where a partition goes on, and up to where a planned range has to be repeated."""
+    start = max(commit.offset, first)
+    if start > commit.offset >= 0:
+        _log.error(
+            "events_gone",
+            topic=place[0],
+            partition=place[1],
+            offsets=[commit.offset, start],
+            effect="they were deleted before they landed",
+            fix="lengthen retention.ms of the topic beyond the longest downtime",
+        )
+    planned = int(commit.metadata) if commit.metadata.isdecimal() and int(commit.metadata) > start else None
+    return Reading(logical, place[1], start, start, planned)

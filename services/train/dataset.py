@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 import structlog
-from confluent_kafka import TopicPartition
 
 from schemas.control import Control, PolicySet
 from schemas.errors import ENVIRONMENT, WeirError
@@ -34,6 +33,7 @@ from services.kafka import places_of
 from services.train.rows import DatasetRefused, Rows
 from streams.measure.reading import binary
 from streams.runtime import kafka
+from streams.runtime.offsets import GroupOffsets
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
@@ -95,13 +95,9 @@ def pin(settings: Settings, stop: threading.Event, *, landing_s: float = LANDING
     places = {place: f"{topic}/{place[1]}" for topic in _PINNED for place in places_of(settings, topic)}
     wanted = {place: stable for place, (stable, _) in kafka.ends(admin, list(places)).items()}
     deadline = time.monotonic() + landing_s
-    # A consumer that joins nothing, because the admin client's question crashes librdkafka 2.16 where the coordinator
-    # has moved (confluentinc/librdkafka#5040).
-    recorder = kafka.make_consumer(settings, "train-pin", kafka.group_id(settings.namespace, "record"))
-    try:
+    with GroupOffsets(settings, "record", "train-pin") as recorder:
         while True:
-            answered = recorder.committed([TopicPartition(*place) for place in places], timeout=10)
-            landed = {(tp.topic, tp.partition): tp.offset for tp in answered}
+            landed = recorder.committed(list(places))
             behind = [place for place in places if max(landed[place], 0) < wanted[place]]
             if not behind:
                 break
@@ -112,8 +108,6 @@ def pin(settings: Settings, stop: threading.Event, *, landing_s: float = LANDING
                 break
             if stop.wait(_POLL_S):
                 raise InterruptedError
-    finally:
-        recorder.close()
     return {name: wanted[place] for place, name in places.items()}
 
 

@@ -15,7 +15,6 @@ import msgspec
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.errors import ENVIRONMENT, WeirError
 from schemas.event import decode, encode
 from schemas.lifecycle import Candidate, Retrain
 from schemas.records import DeadLetter
@@ -25,6 +24,8 @@ from services.kafka import Sender
 from services.train.attempt import attend
 from services.train.initial import send_reference
 from streams.runtime import kafka
+from streams.runtime.member import cannot_go_on
+from streams.runtime.offsets import committed
 
 STAGE = "train"
 _IDLE_S = 0.2
@@ -114,11 +115,9 @@ def _open(settings: Settings) -> Consumer:
     admin = kafka.make_admin(settings, STAGE)
 
     def begin(member: Consumer, given: list[TopicPartition]) -> None:
-        first = kafka.earliest(admin, [(tp.topic, tp.partition) for tp in given])
-        committed = member.committed(given, timeout=30)
-        member.assign(
-            [TopicPartition(tp.topic, tp.partition, max(tp.offset, first[tp.topic, tp.partition])) for tp in committed]
-        )
+        places = [(tp.topic, tp.partition) for tp in given]
+        first, last = kafka.earliest(admin, places), committed(member, places)
+        member.assign([TopicPartition(*place, max(last[place].offset, first[place])) for place in places])
 
     consumer.subscribe([topic_name(settings.namespace, "retrain")], on_assign=begin)
     return consumer
@@ -133,11 +132,7 @@ def _end_of(settings: Settings, message: Message) -> int | None:
     if error is None:
         return None
     if error.fatal():
-        raise WeirError(
-            f"this trainer cannot go on as worker {settings.runtime.worker!r}: {error.str()}",
-            fix="another `weir train` with the same runtime.worker may run: stop one, or name it otherwise",
-            code=ENVIRONMENT,
-        )
+        raise cannot_go_on(settings, STAGE, error.str())
     if error.code() == KafkaError._PARTITION_EOF:
         return message.offset() or 0
     _log.warning("kafka_error", topic=message.topic(), reason=error.str())

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException
 from schemas.settings import Settings
 from schemas.topics import INPUTS, topic_name
 from streams.runtime import kafka
-from streams.runtime.backlog import Committed
+from streams.runtime.offsets import GroupOffsets
 from streams.runtime.partition import Partition
 from streams.runtime.processor import Evictable, Processor
 
@@ -105,7 +105,7 @@ class Room:
 
     def _watch(self) -> None:
         admin = kafka.make_admin(self._settings, "room")
-        with Committed(self._settings, LANDER) as lander:
+        with GroupOffsets(self._settings, LANDER, "room") as lander:
             while self._wanted.wait() and not self._stop.is_set():
                 mark = self._mark
                 try:
@@ -118,7 +118,7 @@ class Room:
                 if not self._stop.is_set():
                     self._wanted.clear()
 
-    def _await_landed(self, mark: Mark, said: Mapping[kafka.Place, tuple[int, int]], lander: Committed) -> None:
+    def _await_landed(self, mark: Mark, said: Mapping[kafka.Place, tuple[int, int]], lander: GroupOffsets) -> None:
         """Wait until everything up to the mark has landed, or the room is closed. Raises `KafkaException`."""
         needed = {place: high for place, (_, high) in said.items()}
         needed |= {
@@ -128,7 +128,7 @@ class Room:
             if name in INPUTS
         }
         while not self._stop.is_set():
-            landed = lander.of(list(needed))
+            landed = lander.committed(list(needed))
             if all(max(0, landed[place]) >= offset for place, offset in needed.items()):
                 return
             self._stop.wait(ASK_S)

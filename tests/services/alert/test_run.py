@@ -22,6 +22,7 @@ from services.local.owner import DirectoryOwner
 from streams.runtime.backlog import lags
 from tests.processes import Process, process, until
 from tests.services.alert.receiver import Receiver, Reply, alert, receiving
+from tests.services.threads import in_thread
 
 pytestmark = pytest.mark.kafka
 
@@ -40,24 +41,9 @@ def with_alerts(settings: Settings, directory: Path, *webhooks: Webhook) -> Sett
 @contextmanager
 def alerting(settings: Settings) -> Iterator[None]:
     """Run the process in a thread; raises what it raised."""
-    stop, errors = threading.Event(), []
-
-    def body() -> None:
-        try:
-            run(settings, stop)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    try:
+    stop = threading.Event()
+    with in_thread(lambda: run(settings, stop), stop):
         yield
-    finally:
-        stop.set()
-        thread.join(60)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def test_alerts_leave_quickly_and_poison_harms_nobody(on_kafka: Settings, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from schemas.settings import Api, Settings
 from services.api.run import run
 from services.record.run import Recorder
+from tests.services.threads import in_thread
 
 TOKEN = "weir_test-token"
 DEADLINE_S = 60.0
@@ -66,7 +67,8 @@ def serving(settings: Settings) -> Iterator[Asker]:
     """Run the api until the block ends; raises what it raised."""
     if not settings.api.token.get_secret_value():
         settings = at_free_port(settings)
-    with _running(lambda stop: run(settings, stop)):
+    stop = threading.Event()
+    with in_thread(lambda: run(settings, stop), stop):
         asker = Asker(settings)
         until(asker.ready, "the api to be ready")
         try:
@@ -78,27 +80,6 @@ def serving(settings: Settings) -> Iterator[Asker]:
 @contextmanager
 def recording(settings: Settings) -> Iterator[None]:
     """Run the recorder until the block ends."""
-    with _running(lambda stop: Recorder(settings, stop).run()):
+    stop = threading.Event()
+    with in_thread(Recorder(settings, stop).run, stop):
         yield
-
-
-@contextmanager
-def _running(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    stop, errors = threading.Event(), []
-
-    def run_it() -> None:
-        try:
-            work(stop)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run_it)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]

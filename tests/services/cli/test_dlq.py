@@ -21,6 +21,7 @@ from streams.join.partition import partition_of
 from streams.join.processor import JoinProcessor
 from streams.runtime.worker import Worker
 from tests.services.record.harness import label, prediction, send, until
+from tests.services.threads import in_thread
 
 pytestmark = pytest.mark.kafka
 
@@ -132,24 +133,10 @@ def test_a_letter_that_came_twice_is_one(on_kafka: Settings, capsys: pytest.Capt
 
 @contextmanager
 def joining(settings: Settings) -> Iterator[Worker[Any]]:
-    stop, errors = threading.Event(), []
+    stop = threading.Event()
     worker: Worker[Any] = Worker(JoinProcessor[Any](JoinBounds.of(settings)), settings, stop=stop)
-
-    def run() -> None:
-        try:
-            worker.run()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_thread(worker.run, stop):
         yield worker
-    finally:
-        stop.set()
-        thread.join(60)
-    if errors:
-        raise errors[0]
 
 
 def test_there_and_back(on_kafka: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from services.recall.answer import KINDS
 from services.recall.run import ANSWERS, REQUESTS, Recaller
 from streams.join.partition import partition_of
 from streams.runtime import kafka
-from tests.services.record.harness import DEADLINE_S
+from tests.services.threads import in_thread
 
 
 def ends(settings: Settings) -> dict[tuple[str, int], int]:
@@ -69,22 +69,7 @@ def answers(settings: Settings) -> list[Recalled]:
 @contextmanager
 def recalling(settings: Settings) -> Iterator[Recaller]:
     """Answer in a thread until the block ends; raises what was raised."""
-    stop, errors = threading.Event(), []
+    stop = threading.Event()
     recaller = Recaller(settings, stop)
-
-    def run() -> None:
-        try:
-            recaller.run()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name=f"recaller-{id(recaller)}")
-    thread.start()
-    try:
+    with in_thread(recaller.run, stop):
         yield recaller
-    finally:
-        stop.set()
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]

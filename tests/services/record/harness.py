@@ -16,8 +16,7 @@ from schemas.settings import Settings
 from services.clickhouse import connect
 from services.kafka import Sender, read_to_end
 from services.record.run import Recorder
-
-DEADLINE_S = 60.0
+from tests.services.threads import DEADLINE_S, in_thread
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -74,25 +73,11 @@ def ask(settings: Settings, sql: str) -> Any:
 @contextmanager
 def recording(settings: Settings) -> Iterator[Recorder]:
     """Run a recorder in a thread until the block ends; raises what it raised."""
-    stop, errors = threading.Event(), []
+    stop = threading.Event()
     recorder = Recorder(settings, stop)
-
-    def run() -> None:
-        try:
-            recorder.run()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name=f"recorder-{id(recorder)}")
-    thread.start()
-    try:
+    with in_thread(recorder.run, stop) as thread:
+        thread.name = f"recorder-{id(recorder)}"
         yield recorder
-    finally:
-        stop.set()
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def alive(recorder: Recorder) -> bool:

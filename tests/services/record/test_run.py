@@ -191,7 +191,7 @@ def test_clickhouse_away_for_a_while(namespace: Settings, tmp_path: Path) -> Non
             until(lambda: recorder.landed.rows >= 100, "the first rows")
             server.stop()
             send(settings, "predictions", [prediction(n) for n in range(100, 30_100)])
-            until(lambda: recorder.landed.waits >= 2, "two tries in vain")
+            until(lambda: recorder.member.waits >= 2, "two tries in vain")
             assert recorder.landed.rows == 100
             server = LocalClickHouse(tmp_path / "ch", port=port, restart=False).start()
             until(lambda: recorder.landed.rows >= 30_100, "the rest")
@@ -209,7 +209,7 @@ def test_it_stops_while_clickhouse_is_away(namespace: Settings, tmp_path: Path) 
         until(lambda: recorder.landed.rows, "a row")
         server.stop()
         send(settings, "predictions", [prediction(2)])
-        until(lambda: recorder.landed.waits, "a try in vain")
+        until(lambda: recorder.member.waits, "a try in vain")
 
 
 def test_a_database_that_is_gone_is_filled_again(namespace: Settings) -> None:

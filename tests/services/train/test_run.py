@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
 
 from schemas.control import Control, ReferenceSet
 from schemas.event import decode, encode
@@ -29,7 +28,9 @@ from services.train.attempt import attend
 from services.train.initial import train_initial
 from services.train.rows import Rows
 from streams.runtime import kafka as ours
-from tests.services.record.harness import DEADLINE_S, environment, recording, until
+from streams.runtime.offsets import GroupOffsets
+from tests.services.record.harness import environment, recording, until
+from tests.services.threads import DEADLINE_S, in_thread
 from tests.services.train.events import outcomes, predictions, retrain
 from tests.services.train.making import artifact
 from tests.services.train.rowing import rows
@@ -59,44 +60,16 @@ def ask(settings: Settings, *events: Retrain | bytes) -> None:
 @contextmanager
 def training(settings: Settings) -> Iterator[None]:
     stop = threading.Event()
-    errors: list[BaseException] = []
-
-    def go() -> None:
-        try:
-            run.run(settings, stop)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=go)
-    thread.start()
-    try:
+    with in_thread(lambda: run.run(settings, stop), stop):
         yield
-    finally:
-        stop.set()
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def run_until_answered(settings: Settings) -> None:
     """Run the trainer until its group has committed the end of `retrain`."""
     place = (topic_name(settings.namespace, "retrain"), 0)
     end = ours.ends(ours.make_admin(settings), [place])[place][1]
-    # Not `lags`: the admin client's question crashes librdkafka while a fresh broker still moves coordinators.
-    probe = ours.make_consumer(settings, "probe", ours.group_id(settings.namespace, "train"))
-
-    def answered() -> bool:
-        try:
-            return probe.committed([TopicPartition(*place)], timeout=30)[0].offset >= end
-        except KafkaException:  # the coordinator is on the move
-            return False
-
-    try:
-        with training(settings):
-            until(answered, "answers")
-    finally:
-        probe.close()
+    with GroupOffsets(settings, "train", "probe") as group, training(settings):
+        until(lambda: group.committed([place])[place] >= end, "answers")
 
 
 def bodies(settings: Settings, topic: str) -> list[bytes]:
