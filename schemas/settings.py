@@ -131,7 +131,7 @@ class Recall(Section):
     """
 
     enabled: bool = False
-    bulk: int = Field(default=5_000, ge=1, le=20_000)
+    bulk: int = Field(default=10_000, ge=1, le=20_000)
     hot_mb: float = Field(default=0.0, ge=0.0)
     ahead_ms: int = Field(default=30_000, ge=0, le=3_600_000)
 

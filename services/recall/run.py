@@ -13,20 +13,19 @@ While ClickHouse is away, or `record` behind, questions wait in memory; beyond `
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from schemas.errors import ENVIRONMENT, WeirError
+from schemas.errors import WeirError
 from schemas.settings import Settings
 from schemas.topics import topic_name
 from services.kafka import Sender
+from services.recall.ahead import Ahead, Found
 from services.recall.answer import KINDS, TOPICS, BadQuestion, answer, read_question
 from services.recall.landed import LandedBelow
 from services.recall.refusal import refusal
@@ -34,38 +33,19 @@ from services.recall.table import Recallable
 from services.recall.waiting import Lines, Place, Waiting
 from services.record.land import Away
 from streams.runtime import kafka
-from streams.runtime.health import HealthServer, PartitionProgress, Progress
+from streams.runtime.health import HealthServer, PartitionProgress
+from streams.runtime.member import BACKOFF_S, Member, TakenAway
 
 STAGE = "recall"
 REQUESTS, ANSWERS = "recall-requests", "recalled"
 WAITING = 50_000
+AT_ONCE = 4
+"""So many bulks are answered before questions are read again: while one is answered the next is looked up."""
 BATCH = 5_000
 IDLE_S, LOOK_S, SHOW_S, SAY_S = 0.1, 0.05, 1.0, 10.0
 AGAIN_S = 2.0
-BACKOFF_S = (0.2, 5.0)
-FENCED_TIMES, FENCED_S = 3, 60.0
-
-_NOT_OURS = (
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._ASSIGNMENT_LOST,
-    KafkaError._STATE,
-)
-_FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
-
-ResultT = TypeVar("ResultT")
 
 _log = structlog.get_logger()
-_rdkafka = logging.getLogger("librdkafka")
-
-
-class Abandoned(Exception):
-    """The partitions were taken away, or the process was asked to stop. Whoever is next answers."""
-
-
-class Fenced(Exception):
-    """The group takes nothing more from this consumer: a broker that was killed forgot it, or another has our name."""
 
 
 @dataclass(slots=True)
@@ -76,7 +56,6 @@ class Answered:
     bulks: int = 0
     unfound: int = 0
     refused: int = 0
-    waits: int = 0
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -93,35 +72,34 @@ class Recaller:
     def __init__(self, settings: Settings, stop: threading.Event, *, health_port: int | None = None) -> None:
         self.settings, self.stop = settings, stop
         self.answered = Answered()
-        self.progress = Progress(STAGE, settings.runtime.worker)
+        self._lines = Lines()
+        self.member = Member(settings, STAGE, [REQUESTS], stop, forget=self._forget, late=self._keep_ends, away=(Away,))
+        self.progress = self.member.progress
         self.health = None if health_port is None else HealthServer(self.progress, health_port)
         self._topic = {name: topic_name(settings.namespace, name) for name in (REQUESTS, ANSWERS, *TOPICS)}
         self._store = Recallable(settings)
-        self._lines = Lines()
-        self._pending: list[int] | None = None
         self._committed: dict[int, int] = {}
         self._landed: Mapping[Place, int] = {}
-        self._paused = False
         self._looked_at = self._shown_at = self._said_at = 0.0
-        self._fenced: list[float] = []
 
     def run(self) -> None:
         """Wait for Kafka and ClickHouse, then answer until asked to stop."""
         settings = self.settings
         try:
-            if not kafka.wait_for_kafka(settings, self.stop) or not self._wait_for_store():
+            if not kafka.wait_for_kafka(settings, self.stop) or not self.member.wait_for(self._store.prepare):
                 return
             kafka.check_topics(settings, [REQUESTS, ANSWERS, *TOPICS])
             self._admin = kafka.make_admin(settings, STAGE)
             self._landed_below = LandedBelow(settings, self._store)
             self._sender = Sender(settings, STAGE)
-            self._consumer = self._open()
+            self._ahead = Ahead(settings)
             try:
-                port = None if self.health is None else self.health.port
-                _log.info("working", stage=STAGE, worker=settings.runtime.worker, health_port=port)
-                self._loop()
+                with self.member:
+                    port = None if self.health is None else self.health.port
+                    _log.info("working", stage=STAGE, worker=settings.runtime.worker, health_port=port)
+                    self.member.run(self._turn)
             finally:
-                self._consumer.close()
+                self._ahead.close()
                 self._landed_below.close()
         finally:
             self.progress.ready = False
@@ -130,125 +108,62 @@ class Recaller:
                 self.health.close()
         _log.info("left", stage=STAGE, questions=self.answered.questions, waiting=len(self._lines))
 
-    def _loop(self) -> None:
-        while not self.stop.is_set():
-            try:
-                self._take_up()
-                self._gather()
-                self._answer()
-                self._show()
-            except Abandoned as error:
-                if not self.stop.is_set():
-                    _log.info("begun_anew", stage=STAGE, reason=str(error) or "the partitions were taken away")
-                self._begin_anew()
-            except Fenced as error:
-                self._join_anew(str(error))
-
-    def _open(self) -> Consumer:
-        client = f"{STAGE}-{self.settings.runtime.worker}"
-        consumer = kafka.make_consumer(
-            self.settings, client, kafka.group_id(self.settings.namespace, STAGE), instance=client
-        )
-        consumer.subscribe(
-            [self._topic[REQUESTS]], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
-        )
-        return consumer
+    def _turn(self) -> None:
+        self._take_up()
+        self._gather()
+        self._answer()
+        self._show()
 
     # --- assignment
 
-    def _assigned(self, consumer: Consumer, given: list[TopicPartition]) -> None:
-        consumer.assign([])  # nothing is fetched before it is known where to begin
-        self._pending = [tp.partition for tp in given]
-
-    def _revoked(self, consumer: Consumer, taken: list[TopicPartition]) -> None:
-        consumer.unassign()
-        self._pending = None
-        self._lines, self._paused = Lines(), False
-
-    def _begin_anew(self) -> None:
-        """Go back to what is committed. When the partitions are still ours, nobody will tell us again."""
-        numbers = list(self._lines.by_partition)
-        self._lines, self._paused = Lines(), False
-        if self._pending is None:
-            self._pending = numbers or None
-
-    def _join_anew(self, reason: str) -> None:
-        """Become a new member of the group. Raises `WeirError` when that is needed again and again."""
-        now = time.monotonic()
-        self._fenced = [*(at for at in self._fenced if now - at < FENCED_S), now]
-        if len(self._fenced) > FENCED_TIMES:
-            raise WeirError(
-                f"this process cannot go on as worker {self.settings.runtime.worker!r}: {reason}",
-                fix="another `weir recall` with the same runtime.worker may run: stop one, or name it otherwise",
-                code=ENVIRONMENT,
-            )
-        _log.warning("joined_anew", stage=STAGE, reason=reason)
-        self._consumer.close()
-        self._pending = None
-        self._lines, self._paused = Lines(), False
-        self._consumer = self._open()
+    def _forget(self) -> None:
+        """Drop what is not answered; it is read again."""
+        self._lines = Lines()
 
     def _take_up(self) -> None:
         """Begin where the group left off; at first at the beginning."""
-        numbers = self._pending
-        if numbers is None:
+        places = self.member.pending
+        if places is None:
             return
-        topic = self._topic[REQUESTS]
-        places = [(topic, number) for number in numbers]
-        first = self._insist(lambda: kafka.earliest(self._admin, places))
-        asked = [TopicPartition(*place) for place in places]
-        committed = self._insist(lambda: self._consumer.committed(asked, timeout=10))
-        self._insist(lambda: self._landed_below.identify(self._admin))
-        starts: dict[int, int] = {}
-        for tp in committed:
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-            starts[tp.partition] = max(tp.offset, first[topic, tp.partition])
-            if 0 <= tp.offset < starts[tp.partition]:
+        first = self.member.insist(lambda: kafka.earliest(self._admin, places))
+        committed = self.member.committed(places)
+        self.member.insist(lambda: self._landed_below.identify(self._admin))
+        starts: dict[kafka.Place, int] = {}
+        for place, commit in committed.items():
+            starts[place] = max(commit.offset, first[place])
+            if 0 <= commit.offset < starts[place]:
                 _log.error(
                     "questions_gone",
-                    partition=tp.partition,
-                    offsets=[tp.offset, starts[tp.partition]],
+                    partition=place[1],
+                    offsets=[commit.offset, starts[place]],
                     effect="the join waits for answers that do not come until it asks again",
-                    fix=f"lengthen retention.ms of {topic} beyond the longest downtime",
+                    fix=f"lengthen retention.ms of {place[0]} beyond the longest downtime",
                 )
-        self._lines, self._paused, self._pending = Lines(starts), False, None
-        self._committed = {tp.partition: tp.offset for tp in committed}
-        assigned = [TopicPartition(topic, number, start) for number, start in starts.items()]
-        self._consumer.assign(assigned)
-        self._consumer.resume(assigned)  # a pause outlives the assignment in which it was made
-        self.progress.ready = True
-        _log.info("assigned", stage=STAGE, offsets=starts)
+        self.member.begin(places, starts)
+        by_number = {number: start for (_, number), start in starts.items()}
+        self._lines = Lines(by_number)
+        self._committed = {number: commit.offset for (_, number), commit in committed.items()}
+        _log.info("assigned", stage=STAGE, offsets=by_number)
 
     # --- questions
 
     def _gather(self) -> None:
         """Take what came. Waits for more only when there is nothing to do."""
         room = WAITING - len(self._lines)
-        self._pause(room <= 0 or (self._paused and room < WAITING // 2))
+        self.member.pause(room <= 0 or (self.member.paused and room < WAITING // 2))
         busy = bool(self._lines.bulk(self._landed, 1))
         wait_s = 0.0 if busy else LOOK_S if self._lines else IDLE_S
-        messages = self._consumer.consume(1, wait_s)
-        if messages and not self._paused:
-            messages += self._consumer.consume(min(BATCH, max(1, room)), 0)
-        self.progress.polled_at = time.monotonic()
+        messages = self.member.consume(1, wait_s)
+        if messages and not self.member.paused:
+            messages += self.member.consume(min(BATCH, max(1, room)), 0)
         self._keep(messages)
-
-    def _pause(self, wanted: bool) -> None:
-        if wanted == self._paused:
-            return
-        places = [TopicPartition(self._topic[REQUESTS], number) for number in self._lines.by_partition]
-        self._consumer.pause(places) if wanted else self._consumer.resume(places)
-        self._paused = wanted
 
     def _keep(self, messages: Sequence[Message]) -> None:
         records = [message for message in messages if message.error() is None]
         ends: Mapping[Place, int] = {}
         if records:
-            lines, numbers = self._lines, {message.partition() or 0 for message in records}
-            ends = self._insist(lambda: self._ends(numbers))
-            if self._lines is not lines:
-                return
+            numbers = {message.partition() or 0 for message in records}
+            ends = self.member.insist(lambda: self._ends(numbers))
         for message in records:
             number, offset = message.partition() or 0, message.offset() or 0
             self._take(message, number, offset, ends)
@@ -260,11 +175,11 @@ class Recaller:
         for message in messages:
             error = message.error()
             if error is None:
-                raise Abandoned("a record came in spite of a pause: it is read again")
+                raise TakenAway("a record came in spite of a pause: it is read again")
             if error.code() == KafkaError._PARTITION_EOF:  # carries the position: it lies behind markers
                 self._lines.moved(message.partition() or 0, message.offset() or 0)
             else:
-                self._refuse(message, error)
+                self.member.refuse(message, error)
 
     def _take(self, message: Message, number: int, offset: int, ends: Mapping[Place, int]) -> None:
         line = self._lines.by_partition.get(number)
@@ -274,8 +189,8 @@ class Recaller:
             question = read_question(message.value(), number, self.settings.partitions)
             needs: dict[str, int] = {topic: question.offsets[topic] for topic in KINDS}
             if any(needs[topic] > ends[topic, number] for topic in KINDS):
-                self._wait(AGAIN_S)  # a broker that has just become the leader may not know its end yet
-                ends = self._insist(lambda: self._ends({number}))
+                self.member.wait(AGAIN_S)  # a broker that has just become the leader may not know its end yet
+                ends = self.member.insist(lambda: self._ends({number}))
             ahead = [f"{topic} {needs[topic]} of {ends[topic, number]}" for topic in KINDS]
             if any(needs[topic] > ends[topic, number] for topic in KINDS):
                 raise BadQuestion("beyond_end", f"its offsets lie beyond the end of a topic: {', '.join(ahead)}")
@@ -303,13 +218,6 @@ class Recaller:
         self.answered.refused += 1
         _log.error("question_refused", place=place, reason=error.reason, detail=str(error))
 
-    def _refuse(self, message: Message, error: KafkaError) -> None:
-        if error.fatal() or error.code() in _FENCED:
-            raise Fenced(error.str())
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # retention overtook us: begin anew at what is left
-            raise Abandoned(error.str())
-        _log.warning("kafka_error", topic=message.topic(), partition=message.partition(), reason=error.str())
-
     # --- answers
 
     def _answer(self) -> None:
@@ -321,21 +229,30 @@ class Recaller:
             return
         if time.monotonic() - self._looked_at >= LOOK_S:
             numbers = [number for number, line in self._lines.by_partition.items() if line.waiting]
-            self._landed = self._insist(lambda: self._landed_below.look(numbers))
+            self._landed = self.member.insist(lambda: self._landed_below.look(numbers))
             self._looked_at = time.monotonic()
-        bulk = self._lines.bulk(self._landed, self.settings.recall.bulk)
-        if not bulk:
+        most = self.settings.recall.bulk
+        waiting = self._lines.bulk(self._landed, AT_ONCE * most)
+        if not waiting:
             self._say()
             return
-        lines, ids = self._lines, list({one.question.request_id for one in bulk})
-        found = self._insist(lambda: self._store.find(ids))
-        if not self._insist(self._landed_below.unchanged):
-            _log.warning("tables_made_anew", stage=STAGE, effect="nothing is answered before they are filled again")
-            self._landed, self._looked_at = {}, 0.0
-            return
+        bulks = [waiting[start : start + most] for start in range(0, len(waiting), most)]
+        ids = [list({one.question.request_id for one in bulk}) for bulk in bulks]
+        for bulk, found in zip(bulks, self._ahead.find(ids, self.member.insist), strict=True):
+            if not self.member.insist(self._landed_below.unchanged):
+                _log.warning("tables_made_anew", stage=STAGE, effect="nothing is answered before they are filled again")
+                self._landed, self._looked_at = {}, 0.0
+                return
+            self._send(bulk, found)
+            if self.stop.is_set():
+                return
+
+    def _send(self, bulk: Sequence[Waiting], found: Found) -> None:
+        """Answer a bulk, and commit when Kafka has it."""
         for one in bulk:
-            parts = answer(one.question, found.get(one.question.request_id, ()))
-            self.answered.unfound += not found.get(one.question.request_id)
+            stored = found.get(one.question.request_id, ())
+            parts = answer(one.question, stored)
+            self.answered.unfound += not stored
             for value in parts:
                 self._sender.send(
                     ANSWERS,
@@ -346,9 +263,7 @@ class Recaller:
                 )
             self.progress.outputs += len(parts)
         self._flush()
-        if self._lines is not lines:
-            return
-        lines.pop(bulk)
+        self._lines.pop(bulk)
         self._commit()
         self.answered.questions += len(bulk)
         self.answered.bulks += 1
@@ -356,13 +271,13 @@ class Recaller:
         self._said_at = time.monotonic()
 
     def _flush(self) -> None:
-        """Wait until Kafka has what was sent. Raises `Abandoned` when it has not: then all of it is sent again."""
+        """Wait until Kafka has what was sent. Raises `TakenAway` when it has not: then all of it is sent again."""
         try:
             self._sender.flush()
         except WeirError as error:
             _log.warning("waiting", stage=STAGE, reason=error.message)
-            self._wait(BACKOFF_S[0])
-            raise Abandoned(error.message) from None
+            self.member.wait(BACKOFF_S[0])
+            raise TakenAway(error.message) from None
 
     def _commit(self) -> None:
         """Commit what is answered, markers of transactions included, so that an idle stage shows no lag."""
@@ -373,29 +288,10 @@ class Recaller:
         }
         if not moved:
             return
-        positions = [TopicPartition(self._topic[REQUESTS], number, offset) for number, offset in moved.items()]
-        lines = self._lines
+        self.member.commit({(self._topic[REQUESTS], number): offset for number, offset in moved.items()})
+        self._committed.update(moved)
 
-        def commit() -> None:
-            try:
-                done = self._consumer.commit(offsets=positions, asynchronous=False)
-            except KafkaException as error:
-                if error.args[0].fatal() or error.args[0].code() in _FENCED:
-                    raise Fenced(kafka.reason(error)) from None
-                if error.args[0].code() in _NOT_OURS:
-                    raise Abandoned(kafka.reason(error)) from None
-                raise
-            for tp in done or ():
-                if tp.error is not None:
-                    raise KafkaException(tp.error)
-
-        self._insist(commit)
-        if self._lines is lines:
-            self._committed.update(moved)
-        self.progress.commits += 1
-        self.progress.committed_at = time.monotonic()
-
-    # --- patience
+    # --- what is shown
 
     def _say(self) -> None:
         """Say what is waited for, every few seconds."""
@@ -416,53 +312,6 @@ class Recaller:
             fix="check that `weir record` runs",
         )
 
-    def _insist(self, call: Callable[[], ResultT]) -> ResultT:
-        """Call until it works, with back-off, keeping the membership alive. Raises `Abandoned`."""
-        wait_s, began = BACKOFF_S[0], time.monotonic()
-        while True:
-            try:
-                result = call()
-            except (Away, KafkaException) as error:
-                self.answered.waits += 1
-                self.progress.ready = False
-                why = str(error) if isinstance(error, Away) else f"Kafka: {kafka.reason(error)}"
-                _log.warning("waiting", stage=STAGE, reason=why, waited_s=round(time.monotonic() - began, 1))
-                self._wait(wait_s)
-                wait_s = min(2 * wait_s, BACKOFF_S[1])
-            else:
-                if wait_s > BACKOFF_S[0]:
-                    self.progress.ready = True
-                    _log.info("works_again", stage=STAGE, waited_s=round(time.monotonic() - began, 1))
-                return result
-
-    def _wait(self, seconds: float) -> None:
-        """Wait without fetching. Raises `Abandoned` when there is no point in trying again."""
-        lines, pending = self._lines, self._pending
-        self._pause(True)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            late = self._consumer.consume(1, min(0.1, seconds))
-            self.progress.polled_at = time.monotonic()
-            if self.stop.is_set() or self._lines is not lines or self._pending is not pending:
-                raise Abandoned
-            self._keep_ends(late)
-
-    def _wait_for_store(self) -> bool:
-        wait_s, began = BACKOFF_S[0], time.monotonic()
-        while not self.stop.is_set():
-            self.progress.polled_at = time.monotonic()
-            try:
-                self._store.prepare()
-            except Away as error:
-                _log.warning("waiting", stage=STAGE, reason=str(error), waited_s=round(time.monotonic() - began, 1))
-                self.stop.wait(wait_s)
-                wait_s = min(2 * wait_s, BACKOFF_S[1])
-            else:
-                return True
-        return False
-
-    # --- what is shown
-
     def _show(self) -> None:
         now = time.monotonic()
         if now - self._shown_at < SHOW_S:
@@ -470,8 +319,7 @@ class Recaller:
         self._shown_at = now
         shown: dict[int, PartitionProgress] = {}
         for number, line in self._lines.by_partition.items():
-            place = TopicPartition(self._topic[REQUESTS], number)
-            _, end = self._consumer.get_watermark_offsets(place, cached=True)
+            end = self.member.end_of((self._topic[REQUESTS], number))
             held: dict[str, str] = {}
             if line.waiting:
                 held = dict.fromkeys(line.waiting[0].lacks(self._landed), "not landed")

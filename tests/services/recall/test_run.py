@@ -13,8 +13,8 @@ from schemas.feedback import Feedback
 from schemas.settings import ClickHouse, Settings
 from services.kafka import Sender, read_to_end
 from services.local.clickhouse import LocalClickHouse
-from services.recall import run as recall
 from services.recall.run import REQUESTS, Recaller
+from streams.runtime import member
 from streams.runtime.backlog import lags
 from tests.services.recall.harness import answers, ask_all, ends, messages, question, recalling
 from tests.services.record.harness import label, prediction, recording, send, start, until
@@ -118,7 +118,7 @@ def test_a_kill_between_answer_and_commit_repeats_the_same_bytes(
 
 
 def test_without_clickhouse_it_waits(on_kafka: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recall, "BACKOFF_S", (0.05, 0.2))
+    monkeypatch.setattr(member, "BACKOFF_S", (0.05, 0.2))
     server = LocalClickHouse(tmp_path, memory_bytes=1 << 30)
     with server:
         at = ClickHouse(host=server.host, port=server.port, user=server.user, password=SecretStr(server.password))
@@ -131,7 +131,7 @@ def test_without_clickhouse_it_waits(on_kafka: Settings, tmp_path: Path, monkeyp
             until(lambda: recorder.landed.flushes, "a flush")
             server.stop()
             ask_all(settings, [question(settings, request(1), known, step=2)])
-            until(lambda: recaller.answered.waits > 1, "waiting")
+            until(lambda: recaller.member.waits > 1, "waiting")
             assert not recaller.progress.ready
             server.start()
             until(lambda: recaller.answered.questions == 2, "the second answer")

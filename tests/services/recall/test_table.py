@@ -75,6 +75,23 @@ def test_what_landed_before_is_filled_in_once(settings: Settings) -> None:
         one.close()
 
 
+def test_a_table_of_an_older_version_is_built_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, recallable = Store(settings), Recallable(settings)
+    with monkeypatch.context() as before:
+        before.setattr(table, "VERSION", table.VERSION - 1)
+        recallable.prepare()
+    store.land("labels", spans("labels", label("r1")))
+    client = connect(settings)
+    client.command("ALTER TABLE recallable DELETE WHERE 1 SETTINGS mutations_sync = 1")
+    assert recallable.find(["r1"]) == {}
+    recallable.prepare()
+    assert len(recallable.find(["r1"])["r1"]) == 1, "it is filled from what has landed"
+    store.land("labels", spans("labels", label("r2"), start=11))
+    assert len(recallable.find(["r1", "r2"])) == 2, "and its views are there"
+    for one in (client, store, recallable):
+        one.close()
+
+
 def test_a_repeated_insert_reaches_the_table_that_missed_it(settings: Settings) -> None:
     """As after a crash between the two: the landed table knows the insert, the look-up table does not."""
     prepare(settings)
