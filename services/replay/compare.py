@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from schemas.feedback import Feedback
+from services.train.teaching import Waits, is_settled, weight_of
 from streams.measure.reading import binary
 from streams.measure.scale import span_bin, span_value
 
@@ -132,10 +133,10 @@ class Examples:
 
 
 class Comparison:
-    """Counts what differs. `names` is, by side, the label name that teaches."""
+    """Counts what differs. `names` is, by side, the label name that teaches, `waits` how long its outcomes wait."""
 
-    def __init__(self, names: dict[Side, str]) -> None:
-        self.names = names
+    def __init__(self, names: dict[Side, str], waits: Mapping[Side, Waits]) -> None:
+        self.names, self.waits = names, waits
         self.open: dict[str, Request] = {}
         self.labels: dict[Side, Labels] = {side: Labels() for side in SIDES}
         self.changes: defaultdict[tuple[str, str, str], Examples] = defaultdict(Examples)
@@ -167,10 +168,10 @@ class Comparison:
         )
         request.predicted_at_ms = max(request.predicted_at_ms, said.predicted_at_ms)
 
-    def end(self, before_ms: int | None, last_said_ms: int) -> None:
+    def end(self, before_ms: int | None, last_said_ms: int, clock_ms: int) -> None:
         """Count and forget the requests whose predictions were made before a moment (None: all).
 
-        What was said in a partition after `last_said_ms` may not have landed.
+        What was said in a partition after `last_said_ms` may not have landed. `clock_ms` is what was replayed up to.
         """
         gone = [
             request_id
@@ -178,16 +179,17 @@ class Comparison:
             if before_ms is None or request.predicted_at_ms < before_ms
         ]
         for request_id in gone:
-            self._count(request_id, self.open.pop(request_id), last_said_ms)
+            self._count(request_id, self.open.pop(request_id), last_said_ms, clock_ms)
 
-    def _count(self, request_id: str, request: Request, last_said_ms: int) -> None:
+    def _count(self, request_id: str, request: Request, last_said_ms: int, clock_ms: int) -> None:
+        rows = {side: row_of(request.of(side), self.names[side], self.waits[side], clock_ms) for side in SIDES}
         for side in SIDES:
             told = self.labels[side]
             for (_, name, _), last in request.of(side).items():
                 text = NOTHING if last.label is None else msgspec.json.encode(last.label).decode()
                 told.counts[name, text, last.kind or "", last.status] += 1
                 told.delays[span_bin(max(0, last.joined_at_ms - last.predicted_at_ms))] += 1
-            row = row_of(request.of(side), self.names[side])
+            row = rows[side]
             if row is not None:
                 self.teaching[side].add(row)
         for place in sorted({*request.before, *request.after}):
@@ -195,7 +197,7 @@ class Comparison:
             self.outcomes += 1
             if was != now:
                 self.changes[place[1], was, now].add(request_id)
-        self._teach(request_id, request)
+        self._teach(request_id, rows["before"], rows["after"])
         for place in sorted({*request.before, *request.landed}):
             why = why_different(request.before.get(place), request.landed.get(place), last_said_ms)
             if why:
@@ -203,8 +205,7 @@ class Comparison:
             else:
                 self.agreeing += 1
 
-    def _teach(self, request_id: str, request: Request) -> None:
-        was, now = (row_of(outcomes, self.names[side]) for side, outcomes in _two(request))
+    def _teach(self, request_id: str, was: Row | None, now: Row | None) -> None:
         if was == now:
             return
         if was is None or now is None:
@@ -215,20 +216,16 @@ class Comparison:
             self.taught["weighted otherwise"].add(request_id)
 
 
-def _two(request: Request) -> tuple[tuple[Side, dict[Outcome, Last]], ...]:
-    return ("before", request.before), ("after", request.after)
-
-
 def _text(last: Last | None) -> str:
     return NOTHING if last is None else last.text
 
 
-def row_of(outcomes: dict[Outcome, Last], name: str) -> Row | None:
-    """Give the row that a request gives the trainer: `services.train.dataset`'s rule.
+def row_of(outcomes: dict[Outcome, Last], name: str, waits: Waits, clock_ms: int) -> Row | None:
+    """Give the row that a request gives the trainer when the timers stand at `clock_ms`: its own rule.
 
-    >>> last = Last(1, "explicit", 0.5, "final", "primary", 0, 9, "p@1", None, False)
-    >>> row_of({("", "label", ""): last}, "label"), row_of({("", "label", ""): last._replace(status="void")}, "label")
-    (Row(y=1, weight=0.5), None)
+    >>> last = Last(1, "implicit", 0.5, "provisional", "primary", 0, 9, "p@1", None, False)
+    >>> [row_of({("", "label", ""): last}, "label", {("p@1", "label"): 100}, clock_ms) for clock_ms in (99, 100)]
+    [None, Row(y=1, weight=0.5)]
     """
     mine = [
         (last.predicted_at_ms, deployment, last)
@@ -237,9 +234,10 @@ def row_of(outcomes: dict[Outcome, Last], name: str) -> Row | None:
     ]
     for _, _, last in sorted(mine, key=lambda one: one[:2]):
         y = binary(last.label)
-        if last.status == "final" and y is not None and last.weight > 0:
-            kept = last.log_odds_correction if last.kind == "timeout" else None
-            return Row(y, last.weight * math.exp(-kept) if kept is not None else last.weight)
+        wait_ms = waits.get((last.policy, name))
+        due_ms = None if wait_ms is None else last.predicted_at_ms + wait_ms
+        if is_settled(last.status, last.kind, due_ms, clock_ms) and y is not None and last.weight > 0:
+            return Row(y, weight_of(last.kind, last.weight, last.log_odds_correction))
     return None
 
 

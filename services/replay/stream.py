@@ -17,8 +17,9 @@ from schemas.feedback import Feedback
 from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import INPUTS
+from services.record.timers import records
 from services.replay.plan import Plan
-from services.trace.landed import Reader, records
+from services.trace.landed import Reader
 from streams.join.naive import Record
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ class Landed:
         """Give the partitions in which the join has taken a step that landed."""
         found = []
         for number in range(self.settings.partitions):
-            step = self._reader.step(number)
-            if step is not None:
-                control = [one for one in self._reader.control([number]) if one.offset < step.offsets.get("control", 0)]
-                held = self._reader.held_ms(number, control, step)
-                found.append(Part(number, step, step.clock_ms if held is None else min(held, step.clock_ms), control))
+            control = self._reader.control([number])
+            timers = self._reader.timers(number, control)
+            if timers.step is not None:
+                read = [one for one in control if one.offset < timers.step.offsets.get("control", 0)]
+                found.append(Part(number, timers.step, timers.clock_ms, read))
         return found
 
     def models(self) -> list[str]:

@@ -23,6 +23,7 @@ from schemas.topics import INPUTS
 from services.replay.compare import Comparison, Side
 from services.replay.plan import Plan, during
 from services.replay.stream import ROWS, Landed, Part
+from services.train.teaching import waits_of
 from streams.join.admission import JoinBounds
 from streams.join.naive import Record
 from streams.join.outcome import Change
@@ -101,7 +102,11 @@ def replay(settings: Settings, landed: Landed, plan: Plan, parts: Sequence[Part]
         key=lambda one: (one.effective_from_ms, one.version),
         default=JoinPolicy(model=plan.model),
     )
-    comparison = Comparison({"before": newest.label_name, "after": plan.tried.label_name, "landed": newest.label_name})
+    in_force = waits_of(plan.model, (one for part in parts for one in plan.in_force[part.number]))
+    comparison = Comparison(
+        {"before": newest.label_name, "after": plan.tried.label_name, "landed": newest.label_name},
+        {"before": in_force, "after": waits_of(plan.model, [plan.tried]), "landed": in_force},
+    )
     found = Replayed(comparison, {"before": {}, "after": {}}, clock_ms=min((p.clock_ms for p in parts), default=0))
     bounds = replace(JoinBounds.of(settings), virtual=True)
     for part in parts:
@@ -169,11 +174,11 @@ def _part(
         found.rows += (count := sum(map(len, read.values())))
         advance(count)
         start_ms = until_ms
-        comparison.end(until_ms - plan.reach_ms - settings.join.grace_ms - span_ms, last_said_ms)
+        comparison.end(until_ms - plan.reach_ms - settings.join.grace_ms - span_ms, last_said_ms, until_ms - 1)
     while heard is not None and heard.joined_at_ms <= end_ms:
         comparison.say("landed", heard)
         heard = next(said, None)
-    comparison.end(None, last_said_ms)
+    comparison.end(None, last_said_ms, end_ms)
     for side in sides:
         for which, ledger in side.state.chained.items():
             found.ledgers[side.side].setdefault(which, Ledger()).add(ledger.cells)

@@ -61,7 +61,7 @@ def _told(request: Request, one: Standing, each: Standing | None, name: str = ""
         name, item = each.policy.label_name, each.item or ""
     identity = (one.body.request_id, one.body.model, one.body.deployment, name, item)
     chain = request.chains.get(identity, [])
-    clock_ms = request.landed.clock_ms
+    clock_ms = request.landed.timers.clock_ms
     problems = [found.sentence for found in check_chain(identity, [said for _, said in chain])]
     outcome = Outcome() if each is None else naive.resolve(each, request.events, clock_ms, request.bounds)
     due = each is not None and clock_ms >= each.deadline_ms
@@ -81,7 +81,7 @@ def _told(request: Request, one: Standing, each: Standing | None, name: str = ""
 
 def _pending(request: Request, each: Standing, outcome: Outcome) -> list[Next]:
     """Say what the clock may still bring to an outcome."""
-    clock_ms, policy, body = request.landed.clock_ms, each.policy, each.body
+    clock_ms, policy, body = request.landed.timers.clock_ms, each.policy, each.body
     found: list[Next] = []
     silent = policy.on_timeout == "negative" and (body.items is None or each.item is not None)
     if outcome.kind not in ("explicit", "implicit") and clock_ms < each.deadline_ms:

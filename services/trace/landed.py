@@ -6,7 +6,7 @@ tables themselves, whose bloom filters on `request_id` leave out most of what is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,8 +14,9 @@ import msgspec
 
 from schemas.lifecycle import Alert, Candidate, Promote, Retrain
 from schemas.measures import Drift, Measures, Metric, Trial
-from schemas.records import DeadLetter, Step
+from schemas.records import DeadLetter
 from schemas.settings import Settings
+from services.record.timers import Timers, records, timers_of
 from streams.join.naive import Record
 from streams.join.partition import partition_of
 
@@ -33,8 +34,8 @@ PARTS = 200_000
 class Landed:
     """The records about one request: inputs and feedback as they came, in the order of position.
 
-    `control` holds the policies and freezes of `partition`, the request's own; `step` is the newest step of the join
-    there, None before the first; `held_ms` is the clock at which a freeze that lasts holds the timers.
+    `control` holds the policies and freezes of `partition`, the request's own; `timers` is how far the join has come
+    there.
     """
 
     request_id: str
@@ -43,15 +44,8 @@ class Landed:
     feedback: list[Record] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     control: list[Record] = field(default_factory=list)
-    step: Step | None = None
-    held_ms: int | None = None
+    timers: Timers = field(default_factory=Timers)
     fast: bool = False
-
-    @property
-    def clock_ms(self) -> int:
-        """The clock of the timers as far as it has landed; 0 before the first step."""
-        clock_ms = self.step.clock_ms if self.step else 0
-        return clock_ms if self.held_ms is None else min(clock_ms, self.held_ms)
 
 
 class Reader:
@@ -74,8 +68,7 @@ class Reader:
         found.dead_letters = self._dead_letters(request_id, found.records)
         partitions = sorted({found.partition, *(record.partition for _, record in found.records)})
         found.control = self.control(partitions)
-        found.step = self.step(found.partition)
-        found.held_ms = self.held_ms(found.partition, found.control, found.step)
+        found.timers = self.timers(found.partition, found.control)
         return found
 
     def _recallable(self) -> bool:
@@ -138,33 +131,9 @@ class Reader:
         )
         return list(records(self.arrow(sql)))
 
-    def step(self, partition: int) -> Step | None:
-        """Give the newest step of the join in a partition."""
-        sql = (
-            f"SELECT body FROM landed_steps WHERE stage = 'join' AND unreadable = '' AND partition = {partition} "
-            "ORDER BY number DESC LIMIT 1"
-        )
-        bodies = self._bodies(sql)
-        return msgspec.json.decode(bodies[0], type=Step) if bodies else None
-
-    def held_ms(self, partition: int, control: Sequence[Record], step: Step | None) -> int | None:
-        """Find where the freezes that last hold the timers: the clock of the step before the one that read them."""
-        frozen: dict[str, int] = {}
-        for record in control:
-            if record.partition != partition:
-                continue
-            said = msgspec.json.decode(record.value or b"{}", type=_Said)
-            if said.kind == "frozen":
-                frozen.setdefault(said.source, record.offset)
-            elif said.kind == "thawed":
-                frozen.pop(said.source, None)
-        if not frozen or step is None:
-            return None
-        sql = (
-            "SELECT max(clock_ms) FROM landed_steps WHERE stage = 'join' AND unreadable = '' "
-            f"AND partition = {partition} AND offsets['control'] <= {min(frozen.values())}"
-        )
-        return int(self.client.query(sql).result_rows[0][0])
+    def timers(self, partition: int, control: Sequence[Record], below: int | None = None) -> Timers:
+        """Find where a partition's timers stood after the newest landed step, or the newest below an offset."""
+        return timers_of(self.arrow, partition, control, below)
 
     # What came of it.
 
@@ -248,15 +217,3 @@ class Reader:
 
 
 _RAW = "partition, offset, append_ms, key, body, headers"
-
-
-class _Said(msgspec.Struct):
-    kind: str = ""
-    source: str = ""
-
-
-def records(table: Any) -> Iterator[Record]:
-    """Give the raw rows of an Arrow table as Kafka had them."""
-    for row in table.to_pylist():
-        headers = [(header["name"].decode("utf-8", "replace"), header["value"]) for header in row["headers"] or ()]
-        yield Record(row["partition"], row["offset"], row["append_ms"], row["key"], row["body"], headers)

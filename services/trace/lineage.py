@@ -6,7 +6,6 @@ is not done; where the registry is not on this machine, all that can be said is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from schemas.policy import JoinPolicy
 from schemas.settings import Settings
 from services.trace.landed import Landed, Reader
 from services.trace.shape import Answer, Taught
+from services.train.teaching import is_settled, waits_of, weight_of
 from streams.join import naive
 from streams.join.naive import Record
 from streams.measure.reading import binary
@@ -44,7 +44,7 @@ def taught(reader: Reader, answer: Answer, landed: Landed, policies: Sequence[Jo
     for retrain in reader.retrains(answer.model, answer.at_ms):
         candidate = candidates.get(retrain.retrain_id)
         pins = pins_of(reader.settings, retrain, candidate)
-        included, why = is_taught(retrain, pins, answer.deployment, landed, policies)
+        included, why = is_taught(retrain, pins, answer.deployment, landed, policies, clock_ms(reader, pins, landed))
         if candidate is not None and candidate.error:
             included, why = False, f"the run failed: {candidate.error}"
         version = candidate.version if candidate is not None and not candidate.error else ""
@@ -90,10 +90,26 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
+def clock_ms(reader: Reader, pins: Pins | None, landed: Landed) -> int:
+    """Give where the timers of the request's partition stood at the pins; 0 where no step was pinned."""
+    if pins is None:
+        return landed.timers.clock_ms
+    below = pins.get(f"steps/{landed.partition}", 0)
+    return reader.timers(landed.partition, landed.control, below).clock_ms if below else 0
+
+
 def is_taught(
-    retrain: Retrain, pins: Pins | None, deployment: str, landed: Landed, policies: Sequence[JoinPolicy]
+    retrain: Retrain,
+    pins: Pins | None,
+    deployment: str,
+    landed: Landed,
+    policies: Sequence[JoinPolicy],
+    clock_ms: int,
 ) -> tuple[bool | None, str]:
-    """Say whether the row of one deployment's answer is in a run's data set, and why; None: that cannot be told."""
+    """Say whether the row of one deployment's answer is in a run's data set, and why; None: that cannot be told.
+
+    `clock_ms` is the timers' clock at the pins.
+    """
     rows = _standing(retrain, pins, landed)
     row = rows.get(deployment)
     if row is None:
@@ -108,7 +124,9 @@ def is_taught(
         return False, "what had been said was about another prediction of this identity"
     if last.label is None:
         return False, f"revision {last.revision} had taken its label back"
-    if last.status != "final":
+    wait_ms = waits_of(retrain.model, policies).get((last.policy, named))
+    due_ms = None if wait_ms is None else row.at_ms + wait_ms
+    if not is_settled(last.status, last.label_kind, due_ms, clock_ms):
         return False, f"revision {last.revision} was {last.status}"
     if last.weight <= 0:
         return False, "its weight was 0"
@@ -118,9 +136,7 @@ def is_taught(
     others = {place: one for place, one in rows.items() if place != deployment and (place, named) in said}
     if any((one.at_ms, place) < (row.at_ms, deployment) for place, one in others.items()):
         return False, "the request counts once, with the deployment that answered first"
-    weight = last.weight
-    if last.label_kind == "timeout" and last.log_odds_correction is not None:
-        weight *= math.exp(-last.log_odds_correction)
+    weight = weight_of(last.label_kind, last.weight, last.log_odds_correction)
     row_text = f"row with label {y}, weight {weight:g}, from revision {last.revision}"
     if pins is None:
         return None, f"{row_text}, if it had landed: the run's pins are not on this machine"

@@ -30,7 +30,7 @@ class Request:
         for topic, record in landed.records:
             place = topic, record.partition, record.offset
             self.read[place] = naive.admit(topic, record, self.policies_of(record.partition), bounds)
-            step = landed.step
+            step = landed.timers.step
             if step and record.partition == step.partition and record.offset >= step.offsets.get(topic, 0):
                 self.unread.add(place)
         taken = [one for place, one in self.read.items() if isinstance(one, Admitted) and place not in self.unread]

@@ -21,7 +21,7 @@ from streams.join.naive import Bounds
 def tell(landed: Landed, bounds: Bounds, namespace: str) -> Story:
     """Tell what the join made of a request. Panes, alarms and data sets are added by others."""
     found = Request(landed, bounds)
-    step = landed.step
+    step = landed.timers.step
     events = [happened(found, topic, record) for topic, record in landed.records]
     story = Story(
         v=VERSION,
@@ -31,8 +31,8 @@ def tell(landed: Landed, bounds: Bounds, namespace: str) -> Story:
         clock=Clock(
             partition=landed.partition,
             step=step.number if step else None,
-            clock_ms=landed.clock_ms,
-            held=landed.held_ms is not None,
+            clock_ms=landed.timers.clock_ms,
+            held=landed.timers.held_ms is not None,
         ),
         events=events,
         dead_letters=[
@@ -47,7 +47,7 @@ def tell(landed: Landed, bounds: Bounds, namespace: str) -> Story:
         ],
         answers=answers(found),
     )
-    if landed.held_ms is not None:
+    if landed.timers.held_ms is not None:
         story.notes.append("a source of labels is frozen: the join's timers stand still until the thaw")
     if found.unread:
         story.notes.append(f"{len(found.unread)} records have landed and were not read by the newest landed step yet")

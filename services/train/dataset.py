@@ -1,14 +1,17 @@
 """Which rows teach: predictions joined with the last word on them, as of recorded offsets, to be read again the same.
 
-A row is a request's standing primary prediction in the window [`from_ms`, `to_ms`) whose outcome is final and binary.
-Void, provisional and unlabelled outcomes teach nothing here, nor does an outcome of weight 0. A request that several
-deployments answered counts once (the earliest prediction, then the first name). The last revision is the greatest below
-the pinned offset of its partition; what is said later is not in this data set, whenever it is read. Of several label
-names the policy's `label_name` teaches. Where the policy lets only a share of silence's negatives be said, each weighs
-as many as it stands for, so that the model is calibrated for the traffic and needs no correction.
+A row is a request's standing primary prediction in the window [`from_ms`, `to_ms`) whose outcome is settled and binary
+(`services.train.teaching`: final, or said before its deadline and not revised by the timers that have passed it).
+Void, unlabelled and other provisional outcomes teach nothing here, nor does an outcome of weight 0. A request that
+several deployments answered counts once (the earliest prediction, then the first name). The last revision is the
+greatest below the pinned offset of its partition; what is said later is not in this data set, whenever it is read. Of
+several label names the policy's `label_name` teaches. Where the policy lets only a share of silence's negatives be
+said, each weighs as many as it stands for, so that the model is calibrated for the traffic and needs no correction.
 
-**Pins.** They are Kafka's ends of `predictions` and `feedback` when the run began, once `record` has landed everything
-below them. Where the recorder does not get there in time, what it has landed is pinned instead, and said so.
+**Pins.** They are Kafka's ends of `predictions`, `feedback` and `steps` when the run began, once `record` has landed
+everything below them. Where the recorder does not get there in time, what it has landed is pinned instead, and said so.
+The newest pinned step of a partition says where its timers stood. All that they had said must be below the pin of
+`feedback`: so steps are asked for first, and what was written of `feedback` by then, committed or not, is waited for.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ from schemas.policy import JoinPolicy
 from schemas.settings import Settings
 from services.clickhouse import Unreachable, connect, first_line
 from services.kafka import places_of
+from services.record.timers import records, timers_of
 from services.train.rows import DatasetRefused, Rows
+from services.train.teaching import Waits, is_settled, waits_of, weight_of
 from streams.measure.reading import binary
 from streams.runtime import kafka
 from streams.runtime.offsets import GroupOffsets
@@ -43,6 +48,7 @@ LEAST_PRESENT: Final = 0.05
 """A feature needs a value in this share of the rows."""
 _POLL_S = 0.05
 _PINNED = ("predictions", "feedback")
+_STEPS = "steps"
 
 Pins = dict[str, int]
 """`topic/partition` → the first offset that is not in the data set."""
@@ -58,8 +64,8 @@ _STANDING = """
     ORDER BY at_ms, xxHash64(event_id) LIMIT 1 BY request_id, deployment
 """
 _LAST = f"""
-    SELECT request_id, deployment, name, predicted_at_ms, status, label_json, labelled_at_ms,
-           weight * if(ifNull(toString(label_kind), '') = 'timeout', exp(-ifNull(log_odds_correction, 0)), 1) AS weight
+    SELECT partition, request_id, deployment, name, predicted_at_ms, status, label_json, labelled_at_ms,
+           toString(policy) AS policy, ifNull(toString(label_kind), '') AS kind, weight, log_odds_correction
     FROM feedback
     WHERE unreadable = '' AND model = {{model:String}} AND role = 'primary' AND item IS NULL
       AND offset < transform(partition, {{f_partitions:Array(Int32)}}, {{f_offsets:Array(Int64)}}, toInt64(0))
@@ -69,11 +75,13 @@ _LAST = f"""
 _ROWS = f"""
     SELECT s.request_id AS request_id, s.at_ms AS at_ms, toString(s.version) AS version, s.score AS score,
            s.threshold AS threshold, s.subject AS subject, toString(l.name) AS name, l.label_json AS label_json,
-           l.weight AS weight, ifNull(l.labelled_at_ms, s.at_ms) AS labelled_at_ms,
+           l.weight AS weight, l.log_odds_correction AS log_odds_correction, l.kind AS kind,
+           toString(l.status) AS status, l.policy AS policy, l.partition AS partition,
+           ifNull(l.labelled_at_ms, s.at_ms) AS labelled_at_ms,
            CAST(mapKeys(s.features), 'Array(String)') AS names, mapValues(s.features) AS numbers,
            CAST(mapKeys(s.features_text), 'Array(String)') AS word_names, mapValues(s.features_text) AS words
     FROM ({_STANDING}) AS s INNER JOIN ({_LAST}) AS l ON s.request_id = l.request_id AND s.deployment = l.deployment
-    WHERE l.predicted_at_ms = s.at_ms AND l.status = 'final' AND l.label_json != '' AND l.weight > 0
+    WHERE l.predicted_at_ms = s.at_ms AND l.status != 'void' AND l.label_json != '' AND l.weight > 0
     ORDER BY s.at_ms, s.request_id, s.deployment, l.name
 """
 _COUNT = f"SELECT uniqExact(request_id) FROM ({_STANDING})"
@@ -92,23 +100,28 @@ class Dataset:
 def pin(settings: Settings, stop: threading.Event, *, landing_s: float = LANDING_S) -> Pins:
     """Pin what is in Kafka now, as soon as the recorder has landed it. Raises `KafkaException` when Kafka is away."""
     admin = kafka.make_admin(settings, "train")
-    places = {place: f"{topic}/{place[1]}" for topic in _PINNED for place in places_of(settings, topic)}
-    wanted = {place: stable for place, (stable, _) in kafka.ends(admin, list(places)).items()}
+    names = {place: f"{topic}/{place[1]}" for topic in (_STEPS, *_PINNED) for place in places_of(settings, topic)}
+    of_steps, others = places_of(settings, _STEPS), [place for topic in _PINNED for place in places_of(settings, topic)]
+    wanted = {place: stable for place, (stable, _) in kafka.ends(admin, of_steps).items()}
+    # A step and its feedback are one transaction, but its end reaches one partition before the other.
+    wanted |= {place: high for place, (_, high) in kafka.ends(admin, others).items()}
     deadline = time.monotonic() + landing_s
     with GroupOffsets(settings, "record", "train-pin") as recorder:
         while True:
-            landed = recorder.committed(list(places))
-            behind = [place for place in places if max(landed[place], 0) < wanted[place]]
+            landed = recorder.committed(list(names))
+            behind = [place for place in names if max(landed[place], 0) < wanted[place]]
             if not behind:
                 break
             if time.monotonic() > deadline:
                 # A group that never committed is not the recorder that fills these tables: trust the tables.
                 wanted |= {place: landed[place] for place in behind if landed[place] >= 0}
+                # What the timers had said may not be below the pin of feedback: then no step vouches for it.
+                wanted |= {place: 0 for place in of_steps if {number for _, number in behind} & {place[1]}}
                 _log.warning("recorder_behind", partitions=len(behind), effect="training on what has landed")
                 break
             if stop.wait(_POLL_S):
                 raise InterruptedError
-    return {name: wanted[place] for place, name in places.items()}
+    return {name: wanted[place] for place, name in names.items()}
 
 
 def read(settings: Settings, retrain: Retrain, pins: Pins) -> Dataset:
@@ -118,7 +131,8 @@ def read(settings: Settings, retrain: Retrain, pins: Pins) -> Dataset:
     it refuses the query.
     """
     parameters = _parameters(retrain.model, retrain.from_ms, retrain.to_ms, pins)
-    table = _query(settings, _ROWS, parameters)
+    policies = _policies(settings, retrain)
+    table = _settled(_query(settings, _ROWS, parameters), waits_of(retrain.model, policies), _clocks(settings, pins))
     predictions = count(settings, retrain.model, retrain.from_ms, retrain.to_ms, pins)
     window = f"of {retrain.model!r} in [{retrain.from_ms}, {retrain.to_ms})"
     if not len(table):
@@ -127,7 +141,7 @@ def read(settings: Settings, retrain: Retrain, pins: Pins) -> Dataset:
             fix="wait for labels, or check the join policy's label_name and horizon",
         )
     given = set(table.column("name").to_pylist())
-    named = [name for name in _label_names(settings, retrain) if name in given]
+    named = [policy.label_name for policy in policies if policy.label_name in given]
     label = named[0] if named else table.column("name")[-1].as_py()
     table = table.filter(_equal(table.column("name"), label))
     y = _labels(table.column("label_json").to_pylist())
@@ -163,16 +177,52 @@ def read(settings: Settings, retrain: Retrain, pins: Pins) -> Dataset:
     return Dataset(kept, pins, predictions, label)
 
 
-def _label_names(settings: Settings, retrain: Retrain) -> list[str]:
-    """Give the `label_name` of each policy that the window may have had, that of the newest first."""
+def _policies(settings: Settings, retrain: Retrain) -> list[JoinPolicy]:
+    """Give each policy that the window may have had, the newest first."""
     sql = "SELECT DISTINCT body FROM control WHERE kind = 'policy_set' AND unreadable = '' AND model = {model:String}"
     found = [JoinPolicy(model=retrain.model)]
     for body in _query(settings, sql, {"model": retrain.model}).column(0).to_pylist():
         event = msgspec.json.decode(body, type=Control)
         if isinstance(event, PolicySet) and event.policy.effective_from_ms < retrain.to_ms:
             found.append(event.policy)
-    found.sort(key=lambda policy: (policy.effective_from_ms, policy.version), reverse=True)
-    return [policy.label_name for policy in found]
+    return sorted(found, key=lambda policy: (policy.effective_from_ms, policy.version), reverse=True)
+
+
+def _clocks(settings: Settings, pins: Pins) -> dict[int, int]:
+    """Give where the timers of each partition stood at the pins; a partition without a pinned step is absent."""
+
+    def ask(sql: str) -> Any:
+        return _query(settings, sql, {}, text=False)
+
+    pinned = {int(name.partition("/")[2]): at for name, at in pins.items() if name.startswith(f"{_STEPS}/") and at > 0}
+    if not pinned:
+        return {}
+    control = list(
+        records(
+            ask(
+                "SELECT partition, offset, append_ms, key, body, headers FROM control "
+                "WHERE kind IN ('frozen', 'thawed') AND unreadable = '' ORDER BY partition, offset"
+            )
+        )
+    )
+    return {partition: timers_of(ask, partition, control, below).clock_ms for partition, below in pinned.items()}
+
+
+def _settled(table: Any, waits: Waits, clocks: Mapping[int, int]) -> Any:
+    """Keep the rows that teach, with the weight that they have in training."""
+    import pyarrow as pa
+
+    mask, weights = [], []
+    names = ("status", "kind", "policy", "name", "at_ms", "partition", "weight", "log_odds_correction")
+    for status, kind, policy, name, at_ms, partition, weight, kept in zip(
+        *(table.column(name).to_pylist() for name in names), strict=True
+    ):
+        wait_ms = waits.get((policy, name))
+        due_ms = None if wait_ms is None else at_ms + wait_ms
+        mask.append(is_settled(status, kind, due_ms, clocks.get(partition, 0)))
+        weights.append(weight_of(kind, weight, kept))
+    place = table.schema.get_field_index("weight")
+    return table.set_column(place, "weight", pa.array(weights, pa.float64())).filter(pa.array(mask, pa.bool_()))
 
 
 def count(settings: Settings, model: str, from_ms: int, to_ms: int, pins: Pins) -> int:
@@ -181,14 +231,14 @@ def count(settings: Settings, model: str, from_ms: int, to_ms: int, pins: Pins) 
     return int(table.column(0)[0].as_py())
 
 
-def _query(settings: Settings, sql: str, parameters: Mapping[str, Any]) -> Any:
+def _query(settings: Settings, sql: str, parameters: Mapping[str, Any], *, text: bool = True) -> Any:
     """Give an Arrow table."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
     from urllib3.exceptions import HTTPError
 
     client: HttpClient = connect(settings)
     try:
-        return client.query_arrow(sql, dict(parameters), use_strings=True)
+        return client.query_arrow(sql, dict(parameters), use_strings=text)
     except ClickHouseError as error:
         if getattr(error, "code", None) is None:
             raise Unreachable(f"ClickHouse did not answer: {first_line(error)}", code=ENVIRONMENT) from None

@@ -4,6 +4,7 @@ from schemas.event import encode
 from schemas.feedback import Feedback
 from schemas.inputs import Prediction
 from schemas.lifecycle import Retrain
+from schemas.policy import JoinPolicy
 from services.trace.landed import Landed
 from services.trace.lineage import is_taught
 from streams.join.naive import Record
@@ -30,10 +31,10 @@ def landed(*said: Feedback) -> Landed:
 
 def test_pins_decide() -> None:
     whole = {"predictions/0": 8, "feedback/0": 1}
-    assert is_taught(RETRAIN, whole, "", landed(SAID), [])[0] is True
-    assert is_taught(RETRAIN, None, "", landed(SAID), [])[0] is None
-    assert is_taught(RETRAIN, {**whole, "predictions/0": 7}, "", landed(SAID), [])[0] is False
-    included, why = is_taught(RETRAIN, {**whole, "feedback/0": 0}, "", landed(SAID), [])
+    assert is_taught(RETRAIN, whole, "", landed(SAID), [], 0)[0] is True
+    assert is_taught(RETRAIN, None, "", landed(SAID), [], 0)[0] is None
+    assert is_taught(RETRAIN, {**whole, "predictions/0": 7}, "", landed(SAID), [], 0)[0] is False
+    included, why = is_taught(RETRAIN, {**whole, "feedback/0": 0}, "", landed(SAID), [], 0)
     assert (included, why) == (False, "nothing had been said of it when the run began")
 
 
@@ -44,6 +45,16 @@ def test_only_a_final_binary_word_teaches() -> None:
     early = replace(SAID, status="provisional", label=0, label_kind="timeout")
     void = replace(SAID, revision=2, status="void", label=None, label_kind=None)
     for said, told in (((early,), "was provisional"), ((SAID, void), "taken its label back")):
-        included, why = is_taught(RETRAIN, pins, "", landed(*said), [])
+        included, why = is_taught(RETRAIN, pins, "", landed(*said), [], 0)
         assert included is False
         assert told in why
+
+
+def test_an_early_negative_teaches_once_the_timers_have_passed_its_deadline() -> None:
+    from msgspec.structs import replace
+
+    pins = {"predictions/0": 8, "feedback/0": 9}
+    early = replace(SAID, status="provisional", label=0, label_kind="timeout")
+    policy = JoinPolicy(model="m", name="p", horizon_ms=30, lateness_ms=10, on_timeout="negative")
+    for clock_ms, policies, expected in ((89, [policy], False), (90, [policy], True), (90, [], False)):
+        assert is_taught(RETRAIN, pins, "", landed(early), policies, clock_ms)[0] is expected

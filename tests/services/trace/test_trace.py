@@ -14,6 +14,7 @@ from schemas.event import decode
 from schemas.records import Step
 from schemas.topics import INPUTS
 from services.local.clickhouse import LocalClickHouse
+from services.record.timers import Timers
 from services.replay.compare import Comparison, Last, why_different
 from services.replay.plan import during, moment, read, window_of
 from services.replay.run import policy_replay
@@ -43,7 +44,7 @@ def landed_of(driver: Any, request_id: str) -> Landed:
     found.feedback = [r for r in driver.outputs["feedback"] if r.key == wanted]
     found.control = [r for r in driver.logs["control"] if r.partition == home]
     steps = [one for one in steps_of(driver) if one.partition == home]
-    found.step = decode(steps[-1].value or b"", Step)
+    found.timers = Timers(decode(steps[-1].value or b"", Step))
     return found
 
 
@@ -115,8 +116,8 @@ def test_a_difference_has_its_reason() -> None:
     assert "under q@1" in why_different(last, last._replace(label=0, policy="q@1"), 99)
     assert "came back" in why_different(last, last._replace(label=0, restarted=True), 99)
     assert "window's edge" in why_different(last, last._replace(label=0, predicted_at_ms=4), 99)
-    comparison = Comparison({"before": "label", "after": "label", "landed": "label"})
-    comparison.end(None, 0)
+    comparison = Comparison({"before": "label", "after": "label", "landed": "label"}, {})
+    comparison.end(None, 0, 0)
     assert comparison.outcomes == 0
 
 

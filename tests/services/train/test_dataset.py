@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 from pydantic import SecretStr
 
-from schemas.control import PolicySet
+from schemas.control import Frozen, PolicySet, Thawed
 from schemas.policy import JoinPolicy, LabelRule
+from schemas.records import Step
 from schemas.settings import ClickHouse, Settings
 from services.clickhouse import Unreachable
 from services.local.clickhouse import LocalClickHouse
@@ -113,6 +114,59 @@ def test_a_sample_of_silence_weighs_as_much_as_all_of_it(settings: Settings) -> 
     land(settings, "feedback", said)
     found = read(settings, retrain(given), ALL).rows
     np.testing.assert_allclose(found.weight, np.where(given.y == 1, 1.0, 4.0))
+
+
+def step(number: int, clock_ms: int, control: int = 0) -> Step:
+    return Step(
+        stage="join",
+        partition=0,
+        number=number,
+        offsets={"control": control},
+        clock_ms=clock_ms,
+        processor="p",
+        outputs=0,
+        digest="",
+    )
+
+
+def test_what_the_timers_have_passed_is_settled(settings: Settings) -> None:
+    given = rows(20)
+    asked = predictions(given)
+    policy = JoinPolicy(model="m", name="p", horizon_ms=50_000, lateness_ms=10_000, on_timeout="negative")
+    kinds = ["timeout", "implicit", "explicit"]
+    said = [
+        feedback(p, int(y), status="provisional", label_kind=kinds[min(i, 2)] if i < 3 else "timeout")
+        for i, (p, y) in enumerate(zip(asked, given.y.tolist(), strict=True))
+    ]
+    said[3] = replace(said[3], policy="other@1")  # nobody knows how long that one waits
+    land(settings, "predictions", asked)
+    land(settings, "feedback", said)
+    land(settings, "control", [PolicySet(policy=policy)])
+    passed_ms = int(given.at_ms[9]) + 60_000
+    land(settings, "steps", [step(0, passed_ms - 1), step(1, passed_ms), step(2, passed_ms + 1_000_000)])
+    settled = [given.request_ids[i] for i in range(10) if i not in (2, 3)]
+    for below, expected in ((1, settled[:-1]), (2, settled)):
+        found = read(settings, retrain(given), {**ALL, "steps/0": below}).rows
+        assert found.request_ids == expected
+    with pytest.raises(DatasetRefused, match="not one has a final label"):
+        read(settings, retrain(given), ALL)  # as a plan of a time when steps were not pinned
+
+
+def test_a_freeze_holds_what_is_not_settled(settings: Settings) -> None:
+    given = rows(20)
+    asked = predictions(given)
+    policy = JoinPolicy(model="m", name="p", horizon_ms=50_000, lateness_ms=10_000, on_timeout="negative")
+    early = [
+        feedback(p, int(y), status="provisional", label_kind="timeout") for p, y in zip(asked, given.y, strict=True)
+    ]
+    passed_ms = int(given.at_ms[9]) + 60_000
+    land(settings, "predictions", asked)
+    land(settings, "feedback", early)
+    land(settings, "control", [PolicySet(policy=policy), Frozen(source="desk"), Thawed(source="desk")])
+    steps = [step(0, passed_ms, 1), step(1, passed_ms + 1_000_000, 2), step(2, passed_ms + 1_000_001, 3)]
+    land(settings, "steps", steps)
+    for below, count in ((1, 10), (2, 10), (3, 20)):
+        assert len(read(settings, retrain(given), {**ALL, "steps/0": below}).rows) == count
 
 
 def test_the_window_is_half_open(settings: Settings) -> None:
