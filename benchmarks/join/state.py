@@ -34,7 +34,7 @@ WARM = 20_000
 class Drive:
     """One partition's state, driven step by step. `cpu_s` is what the steps took."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, policy: bytes = b"") -> None:
         self.history = history
         bounds = JoinBounds(
             skew_ms=86_400_000,
@@ -44,36 +44,38 @@ class Drive:
             max_event_bytes=900_000,
             virtual=False,
         )
-        self._processor: JoinProcessor[None] = JoinProcessor(bounds)
-        self._state = self._processor.empty(0)
-        self._steps, self._offsets = 0, {"predictions": 0, "labels": 0}
+        self.processor: JoinProcessor[None] = JoinProcessor(bounds)
+        self.state = self.processor.empty(0)
+        self._steps, self._offsets = 0, {"predictions": 0, "labels": 0, "signals": 0}
         self.cpu_s, self.events = 0.0, 0
-        body = policy_body(START_MS - 120_000, HOUR_MS, carry=False)
-        self._take({"control": Records([0], [START_MS - 240_000], [None], [body])}, START_MS - 240_000)
+        body = policy or policy_body(START_MS - 120_000, HOUR_MS, carry=False)
+        self.take({"control": Records([0], [START_MS - 240_000], [None], [body])}, START_MS - 240_000)
 
     def predictions(self, first: int, last: int, labelled: Sequence[int] = ()) -> Stepped:
         """Take a step: a range of predictions, and labels of some that came before."""
         history, now_ms = self.history, int(self.history.at_ms[last - 1])
         indices = np.arange(first, last)
-        made = self._records("predictions", history.at_ms[first:last].tolist(), history.keys(indices))
+        made = self.records("predictions", history.at_ms[first:last].tolist(), history.keys(indices))
         made.values.extend(history.predictions(first, last))
         inputs = {"predictions": made}
         if labelled:
             chosen = np.asarray(labelled, dtype=np.int64)
-            inputs["labels"] = self._records("labels", [now_ms] * len(chosen), history.keys(chosen))
+            inputs["labels"] = self.records("labels", [now_ms] * len(chosen), history.keys(chosen))
             inputs["labels"].values.extend(history.labels(chosen))
-        return self._take(inputs, now_ms)
+        return self.take(inputs, now_ms)
 
-    def _records(self, topic: str, append_ms: list[int], keys: list[bytes]) -> Records:
+    def records(self, topic: str, append_ms: list[int], keys: list[bytes]) -> Records:
+        """Make records of an input behind those before; their values are still to come."""
         first = self._offsets[topic]
         self._offsets[topic] = first + len(keys)
         return Records(list(range(first, first + len(keys))), append_ms, [*keys], [])
 
-    def _take(self, inputs: dict[str, Records], clock_ms: int) -> Stepped:
+    def take(self, inputs: dict[str, Records], clock_ms: int) -> Stepped:
+        """Take a step."""
         self._steps += 1
         batch = Batch(0, self._steps, inputs)
         begun = time.process_time()
-        stepped = self._processor.step(self._state, batch, clock_ms)
+        stepped = self.processor.step(self.state, batch, clock_ms)
         self.cpu_s += time.process_time() - begun
         self.events += sum(len(records) for records in inputs.values())
         return stepped
@@ -86,9 +88,9 @@ def measure(target: int, events: int, seed: int) -> dict[str, float]:
     history = History(target + more, START_MS, HOUR_MS * (target + more) // target, HOUR_MS, seed=seed, labelled=1.0)
     # Made before memory is looked at, because they stay.
     _ = (history.ids, history.at_ms, history.label, history.labelled_at_ms, history.scores)
-    before = _pss()
-    drive, opened = _fill(history, target)
-    after = _pss()
+    before = pss()
+    drive, opened = fill(history, target)
+    after = pss()
     steady_s, steady = _steady(drive, target, more, seed)
     return {
         "open": opened,
@@ -99,12 +101,13 @@ def measure(target: int, events: int, seed: int) -> dict[str, float]:
 
 
 def _drive(history: History, target: int, more: int, seed: int) -> None:
-    drive, _ = _fill(history, target)
+    drive, _ = fill(history, target)
     _steady(drive, target, more, seed)
 
 
-def _fill(history: History, target: int) -> tuple[Drive, int]:
-    drive = Drive(history)
+def fill(history: History, target: int, policy: bytes = b"") -> tuple[Drive, int]:
+    """Open the first `target` predictions of a history; gives how many are open."""
+    drive = Drive(history, policy)
     counters: dict[str, int] = {}
     told = time.monotonic()
     for first in range(0, target, BATCH):
@@ -127,7 +130,7 @@ def _steady(drive: Drive, target: int, more: int, seed: int) -> tuple[float, int
     return drive.cpu_s - begun_s, drive.events - begun
 
 
-def _pss() -> int:
+def pss() -> int:
     """Give the process's PSS in bytes, after what is free has gone back to the system."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

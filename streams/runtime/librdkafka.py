@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import metadata
@@ -34,6 +35,7 @@ _KNOWN = ("2.16.",)
 """Versions of confluent-kafka whose objects were seen to begin with the handle."""
 
 MESSAGE_BYTES = 72
+_PAGE_BITS = 12
 _F_COPY = 2
 _QUEUE_FULL = -184
 
@@ -142,37 +144,65 @@ def _describe(messages: int, count: int, rows: int, scratch: int, timestamp: int
 
 
 @compiled
+def _at_the_edge(value: int, size: int) -> bool:
+    """Whether the eight bytes behind a value reach into another page, which need not be there."""
+    return size > 0 and (value + size - 1) >> _PAGE_BITS != (value + size + 7) >> _PAGE_BITS
+
+
+@compiled
 def _bytes_of(rows: int, count: int) -> int:
+    """Give how many bytes of values have to be copied."""
     total = 0
     for k in range(count):
         row = rows + k * (ROW * 8)
-        total += max(i64(row + VALUE_SIZE * 8), 0) + max(i64(row + KEY_SIZE * 8), 0)
+        size = i64(row + VALUE_SIZE * 8)
+        if _at_the_edge(i64(row + VALUE * 8), size):
+            total += size
     return total
 
 
 @compiled
 def _carry(rows: int, count: int, body: int, table: int) -> None:
-    """Copy keys and values into `body`; write the words of `streams.runtime.processor.Packed` at `table`."""
+    """Write the words of `streams.runtime.processor.Packed` at `table`; values that must be copied go into `body`."""
     to = body
     for k in range(count):
         row = rows + k * (ROW * 8)
         entry = table + k * 56
-        for word, size_word, place in ((VALUE, VALUE_SIZE, 0), (KEY, KEY_SIZE, 16)):
-            size = i64(row + size_word * 8)
-            put64(entry + place, to)
-            put64(entry + place + 8, size)
-            if size > 0:
-                copy(to, i64(row + word * 8), size)
-                to += size
+        value = i64(row + VALUE * 8)
+        size = i64(row + VALUE_SIZE * 8)
+        if _at_the_edge(value, size):
+            copy(to, value, size)
+            value = to
+            to += size
+        put64(entry, value)
+        put64(entry + 8, size)
+        put64(entry + 16, i64(row + KEY * 8))
+        put64(entry + 24, i64(row + KEY_SIZE * 8))
         put64(entry + 32, i64(row + OFFSET * 8))
         put64(entry + 40, i64(row + APPEND_MS * 8))
         put64(entry + 48, i64(row + HEADERS * 8))
 
 
 @compiled
-def _destroy(rows: int, count: int, function: int) -> None:
+def _destroy(messages: int, count: int, function: int) -> None:
     for k in range(count):
-        _call_void(function, i64(rows + k * (ROW * 8)), 0)
+        _call_void(function, i64(messages + k * 8), 0)
+
+
+class _Messages:
+    """Messages that librdkafka has lent: given back when nobody refers to this any more, or by `give_back`."""
+
+    __slots__ = ("__weakref__", "_addresses", "_done")
+
+    def __init__(self, addresses: Words, done: int) -> None:
+        self._addresses, self._done = addresses, done
+
+    def give_back(self) -> None:
+        """Let go. What points into them points nowhere from now on."""
+        addresses, self._addresses = self._addresses, self._addresses[:0]
+        _destroy(address(addresses), len(addresses), self._done)
+
+    __del__ = give_back
 
 
 class Fetched:
@@ -188,7 +218,10 @@ class Fetches:
     """Takes what a consumer has fetched, in batches. `forward` partitions before they are assigned.
 
     From then on their records, ends and errors come here and no longer through the consumer's `poll` and `consume`,
-    which go on serving the group. Close it before the consumer.
+    which go on serving the group. Close it before the consumer: then nothing that was taken may be read any more.
+
+    Records stay where librdkafka has them until nobody needs them; only a value that ends at the edge of a page is
+    copied.
     """
 
     def __init__(self, consumer: Consumer, most: int) -> None:
@@ -199,6 +232,7 @@ class Fetches:
         self._rows: Words = np.zeros((most, ROW), dtype=np.int64)
         self._scratch: Words = np.zeros(4, dtype=np.int64)
         self._names: dict[int, str] = {}
+        self._lent: weakref.WeakSet[_Messages] = weakref.WeakSet()
         self._timestamp = _function("rd_kafka_message_timestamp")
         self._headers = _function("rd_kafka_message_headers")
         self._done = _function("rd_kafka_message_destroy")
@@ -218,20 +252,21 @@ class Fetches:
         )
         if count <= 0:
             return []
+        lent = _Messages(self._messages[:count].copy(), self._done)
+        self._lent.add(lent)
         rows = self._rows[:count]
         _describe(address(self._messages), count, address(rows), address(self._scratch), self._timestamp, self._headers)
-        try:
-            return [self._fetched(rows[start:end]) for start, end in _runs(rows)]
-        finally:
-            _destroy(address(rows), count, self._done)
+        return [self._fetched(rows[start:end], lent) for start, end in _runs(rows)]
 
     def close(self) -> None:
         """Let go."""
+        for lent in list(self._lent):
+            lent.give_back()
         if self._queue:
             self._library.rd_kafka_queue_destroy(self._queue)
             self._queue = 0
 
-    def _fetched(self, rows: Words) -> Fetched:
+    def _fetched(self, rows: Words, lent: _Messages) -> Fetched:
         first = rows[0]
         topic = self._names.get(int(first[TOPIC]))
         if topic is None:
@@ -243,11 +278,12 @@ class Fetches:
             error = KafkaError(int(first[ERROR]), detail) if detail else KafkaError(int(first[ERROR]))
             return Fetched(topic, partition, Packed(np.zeros((0, 7), dtype=np.int64), []), offset, error)
         count = len(rows)
-        body = np.empty(_bytes_of(address(rows), count) + 16, dtype=np.uint8)
+        body = np.empty(_bytes_of(address(rows), count) + 8, dtype=np.uint8)
         table: Words = np.empty((count, 7), dtype=np.int64)
         _carry(address(rows), count, address(body), address(table))
         headers = {index: tuple(self._read(int(rows[index, MESSAGE]))) for index in np.flatnonzero(rows[:, HEADERS])}
-        return Fetched(topic, partition, Packed(table, [body], {int(k): v for k, v in headers.items()}), offset, None)
+        packed = Packed(table, [lent, body], {int(k): v for k, v in headers.items()})
+        return Fetched(topic, partition, packed, offset, None)
 
     def _read(self, message: int) -> Iterator[Header]:
         """Read a message's headers."""

@@ -117,6 +117,25 @@ def _put_double(typingctx: Any, at: Any, value: Any) -> Any:
     return types.void(types.int64, types.float64), codegen
 
 
+def _swap(typingctx: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bswap(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+def _prefetch(typingctx: Any, at: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        declare: Any = cgutils.get_or_insert_function
+        wanted = declare(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(wanted, [builder.inttoptr(args[0], pointer), flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
 u8: Callable[[int], int] = _load(8, types.int64)
 """Read a byte as int64."""
 i64: Callable[[int], int] = _load(64, types.int64)
@@ -127,6 +146,10 @@ put64: Callable[[int, int], None] = _store(64)
 copy: Callable[[int, int, int], None] = _made(_copy)
 """Copy(to, source, count): bytes that do not overlap."""
 put_double: Callable[[int, float], None] = _made(_put_double)
+swapped: Any = _made(_swap)
+"""Give a uint64 with its bytes in the other order."""
+prefetch: Callable[[int], None] = _made(_prefetch)
+"""Let the processor bring what lies at an address near: a hint, which may be wrong."""
 as_float: Callable[[int], float] = _made(_bits)
 """Read the bits of an int64 as a double."""
 

@@ -45,13 +45,13 @@ whether the record has headers."""
 
 @dataclass(slots=True)
 class Packed:
-    """Records side by side: `table` has a row for each, `kept` are the arrays that its addresses point into.
+    """Records side by side: `table` has a row for each, `kept` is what keeps the memory that its addresses point into.
 
     Eight bytes behind each value may be read.
     """
 
     table: NDArray[np.int64]
-    kept: list[NDArray[np.uint8]]
+    kept: list[Any]
     headers: dict[int, Headers] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -59,8 +59,8 @@ class Packed:
 
     @property
     def size(self) -> int:
-        """How many bytes are kept."""
-        return sum(map(len, self.kept))
+        """How many bytes keys and values have."""
+        return int(self.table[:, 1:4:2].clip(0).sum())
 
 
 class Records:

@@ -14,7 +14,7 @@ import xxhash
 from schemas.records import Step
 from streams.runtime.clock import CONTROL, PartitionClock
 from streams.runtime.failures import ProcessorFailed
-from streams.runtime.processor import Batch, Block, Output, Outputs, Processor, Stepped
+from streams.runtime.processor import Batch, Block, Output, Outputs, Processor, Stepped, flat
 
 StateT = TypeVar("StateT")
 
@@ -40,12 +40,16 @@ def digest(outputs: Sequence[Output]) -> str:
     >>> digest([Output("a", b"bc", b"")]) == digest([Output("ab", b"c", b"")])
     False
     """
-    parts: list[bytes | memoryview] = []
+    total = xxhash.xxh3_128()
+    parts: list[bytes] = []
     for output in outputs.pieces if isinstance(outputs, Outputs) else outputs:
         if isinstance(output, Block):
             end = int(output.spans[-1, 2] + output.spans[-1, 3])
             parts += (_lengths(output.partition, len(output), 0, end, -1), output.topic.encode())
-            parts += (output.spans.tobytes(), output.body[:end].data)
+            total.update(b"".join(parts))
+            total.update(flat(output.spans))
+            total.update(flat(output.body[:end]))  # a large one: not joined with the others
+            parts = []
             continue
         topic, key = output.topic.encode(), output.key
         partition = -1 if output.partition is None else output.partition
@@ -55,7 +59,8 @@ def digest(outputs: Sequence[Output]) -> str:
         parts += (key or b"", output.value, _length(len(output.headers)))
         for name, value in output.headers:
             parts += (_length(len(name.encode())), name.encode(), _length(len(value)), value)
-    return xxhash.xxh3_128_hexdigest(b"".join(parts))
+    total.update(b"".join(parts))
+    return total.hexdigest()
 
 
 def take(

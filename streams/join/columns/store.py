@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from streams.join.columns.layout import (
     ARENA,
     BUCKET,
@@ -55,11 +59,12 @@ from streams.join.columns.layout import (
     with_field,
 )
 from streams.runtime.compiled import compiled
-from streams.runtime.native import copy, i64, put8, put64, same, u8, xxh64
+from streams.runtime.native import copy, i64, prefetch, put8, put64, same, swapped, u8, u64, xxh64
 
 NEVER = 1 << 62
 _POSITION = (1 << 40) - 1
 _FIELD = (1 << 23) - 1
+_EACH = np.uint64(0x0101010101010101)
 
 
 # Arena.
@@ -183,24 +188,34 @@ def pack_id(start: int, size: int, to: int) -> int:
     """Write a UUID in its usual form (36 characters, lower case) as 16 bytes; 0, and nothing, for another id."""
     if size != 36 or u8(start + 8) != 45 or u8(start + 13) != 45 or u8(start + 18) != 45 or u8(start + 23) != 45:
         return 0
-    word = 0
-    digits = 0
-    for k in range(36):
-        if k == 8 or k == 13 or k == 18 or k == 23:
-            continue
-        c = u8(start + k)
-        if 48 <= c <= 57:
-            c -= 48
-        elif 97 <= c <= 102:
-            c -= 87
-        else:
-            return 0
-        word = (word << 4) | c
-        digits += 1
-        if digits == 16:
-            put64(to, word)
-    put64(to + 8, word)
+    low = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    a = _nibbles(u64(start))
+    b = _nibbles((u64(start + 9) & low) | (u64(start + 14) << half))
+    c = _nibbles((u64(start + 19) & low) | (u64(start + 24) << half))
+    d = _nibbles(u64(start + 28))
+    if a < 0 or b < 0 or c < 0 or d < 0:
+        return 0
+    put64(to, (a << 32) | b)
+    put64(to + 8, (c << 32) | d)
     return 1
+
+
+@compiled
+def _nibbles(word: Any) -> int:
+    """Give the number that eight hexadecimal digits (lower case) of a word say; -1 when they are none.
+
+    All at once: a letter has bit 6, and the low half of `a` is 1. What is written back must be what was read.
+    """
+    letters = (word >> np.uint64(6)) & _EACH
+    value = (word & (np.uint64(15) * _EACH)) + letters * np.uint64(9)
+    tens = ((value + np.uint64(6) * _EACH) >> np.uint64(4)) & _EACH
+    if value & (np.uint64(0xF0) * _EACH) or value + np.uint64(48) * _EACH + tens * np.uint64(39) != word:
+        return -1
+    value = swapped(value)
+    value = (value | value >> np.uint64(4)) & np.uint64(0x00FF00FF00FF00FF)
+    value = (value | value >> np.uint64(8)) & np.uint64(0x0000FFFF0000FFFF)
+    return np.int64((value | value >> np.uint64(16)) & np.uint64(0xFFFFFFFF))  # type: ignore[return-value]
 
 
 @compiled
@@ -242,6 +257,22 @@ def find(m: int, h: int, request: int, size: int, packed: int) -> int:
             if size_of_id(at) == size and packed_of(at) == packed and same(id_of(at), request, size):
                 return position
         place = (place + 1) & (TABLE - 1)
+
+
+@compiled
+def bring_place_near(m: int, h: int) -> None:
+    """Let the processor load where in the table a hash is looked up."""
+    prefetch(reg(m, TABLES) + _table(m, h) * (TABLE * 8) + (h & (TABLE - 1)) * 8)
+
+
+@compiled
+def bring_near(m: int, h: int) -> None:
+    """Let the processor load the record that a hash will probably find."""
+    entry = i64(reg(m, TABLES) + _table(m, h) * (TABLE * 8) + (h & (TABLE - 1)) * 8)
+    if entry and entry >> 40 == h & _FIELD:
+        at = reg(m, ARENA) + ((entry & _POSITION) - 1) * 8
+        prefetch(at)
+        prefetch(at + 64)
 
 
 @compiled

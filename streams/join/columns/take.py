@@ -120,7 +120,20 @@ from streams.join.columns.scan import (
 )
 from streams.join.columns.scan import MEMBERS as COUNT
 from streams.join.columns.settle import DONE, counts, policy_of, settle
-from streams.join.columns.store import age, allocate, find, free, insert, link, pack_id, replace, text, touch
+from streams.join.columns.store import (
+    age,
+    allocate,
+    bring_near,
+    bring_place_near,
+    find,
+    free,
+    insert,
+    link,
+    pack_id,
+    replace,
+    text,
+    touch,
+)
 from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, partition_of, put8, put64, put_double, same, u8, xxh64
 
@@ -183,6 +196,10 @@ _AHEAD_MS = 30_000
 resolved by one that carries features, so what has some keeps them: in the object path."""
 ID_AT = 100 << 10
 """Where in the scratch a packed request id lies."""
+_AHEAD = 8
+"""How many records ahead what they will meet is brought near."""
+_AHEAD_AT = ID_AT + 64
+"""Where in the scratch their hashes lie, and behind them a packed key."""
 _ROOM = 1 << 17
 """Bytes that one record's revision surely has room in: `MOST_WORDS` twice, and the fixed texts."""
 
@@ -779,6 +796,20 @@ def _decimal(m: int, k: int) -> bool:
 
 
 @compiled
+def _foresee(m: int, records: int, k: int) -> None:
+    """Guess from a record's key under which hash its request will be looked up, and bring the place near."""
+    record = records + k * (RECORD * 8)
+    key = i64(record + 16)
+    size = i64(record + 24)
+    h = 0
+    if 0 < size <= 128:
+        kept = reg(m, SCRATCH) + _AHEAD_AT + 2 * _AHEAD * 8
+        h = xxh64(kept, 16, 1) if pack_id(key, size, kept) else xxh64(key, size, 0)
+        bring_place_near(m, h)
+    put64(reg(m, SCRATCH) + _AHEAD_AT + (k & (2 * _AHEAD - 1)) * 8, h)
+
+
+@compiled
 def take(m: int, records: int, first: int, count_: int, topic: int, label_name: int) -> int:
     """Take records from number `first` on: predictions (`topic` 0), labels (1) or signals (2).
 
@@ -795,9 +826,17 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
         fields = reg(m, FIELDS_SIGNAL)
         fields_n = 7
     k = first
+    while k < first + _AHEAD and k < count_:
+        _foresee(m, records, k)
+        k += 1
+    k = first
     while k < count_:
         if reg(m, OUT_END) - reg(m, OUT_FILL) < _ROOM:
             break
+        if k + _AHEAD < count_:
+            _foresee(m, records, k + _AHEAD)
+        if k + _AHEAD // 2 < count_:
+            bring_near(m, i64(reg(m, SCRATCH) + _AHEAD_AT + ((k + _AHEAD // 2) & (2 * _AHEAD - 1)) * 8))
         record = records + k * (RECORD * 8)
         start = i64(record)
         packed = 0

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
+from uuid import UUID
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.join.columns import layout as l
 from streams.join.columns.fire import forget, gather, governed, look_up, mark
 from streams.join.columns.memory import Memory
-from streams.join.columns.store import NEVER, allocate, first_due, free, insert, link, remove, replace, text
+from streams.join.columns.store import (
+    NEVER,
+    allocate,
+    first_due,
+    free,
+    insert,
+    link,
+    pack_id,
+    remove,
+    replace,
+    text,
+    unpack_id,
+)
 from streams.join.columns.take import retire
 from streams.runtime.native import address, xxh64
 
@@ -254,3 +270,21 @@ def test_nothing_is_governed_where_no_case_is() -> None:
     heads = Heads()
     insert(heads.m, heads.hash_of("r"), heads.make("r"))
     assert governed(heads.m, np.zeros(8, dtype=np.int64), 0) == 0
+
+
+@given(st.uuids(), st.integers(0, 35), st.integers(0, 255))
+def test_a_uuid_is_packed_and_what_is_none_is_not(request: UUID, place: int, byte: int) -> None:
+    text_ = str(request)
+    kept = np.zeros(16 // 8, dtype=np.uint64)
+    body = body_of(text_)
+    assert pack_id(address(body), 36, address(kept)) == 1
+    assert kept.tolist() == [int(request.hex[:16], 16), int(request.hex[16:], 16)]
+    out = np.zeros(48, dtype=np.uint8)
+    unpack_id(address(kept), address(out))
+    assert out.tobytes()[:36] == text_.encode()
+
+    changed = bytearray(text_.encode() + bytes(8))
+    changed[place] = byte
+    there = np.frombuffer(bytes(changed), dtype=np.uint8)
+    usual = re.fullmatch(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", bytes(changed[:36])) is not None
+    assert pack_id(address(there), 36, address(kept)) == usual
