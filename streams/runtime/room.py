@@ -33,6 +33,7 @@ LOW_WATER = 0.9
 """Room is made until the state has this share of what it may have."""
 ASK_S = 0.5
 SAY_S = 60.0
+CLOSE_S = 1.0
 
 _log = structlog.get_logger()
 
@@ -65,10 +66,10 @@ class Room:
         return cls(processor, settings)
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread. A broker that does not answer it is not waited for."""
         self._stop.set()
         self._wanted.set()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
 
     def look(self, partitions: Iterable[Partition[Any]]) -> None:
         """Give the partitions their cuts when the state takes too much. Call it about once a second."""
@@ -109,7 +110,9 @@ class Room:
             while self._wanted.wait() and not self._stop.is_set():
                 mark = self._mark
                 try:
-                    self._await_landed(mark, kafka.ends(admin, [self._place(SAID, number) for number in mark]), lander)
+                    self._await_landed(
+                        mark, kafka.ends(admin, [self._place(SAID, number) for number in mark], patience_s=0), lander
+                    )
                 except KafkaException as error:
                     _log.warning("landing_unknown", reason=kafka.reason(error), effect="nothing is put away")
                     self._stop.wait(ASK_S)
@@ -128,7 +131,7 @@ class Room:
             if name in INPUTS
         }
         while not self._stop.is_set():
-            landed = lander.committed(list(needed))
+            landed = lander.committed(list(needed), patience_s=0)
             if all(max(0, landed[place]) >= offset for place, offset in needed.items()):
                 return
             self._stop.wait(ASK_S)

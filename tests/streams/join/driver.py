@@ -157,7 +157,7 @@ class Driver(Generic[StateT]):
                 return
             question = part.questions.pop(0)
             for _ in range(self.cuts.choice((1, 1, 1, 2))):
-                for value in answer(question, self._landed(question.request_id), self.cuts.choice((3_000_000, 6_000))):
+                for value in answer(question, self._landed(question.request_id), self.cuts.choice((3_000_000, 2_600))):
                     key = question.request_id.encode()
                     self._append(RECALLED, question.partition, self.now_ms, key, value, ())
 
