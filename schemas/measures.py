@@ -30,11 +30,29 @@ class PaneDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cells: Cells
 
 
+class ArmDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of one version of a model as it is deployed, for the outage guard, which sees all sources and models.
+
+    `predictions` is a flat list [pane, count, …] by their event time, counts signed; `labels` has for each source a
+    flat list [pane, bin, count, …] by the Kafka time of arrival and the age of the prediction
+    (`streams.measure.ages`). A pane is told by its number: time // `pane_size_ms`.
+    """
+
+    model: Name
+    version: str = ""
+    deployment: str = ""
+    pane_size_ms: int
+    predictions: list[int] = []
+    labels: dict[str, list[int]] = {}
+
+
 class Measures(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The deltas of one step of one source partition, and that partition's clock.
 
     Every source partition writes one at least once a second to every partition of `measures`, if need be without panes:
-    a silent source holds panes and alarms. Delivery: exactly once, in step order per source.
+    a silent source holds panes and alarms. `timers_ms` is the clock of the join's timers where a freeze holds it: what
+    silence would say is not said beyond it. `arms` is told to partition 0 only. Delivery: exactly once, in step order
+    per source.
     """
 
     source: int
@@ -42,6 +60,8 @@ class Measures(Event, frozen=True, kw_only=True, omit_defaults=True):
     step: int
     clock_ms: TimeMs
     panes: list[PaneDelta] = []
+    timers_ms: TimeMs | None = None
+    arms: list[ArmDelta] = []
 
 
 class Trial(Event, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from schemas.control import Control
+from streams.join.arrivals import Arrivals
 from streams.join.outcome import Change
 from streams.runtime.processor import Batch, Output
 
@@ -30,13 +31,23 @@ class Chained(Protocol[ChainedT]):
         ...
 
     def step(
-        self, state: ChainedT, changes: Sequence[Change], control: Sequence[Control], batch: Batch, clock_ms: int
+        self,
+        state: ChainedT,
+        changes: Sequence[Change],
+        control: Sequence[Control],
+        batch: Batch,
+        clock_ms: int,
+        *,
+        arrivals: Arrivals,
+        timers_ms: int,
     ) -> Sequence[Output]:
         """Advance `state` in place and give the outputs, which follow the join's own.
 
         `changes` come in the order in which they happened; one identity may appear several times, and each `before`
         equals its previous `after`. A change of status or of `p_fake_negative` alone is a change too. `control` holds
         the step's control events in offset order, all kinds, decoded; malformed ones and refused policies are left out.
+        `arrivals` are the labels and signals that met predictions; `timers_ms` is the timers' clock, which a freeze
+        holds.
         `batch` gives partition and step number. Raises nothing for what users sent.
         """
         ...

@@ -43,6 +43,11 @@ class PolicyBook:
         place = bisect_right(known, at_ms, key=_effective)
         return known[place - 1] if place else DEFAULT
 
+    def attributes(self, model: str, signal: str, at_ms: int) -> bool:
+        """Say whether the policy in force makes labels of a signal."""
+        outcomes = self.outcomes(self.in_force(model, at_ms))
+        return any(rule.signal == signal for policy in outcomes for rule in policy.attribution)
+
     def of(self, model: str) -> list[JoinPolicy]:
         """Give a model's policies, ascending by (`effective_from_ms`, `version`)."""
         return self._by_model.get(model, [])

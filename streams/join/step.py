@@ -21,6 +21,7 @@ from schemas.event import encode
 from schemas.inputs import Prediction
 from schemas.topics import INPUTS
 from streams.join.admission import Admitted, JoinBounds, admit, origin_of, read_control
+from streams.join.arrivals import Arrivals
 from streams.join.columns.lane import Told
 from streams.join.dead import Origin, dead_letter
 from streams.join.outcome import NOTHING, Change, Counted
@@ -55,6 +56,7 @@ class JoinStepped:
     control: list[Control]
     counters: Mapping[str, int]
     wake_at_ms: int | None
+    arrivals: Arrivals
 
 
 class Join:
@@ -83,8 +85,11 @@ class Join:
         if batch.cut_ms:
             step.recalling.put_away(batch.cut_ms, step.timers_ms)
         step.outputs.extend(step.recalling.questions())
+        if state.columns is not None:
+            state.columns.met(step.arrivals)
+        step.arrivals.keep(lambda model, signal: state.policies.attributes(model, signal, step.clock_ms))
         state.clock_ms, state.timers_ms = step.clock_ms, step.timers_ms
-        return JoinStepped(step.outputs, step.changes, step.control, state.counted(), state.wake_at_ms())
+        return JoinStepped(step.outputs, step.changes, step.control, state.counted(), state.wake_at_ms(), step.arrivals)
 
 
 class _Step:
@@ -101,6 +106,7 @@ class _Step:
         self.outputs = Outputs()
         self.changes: list[Change] = []
         self.control: list[Control] = []
+        self.arrivals = Arrivals()
         self.recalling = Recalling(bounds, state, batch, clock_ms)
 
     # Control.
@@ -233,6 +239,9 @@ class _Step:
             standing = Predicted(record.key, record.content, event, record.append_ms)
             case = Case(identity, standing, *tracks_of(standing, self.state.policies, self.bounds))
             request.cases = tuple(sorted((*request.cases, case), key=_identity)) if request.cases else (case,)
+            for held in request.heard():
+                if case.stage(held.event, held.append_ms) == COUNTS:
+                    self.arrivals.note(held.event, event, held.append_ms, record.append_ms)
         if request.labels or request.signals:
             self.reclass(request)
         self.settle(request, case, self.seen_ms)
@@ -294,6 +303,8 @@ class _Step:
         else:
             held = waiting[key] = Waiting(key, record.content, event, record.append_ms, records.offsets[index], None)
             for case in request.cases:
+                if case.stage(event, record.append_ms) == COUNTS:
+                    self.arrivals.note(event, case.standing.event, record.append_ms, case.standing.append_ms)
                 for track in case.tracks:
                     if track.scope is not None and stage(track.scope, event, record.append_ms) == COUNTS:
                         held.joined = True

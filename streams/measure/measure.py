@@ -16,6 +16,7 @@ values in a source partition; those that come later share `dimension=~other`, fo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,15 +26,19 @@ import msgspec
 from schemas.control import Control, Reference, ReferenceSet
 from schemas.event import encode
 from schemas.inputs import Prediction
-from schemas.measures import Measures, PaneDelta
+from schemas.measures import ArmDelta, Measures, PaneDelta
+from streams.join.arrivals import Arm, Arrivals
 from streams.join.outcome import Change
 from streams.join.partition import partition_of
+from streams.measure.ages import BIN_OF
 from streams.measure.cells import Cuts, Deltas, slice_text
+from streams.measure.ledger import N
 from streams.measure.reference import cuts
 from streams.measure.trials import trials
 from streams.runtime.processor import Batch, Output
 
 MOST_SLICES: Final = 256
+MOST_SOURCES: Final = 256
 MAX_BYTES: Final = 800_000
 OTHER: Final = "~other"
 _FORMAT: Final = b"measure/1\n"
@@ -51,6 +56,7 @@ class Kept(msgspec.Struct):
 
     references: list[Frozen]
     slices: dict[str, list[str]]
+    sources: list[str] = []
 
 
 @dataclass(slots=True)
@@ -61,6 +67,7 @@ class MeasureState:
     references: dict[tuple[str, str], Frozen] = field(default_factory=dict)
     bins: dict[tuple[str, str], Cuts] = field(default_factory=dict)
     slices: dict[str, dict[str, None]] = field(default_factory=dict)
+    sources: dict[str, None] = field(default_factory=dict)
 
     def hear(self, frozen: Frozen) -> None:
         """Take a reference unless its version has one. One whose bins cannot be read is not taken."""
@@ -77,6 +84,14 @@ class MeasureState:
         key = (prediction.model, prediction.version)
         frozen = self.references.get(key)
         return None if frozen is None or prediction.at_ms < frozen.since_ms else self.bins[key]
+
+    def source_of(self, source: str) -> str:
+        """Give the name by which a label source is told; it lets new ones in while there is room."""
+        if source not in self.sources:
+            if len(self.sources) >= MOST_SOURCES:
+                return OTHER
+            self.sources[source] = None
+        return source
 
     def slice_of(self, dimension: str) -> Callable[[Prediction], str]:
         """Give the function from a prediction to its slice; it lets new values in while there is room."""
@@ -101,7 +116,7 @@ class Measure:
     `partitions` is the number of source partitions, `measures_partitions` that of the topic `measures`.
     """
 
-    version = "measure-2"
+    version = "measure-3"
 
     def __init__(
         self,
@@ -123,7 +138,15 @@ class Measure:
         return MeasureState(partition)
 
     def step(
-        self, state: MeasureState, changes: Sequence[Change], control: Sequence[Control], batch: Batch, clock_ms: int
+        self,
+        state: MeasureState,
+        changes: Sequence[Change],
+        control: Sequence[Control],
+        batch: Batch,
+        clock_ms: int,
+        *,
+        arrivals: Arrivals | None = None,
+        timers_ms: int | None = None,
     ) -> list[Output]:
         """Count a step: one or more `Measures` for each partition of `measures`, then trials."""
         for event in control:
@@ -132,13 +155,21 @@ class Measure:
         deltas = Deltas(self.pane_ms, state.cuts_of, state.slice_of(self.slice_dimension))
         deltas.add(changes)
         by_target: list[list[PaneDelta]] = [[] for _ in range(self.measures_partitions)]
-        for pane in deltas.pane_deltas():
+        found = deltas.pane_deltas()
+        arms = arm_deltas(found, arrivals or Arrivals(), state.source_of, self.pane_ms)
+        for pane in found:
             by_target[partition_of(pane.model.encode(), self.measures_partitions)].append(pane)
         key = str(state.partition).encode()
         outputs = []
         for target, panes in enumerate(by_target):
             whole = Measures(
-                source=state.partition, sources=self.partitions, step=batch.step, clock_ms=clock_ms, panes=panes
+                source=state.partition,
+                sources=self.partitions,
+                step=batch.step,
+                clock_ms=clock_ms,
+                panes=panes,
+                timers_ms=timers_ms if timers_ms is not None and timers_ms < clock_ms else None,
+                arms=[] if target else arms,
             )
             outputs += [Output("measures", key, value, partition=target) for value in split(whole, self.max_bytes)]
         for trial in trials(changes, source=state.partition, step=batch.step):
@@ -148,7 +179,7 @@ class Measure:
     def dump(self, state: MeasureState) -> bytes:
         """Give the state as bytes that begin with a format version."""
         slices = {model: list(known) for model, known in state.slices.items()}
-        return _FORMAT + encode(Kept(list(state.references.values()), slices))
+        return _FORMAT + encode(Kept(list(state.references.values()), slices, list(state.sources)))
 
     def load(self, partition: int, body: bytes) -> MeasureState:
         """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
@@ -159,6 +190,7 @@ class Measure:
         for frozen in kept.references:
             state.hear(frozen)
         state.slices = {model: dict.fromkeys(known) for model, known in kept.slices.items()}
+        state.sources = dict.fromkeys(kept.sources)
         return state
 
 
@@ -179,10 +211,51 @@ def split(whole: Measures, max_bytes: int) -> list[bytes]:
             used = 0
         groups[-1].append(piece)
         used += size + 1
-    last = len(groups) - 1
+    arms: list[list[ArmDelta]] = [[]]
+    used = 0
+    for arm in whole.arms:
+        size = len(encode(arm))
+        if used + size > max_bytes - 300 and arms[-1]:
+            arms.append([])
+            used = 0
+        arms[-1].append(arm)
+        used += size + 1
+    parts = [*({"panes": group} for group in groups if group), *({"arms": group} for group in arms if group)]
+    last = len(parts) - 1
+    bare = msgspec.structs.replace(whole, panes=[], arms=[])
     return [
-        encode(msgspec.structs.replace(whole, panes=group, clock_ms=whole.clock_ms if i == last else 0))
-        for i, group in enumerate(groups)
+        encode(msgspec.structs.replace(bare, clock_ms=whole.clock_ms if i == last else 0, **part))
+        for i, part in enumerate(parts)
+    ]
+
+
+def arm_deltas(
+    panes: Sequence[PaneDelta], arrivals: Arrivals, source_of: Callable[[str], str], pane_ms: int
+) -> list[ArmDelta]:
+    """Give what a step's predictions and labels say of each arm; arms, panes and bins ascending."""
+    predictions: dict[Arm, Counter[int]] = {}
+    for pane in panes:
+        if not pane.slice and N in pane.cells:
+            counts = predictions.setdefault(Arm(pane.model, pane.version, pane.deployment), Counter())
+            counts[pane.pane_ms // pane_ms] += pane.cells[N][1]
+    labels: dict[Arm, dict[str, Counter[tuple[int, int]]]] = {}
+    for whose, cells in arrivals.counted(pane_ms, BIN_OF).items():
+        of_source = labels.setdefault(whose.arm, {}).setdefault(source_of(whose.source), Counter())
+        for at, age, count in cells:
+            of_source[at, age] += count
+    return [
+        ArmDelta(
+            model=arm.model,
+            version=arm.version,
+            deployment=arm.deployment,
+            pane_size_ms=pane_ms,
+            predictions=[n for pair in sorted(predictions.get(arm, {}).items()) if pair[1] for n in pair],
+            labels={
+                source: [n for (at, age), count in sorted(cells_.items()) for n in (at, age, count)]
+                for source, cells_ in sorted(labels.get(arm, {}).items())
+            },
+        )
+        for arm in sorted({*predictions, *labels})
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from schemas.event import decode
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
 from streams.join.admission import JoinBounds
+from streams.join.arrivals import SIGNAL, Arm, Arrivals, Whose
 from streams.join.columns import layout as l
 from streams.join.columns.away import put_away, stow
 from streams.join.columns.fire import fire, forget, gather, governed, leave_request, look_up, mark, surrender
@@ -50,6 +52,14 @@ _FIRE = 1 << 16
 _prediction = msgspec.json.Decoder(Prediction)
 
 
+class _Answered(msgspec.Struct):
+    """Who answered: the beginning of a prediction's repeated texts."""
+
+    model: str
+    version: str = ""
+    deployment: str = ""
+
+
 class _Whose(msgspec.Struct):
     """All that is asked of a record that `scan` could not read."""
 
@@ -57,6 +67,7 @@ class _Whose(msgspec.Struct):
 
 
 _whose = msgspec.json.Decoder(_Whose)
+_arm = msgspec.json.Decoder(_Answered)
 _POSITION = (1 << 40) - 1
 
 
@@ -158,6 +169,27 @@ class Columns:
             told.changes += self._changes(int(r[l.CHANGES_N]))
         r[l.OUT_FILL] = r[l.OUT]
         r[l.OUT_N] = r[l.CHANGES_N] = 0
+
+    def met(self, arrivals: Arrivals) -> None:
+        """Give the arrivals of this step."""
+        rows = WORKSPACE.met[: int(self._r[l.MET_N]) * l.MET_WORDS].reshape(-1, l.MET_WORDS)
+        if not len(rows):
+            return
+        order = np.argsort(rows[:, 0], kind="stable")
+        sorted_ = rows[order]
+        starts = np.flatnonzero(np.r_[True, sorted_[1:, 0] != sorted_[:-1, 0]]).tolist()
+        for start, end in pairwise([*starts, len(rows)]):
+            arrivals.add(self._whose(int(sorted_[start, 0])), sorted_[start:end, 1:])
+
+    def _whose(self, word: int) -> Whose:
+        name = self._text(_field(word, 0, 20)).decode()
+        arm = _arm.decode(b"{" + self._text(_field(word, 20, 20)) + b"}")
+        source = SIGNAL + name if _field(word, 40, 1) else name
+        return Whose(source, Arm(arm.model, arm.version, arm.deployment))
+
+    def _text(self, number: int) -> bytes:
+        start, end = self.memory.area[l.TEXT_AT][number : number + 2].tolist()
+        return self.memory.area[l.TEXT].view(np.uint8)[start:end].tobytes()
 
     @property
     def differing(self) -> int:

@@ -128,8 +128,10 @@ left and whose request could not be read."""
     DIFFERING,
     LEFT,
     UNSURE,
+    MET,
+    MET_N,
     REGISTERS,
-) = range(70)
+) = range(72)
 
 STATE = range(FILL, STUBS + 1)
 """The registers that a snapshot keeps."""
@@ -225,6 +227,10 @@ LABEL_COUNTERS, SIGNAL_COUNTERS, COUNTERS_N = 6, 9, 12
 RECORD = 7
 """Words of a record to take: value's address, its length, key's address (0: no key), its length, offset, append_ms,
 whether it has headers."""
+
+MET_WORDS = 3
+"""Words of a row of `MET` (`streams.join.arrivals`): the name of the source or signal 20, text A 20, whether it is a
+signal 1; when it arrived; `at_ms` of the prediction."""
 
 CHANGE = 8
 """Words of a change: position; 1 when there is a before; its outcome, heard event, revision; those after. An outcome is

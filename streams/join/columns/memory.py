@@ -87,6 +87,7 @@ class Workspace(threading.local):
         self.out = reserve(OUT_BYTES)
         self.out_spans = reserve(1 << 24)
         self.changes = reserve(1 << 28)
+        self.met = reserve(1 << 28)
         self.slow = reserve(1 << 26)
         self.due = reserve(1 << 31)
         self.left: Words = np.zeros(1 << (l.LEFT_BITS - 6), dtype=np.int64)
@@ -97,6 +98,8 @@ class Workspace(threading.local):
         registers[l.SCRATCH] = address(self.scratch)
         registers[l.OUT_SPANS] = address(self.out_spans)
         registers[l.CHANGES] = address(self.changes)
+        registers[l.MET] = address(self.met)
+        registers[l.MET_N] = 0
         registers[l.SLOW] = address(self.slow)
         registers[l.LEFT] = address(self.left)
         registers[l.OUT] = address(self.out)

@@ -100,6 +100,7 @@ from streams.join.columns.layout import (
     reg,
     with_field,
 )
+from streams.join.columns.met import meet
 from streams.join.columns.scan import (
     ABSENT,
     END,
@@ -581,6 +582,7 @@ def _reclass(m: int, at: int, policy: int) -> None:
         if counts(m, at, policy, heard):
             put64(heard, with_field(word, FLAGS, 8, field(word, FLAGS, 8) | JOINED))
             touch(m, position)
+            meet(m, at, heard)
             first = LABEL_COUNTERS if field(word, KIND, 3) == LABEL else SIGNAL_COUNTERS
             count(m, first + PARKED, -1)
             count(m, first + C_JOINED, 1)
@@ -759,6 +761,7 @@ def _heard(m: int, record: int, h: int, packed: int, labels: bool, label_name: i
         free(m, position)
         return False
     count(m, counters + C_JOINED, 1)
+    meet(m, at, new)
     return True
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from schemas.control import Control
+from streams.join.arrivals import Arrivals
 from streams.join.outcome import Change
 from streams.join.snapshot import load_join
 from streams.join.state import JoinState, Request
@@ -101,7 +102,15 @@ class Counting:
         return [0]
 
     def step(
-        self, state: list[int], changes: Sequence[Change], control: Sequence[Control], batch: Batch, clock_ms: int
+        self,
+        state: list[int],
+        changes: Sequence[Change],
+        control: Sequence[Control],
+        batch: Batch,
+        clock_ms: int,
+        *,
+        arrivals: Arrivals,
+        timers_ms: int,
     ) -> list[Output]:
         state[0] += len(changes)
         text = f"{state[0]} {len(control)} {clock_ms - T}"
@@ -136,7 +145,15 @@ class Listening(Counting):
         self.changes: list[Change] = []
 
     def step(
-        self, state: list[int], changes: Sequence[Change], control: Sequence[Control], batch: Batch, clock_ms: int
+        self,
+        state: list[int],
+        changes: Sequence[Change],
+        control: Sequence[Control],
+        batch: Batch,
+        clock_ms: int,
+        *,
+        arrivals: Arrivals,
+        timers_ms: int,
     ) -> list[Output]:
         self.changes.extend(changes)
         return []

@@ -103,7 +103,9 @@ def told(outputs: Sequence[Output]) -> dict[tuple[str, object], list[Any]]:
             for pane in read.panes:
                 names = [name for name in pane.__struct_fields__ if name not in ("v", "cells")]
                 cells[tuple(getattr(pane, name) for name in names)].add_flat(pane.cells)
-            found["measures", "clock"].append((one.partition, one.key, read.source, read.step, read.clock_ms))
+            found["measures", "arms"] += read.arms
+            clock = read.clock_ms, read.timers_ms
+            found["measures", "clock"].append((one.partition, one.key, read.source, read.step, *clock))
         else:
             found[one.topic, one.key].append(one)
     for place, ledger in cells.items():
