@@ -5,6 +5,7 @@ from __future__ import annotations
 from schemas.event import Event, Name, Share, TimeMs
 from schemas.lifecycle import DecidePolicy
 from schemas.policy import JoinPolicy
+from schemas.verdict import Verdict
 
 
 class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,19 +62,28 @@ class ClockAdvanced(Event, frozen=True, kw_only=True, omit_defaults=True, tag_fi
 
 
 class Frozen(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="frozen"):
-    """Labels of `source` look cut off: no negative is emitted and nothing retrains or promotes until the thaw."""
+    """Labels of `source` look cut off: no negative is emitted and nothing retrains or promotes until the thaw.
+
+    A second one of a source that is frozen changes nothing. `by` is `guard` or who froze it by hand: what a person
+    froze only a person thaws. `evidence` is the guard's: labels seen (statistic), bound (threshold), expectation
+    (value).
+    """
 
     source: str
     reason: str = ""
     at_ms: TimeMs = 0
+    by: str = ""
+    evidence: Verdict | None = None
 
 
 class Thawed(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="thawed"):
-    """Labels of `source` flow again."""
+    """Labels of `source` flow again, or the freeze has lasted too long; `reason` says which. `by` as in `Frozen`."""
 
     source: str
     reason: str = ""
     at_ms: TimeMs = 0
+    by: str = ""
+    evidence: Verdict | None = None
 
 
 class AllocationSet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="allocation_set"):

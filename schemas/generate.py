@@ -26,6 +26,7 @@ EVENTS: dict[str, Any] = {
     "trial": measures.Trial,
     "metric": measures.Metric,
     "drift": measures.Drift,
+    "forecast": measures.Forecast,
     "gate": measures.Gate,
     "retrain": lifecycle.Retrain,
     "candidate": lifecycle.Candidate,

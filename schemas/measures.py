@@ -7,6 +7,8 @@ vector means.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from schemas.event import Event, Name, Share, TimeMs
@@ -166,4 +168,43 @@ class Gate(Event, frozen=True, kw_only=True, omit_defaults=True):
     burned: int = 0
     maturity: Share = 0.0
     sentence: str = ""
+    at_ms: TimeMs
+
+
+ForecastState = Literal["learning", "small", "watched", "frozen"]
+
+
+class ArmForecast(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many labels of a source one arm should have had in the window, at least (`bound`), and had (`seen`)."""
+
+    model: Name
+    version: str = ""
+    deployment: str = ""
+    state: ForecastState
+    expected: float = 0.0
+    bound: int = 0
+    seen: int = 0
+
+
+class Forecast(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """What the outage guard thinks of a label source: one for each pane, over all partitions, models and arms.
+
+    The figures are of the window of `window_ms` that ends at `at_ms`, summed over the arms that can be judged in it.
+    `learning`: no arm has been learnt for long enough yet (`learnt_ms` of `warm_up_ms`). `small`: too few labels, or
+    too irregular ones, to tell an outage from chance. `frozen`: since `since_ms`, by the guard or the person `by`.
+    """
+
+    id: str
+    source: str
+    state: ForecastState
+    learnt_ms: int = 0
+    warm_up_ms: int = 0
+    window_ms: int = 0
+    expected: float = 0.0
+    bound: int = 0
+    seen: int = 0
+    since_ms: TimeMs = 0
+    by: str = ""
+    sentence: str = ""
+    arms: list[ArmForecast] = []
     at_ms: TimeMs

@@ -123,6 +123,22 @@ class Train(Section):
     seed: int = 0
 
 
+class Guard(Section):
+    """The outage guard: whether labels of a source look cut off, over all models (`docs/outage-guard.md`).
+
+    `warm_up_ms`: how long an arm (a model's version as it is deployed) is learnt before it is judged. `false_freezes`:
+    how many false freezes of a source are expected in 30 days at most. `share`: labels look cut off only where less
+    than this share of the expectation came. `max_freeze_ms`: the longest freeze; then the thaw comes by itself. Not
+    `enabled`, the forecasts are made and nothing is frozen.
+    """
+
+    enabled: bool = True
+    warm_up_ms: int = Field(default=6 * 3_600_000, ge=0)
+    false_freezes: float = Field(default=0.1, gt=0)
+    share: float = Field(default=0.5, gt=0, le=1)
+    max_freeze_ms: int = Field(default=6 * 3_600_000, gt=0)
+
+
 class Recall(Section):
     """Whether and how requests are put away and recalled from ClickHouse.
 
@@ -163,6 +179,7 @@ class Settings(BaseSettings):
     alert: AlertDelivery = AlertDelivery()
     train: Train = Train()
     recall: Recall = Recall()
+    guard: Guard = Guard()
 
     @classmethod
     def settings_customise_sources(

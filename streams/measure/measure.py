@@ -220,13 +220,12 @@ def split(whole: Measures, max_bytes: int) -> list[bytes]:
             used = 0
         arms[-1].append(arm)
         used += size + 1
-    parts = [*({"panes": group} for group in groups if group), *({"arms": group} for group in arms if group)]
-    last = len(parts) - 1
-    bare = msgspec.structs.replace(whole, panes=[], arms=[])
-    return [
-        encode(msgspec.structs.replace(bare, clock_ms=whole.clock_ms if i == last else 0, **part))
-        for i, part in enumerate(parts)
+    parts = [
+        *(msgspec.structs.replace(whole, panes=group, arms=[]) for group in groups if group),
+        *(msgspec.structs.replace(whole, panes=[], arms=group) for group in arms if group),
     ]
+    last = len(parts) - 1
+    return [encode(part if i == last else msgspec.structs.replace(part, clock_ms=0)) for i, part in enumerate(parts)]
 
 
 def arm_deltas(

@@ -1,0 +1,458 @@
+"""The outage guard: freezes when labels of a source look cut off, and thaws when they are back. Pure.
+
+It knows all sources, models and arms: every partition of the join tells it what arrived (`ArmDelta`), and it looks at a
+pane once every partition's clock has passed its end. Each arm of a source has its own forecast
+(`streams.judge.forecast`), over windows of several lengths.
+
+**Fallen.** A source has fallen in a window when all its arms that can be judged there, at least one, saw fewer labels
+than their bounds, and the others together have next to none: not one, or less than half of what they should have. A bad
+model gets fewer labels, but only itself; when a source is cut off all its arms fall together. So an arm that is still
+learning, or too small, holds the freeze back while its labels flow, and cannot cause one.
+
+**Freeze and thaw.** A source that has fallen in any window is frozen. It thaws when at `LOOKS` looks in a row an arm
+was back over the middle between its bound and its expectation, in that window or a shorter one: the way back is further
+than the way there, so that a source at its bound does not flap. A freeze that lasts `max_freeze_ms` thaws by itself; so
+does one whose guard was switched off. What is normal then, or after a thaw by hand, is not what was: the source is
+learnt anew. While a source is frozen or has fallen nothing is learnt of it. What a person froze only a person thaws.
+
+**Blind.** When the clock leaps over panes, nobody read meanwhile, and what came is not known by pane: windows that
+reach back there are neither looked at nor learnt. A partition that is not read holds the clock, and so the guard.
+Labels of predictions from before the guard began are not counted, because nobody knows how many there were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schemas.control import Frozen, Thawed
+from schemas.measures import ArmDelta, ArmForecast, Forecast, ForecastState
+from schemas.settings import Guard as Bounds
+from schemas.verdict import Verdict
+from streams.join.arrivals import Arm
+from streams.judge.figures import event_id
+from streams.judge.forecast import SPAN, WINDOWS, Due, Law, Learnt, Traffic
+from streams.measure.ages import EDGES, LIMIT
+
+LOOKS: Final = 3
+GAP: Final = 3
+"""The clock may leap over fewer panes than this."""
+HALF_LIFE_MS: Final = 86_400_000
+LEAST_PANES: Final = 20
+"""What warm-up asks for at least."""
+PERIOD_MS: Final = 30 * 86_400_000
+MOST_SOURCES: Final = 64
+MOST_ARMS: Final = 64
+"""More sources, and arms of a source, are not watched, and counted."""
+BY: Final = "guard"
+_OLDEST: Final = [*(EDGES[1:] - 1).tolist(), LIMIT]
+"""The greatest age of each bin, in panes."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """One arm of a source: what is learnt, what came by pane, and by age what is not yet learnt."""
+
+    learnt: Learnt = field(default_factory=Learnt)
+    seen: dict[int, int] = field(default_factory=dict)
+    fresh: dict[int, Counter[int]] = field(default_factory=dict)
+    born: int = 0
+
+    def window(self, pane: int, length: int) -> int:
+        """Give how many labels came in the window that ends with a pane."""
+        return sum(self.seen.get(at, 0) for at in range(pane - length + 1, pane + 1))
+
+
+@dataclass(slots=True)
+class Source:
+    """One label source. `since_ms` is when it was frozen (-1: it is not), `window` the window that it fell in.
+
+    `told_ms` is the time of the guard's last freeze or thaw.
+    """
+
+    flows: dict[Arm, Flow] = field(default_factory=dict)
+    since_ms: int = -1
+    by: str = ""
+    window: int = 0
+    back: int = 0
+    told_ms: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a window of a source says: the arms that can be judged, with what was due and seen, and the others."""
+
+    window: int
+    judged: dict[Arm, tuple[Due, int]]
+    others_seen: int
+    others_due: float
+
+    @property
+    def others_live(self) -> bool:
+        """Say whether labels flow in the arms that cannot be judged."""
+        return self.others_seen > 0 and 2 * self.others_seen >= self.others_due
+
+    @property
+    def fallen(self) -> bool:
+        """Say whether all that can be judged is below its bound, and nothing else speaks against it."""
+        return (
+            bool(self.judged) and all(seen < due.bound for due, seen in self.judged.values()) and not self.others_live
+        )
+
+    @property
+    def back(self) -> bool:
+        """Say whether labels flow again in some arm."""
+        return self.others_live or any(2 * seen >= due.bound + due.least for due, seen in self.judged.values())
+
+    def sums(self) -> tuple[float, int, int]:
+        """Give expectation, bound and count over the arms that can be judged."""
+        dues = [due for due, _ in self.judged.values()]
+        return sum(d.expected for d in dues), sum(d.bound for d in dues), sum(seen for _, seen in self.judged.values())
+
+
+@dataclass(slots=True)
+class Guard:
+    """All that the guard knows. `at` is the pane that it looks at next (-1: it has not begun).
+
+    It began with the pane `begun`, and has seen every pane since `since`.
+    """
+
+    bounds: Bounds
+    pane_ms: int = 0
+    at: int = -1
+    begun: int = 0
+    since: int = 0
+    traffic: dict[Arm, Counter[int]] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    unwatched: int = 0
+
+    # What is told.
+
+    def take(self, delta: ArmDelta) -> None:
+        """Take up what came of an arm."""
+        if not self.pane_ms:
+            self.pane_ms = delta.pane_size_ms
+        if delta.pane_size_ms != self.pane_ms:
+            self._restart(delta.pane_size_ms)
+        arm = Arm(delta.model, delta.version, delta.deployment)
+        counts = self.traffic.setdefault(arm, Counter())
+        for at, count in _pairs(delta.predictions):
+            counts[at] += count
+        for source, flat in delta.labels.items():
+            flow = self._flow(source, arm)
+            if flow is None:
+                continue
+            for at, age, count in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+                if self.at < 0 or at - self.begun < _OLDEST[age]:
+                    continue
+                flow.seen[at] = flow.seen.get(at, 0) + count
+                flow.fresh.setdefault(max(at, self.at), Counter())[age] += count
+
+    def _flow(self, name: str, arm: Arm) -> Flow | None:
+        source = self.sources.get(name)
+        if source is None:
+            if len(self.sources) >= MOST_SOURCES:
+                self.unwatched += 1
+                return None
+            source = self.sources[name] = Source()
+        flow = source.flows.get(arm)
+        if flow is None:
+            if len(source.flows) >= MOST_ARMS:
+                self.unwatched += 1
+                return None
+            flow = source.flows[arm] = Flow(born=self.at)
+        return flow
+
+    def _restart(self, pane_ms: int) -> None:
+        """Begin anew, because panes have another length now. What is frozen stays so."""
+        self.pane_ms, self.at = pane_ms, -1
+        self.traffic.clear()
+        self.sources = {
+            name: Source({}, one.since_ms, one.by, one.window, told_ms=one.told_ms)
+            for name, one in self.sources.items()
+            if one.since_ms >= 0
+        }
+
+    def hear(self, event: Frozen | Thawed) -> None:
+        """Take up a freeze or thaw from `control`: a person's, or one of its own that it does not remember."""
+        source = self.sources.get(event.source)
+        if event.by == BY:
+            if source is None:
+                source = self.sources[event.source] = Source()
+            if event.at_ms <= source.told_ms:
+                return
+            source.told_ms = event.at_ms
+        if isinstance(event, Frozen):
+            if source is None:
+                source = self.sources[event.source] = Source()
+            if source.since_ms < 0:
+                source.since_ms, source.by, source.back = event.at_ms, event.by, 0
+                source.window = max(WINDOWS)
+        elif source is not None and source.since_ms >= 0:
+            source.since_ms, source.by = -1, ""
+            self._forget(source)
+
+    def _forget(self, source: Source) -> None:
+        for flow in source.flows.values():
+            flow.learnt = Learnt()
+            flow.born = self.at
+
+    # Looking.
+
+    def look(self, clock_ms: int) -> tuple[list[Frozen | Thawed], list[Forecast]]:
+        """Look at every pane that has ended at `clock_ms`, the least clock of all partitions of the join."""
+        said: list[Frozen | Thawed] = []
+        forecasts: list[Forecast] = []
+        if not self.pane_ms or clock_ms < 0:
+            return said, forecasts
+        now = clock_ms // self.pane_ms
+        if self.at < 0:
+            self.begun = now
+        if self.at < 0 or now - self.at > GAP:
+            self.at = self.since = now
+        while self.at < now:
+            pane, self.at = self.at, self.at + 1
+            forecasts = []
+            traffic = {arm: Traffic(counts, pane) for arm, counts in sorted(self.traffic.items())}
+            for name, source in sorted(self.sources.items()):
+                event, forecast = self._look_at(name, source, pane, traffic)
+                if event is not None:
+                    said.append(event)
+                forecasts.append(forecast)
+            self._prune(pane)
+        return said, forecasts
+
+    def _look_at(
+        self, name: str, source: Source, pane: int, traffic: Mapping[Arm, Traffic]
+    ) -> tuple[Frozen | Thawed | None, Forecast]:
+        looks = [self._window(source, pane, length, traffic) for length in WINDOWS if pane - length + 1 >= self.since]
+        at_ms = (pane + 1) * self.pane_ms
+        fallen = next((look for look in looks if look.fallen), None)
+        event: Frozen | Thawed | None = None
+        if source.since_ms < 0:
+            if fallen is not None and self.bounds.enabled:
+                source.since_ms, source.by, source.window, source.back = at_ms, BY, fallen.window, 0
+                source.told_ms = at_ms
+                event = Frozen(source=name, at_ms=at_ms, by=BY, **self._why(name, fallen))
+        elif source.by == BY:
+            event = self._thaw(name, source, looks, at_ms)
+        if source.since_ms < 0 and fallen is None:
+            self._learn(source, pane, traffic)
+        for flow in source.flows.values():
+            flow.fresh.pop(pane, None)
+        return event, self._forecast(name, source, looks, fallen, at_ms)
+
+    def _window(self, source: Source, pane: int, length: int, traffic: Mapping[Arm, Traffic]) -> Look:
+        judged: dict[Arm, tuple[Due, int]] = {}
+        others_seen, others_due = 0, 0.0
+        for arm, flow in sorted(source.flows.items()):
+            seen = flow.window(pane, length)
+            due = flow.learnt.due(traffic[arm], length, self.law) if flow.learnt.panes else Due(0.0, 0.0, 0)
+            if due.bound > 0 and flow.learnt.panes >= self.warm_up:
+                judged[arm] = due, seen
+            else:
+                others_seen, others_due = others_seen + seen, others_due + due.least
+        return Look(length, judged, others_seen, others_due)
+
+    def _thaw(self, name: str, source: Source, looks: list[Look], at_ms: int) -> Thawed | None:
+        back = next((look for look in looks if look.window <= source.window and look.back), None)
+        source.back = source.back + 1 if back is not None else 0
+        if not self.bounds.enabled:
+            told: dict[str, Any] = {"reason": f"{named(name)} thaws: the guard is switched off"}
+        elif back is not None and source.back >= LOOKS:
+            told = self._why(name, back)
+        elif at_ms - source.since_ms >= self.bounds.max_freeze_ms:
+            told = {
+                "reason": f"{named(name)} thaws: the longest freeze of {span(self.bounds.max_freeze_ms)} is over, and "
+                "its labels are not back; what is normal is learnt anew"
+            }
+        else:
+            return None
+        source.since_ms, source.by, source.told_ms = -1, "", at_ms
+        if source.back < LOOKS:
+            self._forget(source)
+        return Thawed(source=name, at_ms=at_ms, by=BY, **told)
+
+    def _learn(self, source: Source, pane: int, traffic: Mapping[Arm, Traffic]) -> None:
+        for arm, flow in source.flows.items():
+            if pane < flow.born:
+                continue
+            seen = {length: flow.window(pane, length) for length in WINDOWS if pane - length + 1 >= self.since}
+            flow.learnt.learn(traffic[arm], flow.fresh.get(pane, {}), seen, self.keep)
+
+    def _prune(self, pane: int) -> None:
+        """Let go of what no window reaches any more."""
+        for arm, counts in list(self.traffic.items()):
+            for at in [at for at in counts if at <= pane - SPAN]:
+                del counts[at]
+            if not counts:
+                del self.traffic[arm]
+        for name, source in list(self.sources.items()):
+            for arm, flow in list(source.flows.items()):
+                for at in [at for at in flow.seen if at <= pane - max(WINDOWS)]:
+                    del flow.seen[at]
+                for at in [at for at in flow.fresh if at <= pane]:
+                    del flow.fresh[at]
+                if arm not in self.traffic:
+                    if flow.seen:
+                        self.traffic[arm] = Counter()
+                    else:
+                        del source.flows[arm]
+            if not source.flows and source.since_ms < 0:
+                del self.sources[name]
+
+    # Bounds.
+
+    @property
+    def law(self) -> Law:
+        """What a bound is made with."""
+        looks = PERIOD_MS / self.pane_ms * len(WINDOWS)
+        return Law(self.bounds.false_freezes / looks, self.bounds.share)
+
+    @property
+    def warm_up(self) -> int:
+        """How many panes an arm is learnt before it is judged."""
+        return max(math.ceil(self.bounds.warm_up_ms / self.pane_ms), LEAST_PANES)
+
+    @property
+    def keep(self) -> float:
+        """The weight that the past keeps from pane to pane."""
+        return float(0.5 ** (self.pane_ms / HALF_LIFE_MS))
+
+    # Saying.
+
+    def _why(self, name: str, look: Look) -> dict[str, Any]:
+        expected, bound, seen = look.sums()
+        over = f"{span(look.window * self.pane_ms)}, in {len(look.judged)} arm{'s' * (len(look.judged) != 1)}"
+        sentence = f"{named(name)}: {seen} came in {over}; {expected:.1f} were due, at least {bound} by chance alone"
+        verdict = Verdict(
+            outcome="fail" if look.fallen else "pass",
+            gate="outage",
+            statistic=seen,
+            threshold=bound,
+            value=expected,
+            n=seen,
+            sentence=sentence,
+        )
+        return {"reason": sentence, "evidence": verdict}
+
+    def _forecast(self, name: str, source: Source, looks: list[Look], fallen: Look | None, at_ms: int) -> Forecast:
+        learnt = max((flow.learnt.panes for flow in source.flows.values()), default=0)
+        told = fallen or next((look for look in looks if look.judged), looks[-1] if looks else None)
+        state: ForecastState = "small"
+        if source.since_ms >= 0:
+            state = "frozen"
+        elif learnt < self.warm_up:
+            state = "learning"
+        elif told is not None and told.judged:
+            state = "watched"
+        expected, bound, seen = told.sums() if told is not None else (0.0, 0, 0)
+        return Forecast(
+            id=event_id("forecast", name, at_ms),
+            source=name,
+            state=state,
+            learnt_ms=min(learnt, self.warm_up) * self.pane_ms,
+            warm_up_ms=self.warm_up * self.pane_ms,
+            window_ms=0 if told is None else told.window * self.pane_ms,
+            expected=round(expected, 3),
+            bound=bound,
+            seen=seen,
+            since_ms=max(source.since_ms, 0),
+            by=source.by,
+            sentence=self._sentence(name, state, learnt, told),
+            arms=[self._arm(arm, flow, told) for arm, flow in sorted(source.flows.items())],
+            at_ms=at_ms,
+        )
+
+    def _arm(self, arm: Arm, flow: Flow, told: Look | None) -> ArmForecast:
+        due, seen = (told.judged.get(arm) if told is not None else None) or (Due(0.0, 0.0, 0), 0)
+        state: ForecastState = "learning" if flow.learnt.panes < self.warm_up else "watched" if due.bound else "small"
+        return ArmForecast(
+            model=arm.model,
+            version=arm.version,
+            deployment=arm.deployment,
+            state=state,
+            expected=round(due.expected, 3),
+            bound=due.bound,
+            seen=seen,
+        )
+
+    def _sentence(self, name: str, state: ForecastState, learnt: int, told: Look | None) -> str:
+        if state == "learning":
+            return f"{named(name)}: learning, {learnt} of {self.warm_up} panes of {span(self.pane_ms)}"
+        if told is None or not told.judged:
+            return f"{named(name)}: too small or too irregular to tell an outage from chance, so it is never frozen"
+        return str(self._why(name, told)["reason"])
+
+    # Keeping.
+
+    def dump(self) -> dict[str, Any]:
+        """Give everything as plain data."""
+        return {
+            "pane_ms": self.pane_ms,
+            "at": self.at,
+            "begun": self.begun,
+            "since": self.since,
+            "unwatched": self.unwatched,
+            "traffic": [[*arm, _flat(counts)] for arm, counts in sorted(self.traffic.items())],
+            "sources": [
+                [name, one.since_ms, one.by, one.window, one.back, one.told_ms, _flows(one)]
+                for name, one in sorted(self.sources.items())
+            ],
+        }
+
+    def load(self, plain: dict[str, Any]) -> None:
+        """Take up what `dump` gave."""
+        self.pane_ms, self.at, self.unwatched = plain["pane_ms"], plain["at"], plain["unwatched"]
+        self.begun, self.since = plain["begun"], plain["since"]
+        self.traffic = {Arm(*arm): Counter(dict(_pairs(flat))) for *arm, flat in plain["traffic"]}
+        for name, since_ms, by, window, back, told_ms, flows in plain["sources"]:
+            source = self.sources[name] = Source({}, since_ms, by, window, back, told_ms)
+            for arm, learnt, seen, fresh, born in flows:
+                of_age = {at: Counter(dict(_pairs(flat))) for at, flat in fresh}
+                source.flows[Arm(*arm)] = Flow(Learnt.load(learnt), dict(_pairs(seen)), of_age, born)
+
+
+def named(source: str) -> str:
+    """Name a source to a person.
+
+    >>> named("market"), named("")
+    ('labels of market', 'labels without a source')
+    """
+    return f"labels of {source}" if source else "labels without a source"
+
+
+def span(ms: int) -> str:
+    """Say a span of time.
+
+    >>> span(60_000), span(7_200_000), span(1_500)
+    ('1 min', '2 h', '1.5 s')
+    """
+    for unit_ms, unit in ((3_600_000, "h"), (60_000, "min")):
+        if ms >= unit_ms and ms % unit_ms == 0:
+            return f"{ms // unit_ms} {unit}"
+    return f"{ms / 1000:g} s"
+
+
+def _flows(source: Source) -> list[Any]:
+    return [
+        [
+            list(arm),
+            flow.learnt.dump(),
+            _flat(flow.seen),
+            [[at, _flat(ages)] for at, ages in sorted(flow.fresh.items())],
+            flow.born,
+        ]
+        for arm, flow in sorted(source.flows.items())
+    ]
+
+
+def _flat(counts: Mapping[int, int]) -> list[int]:
+    return [n for pair in sorted(counts.items()) for n in pair]
+
+
+def _pairs(flat: list[int]) -> list[tuple[int, int]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
