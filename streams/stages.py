@@ -35,9 +35,11 @@ def join_processor(settings: Settings) -> JoinProcessor[MeasureState]:
 def judge_processor(settings: Settings) -> Judge:
     """Build the judge. Raises `WeirError` (usage) that names the wrong bound."""
     try:
-        return Judge(JudgeBounds.model_validate(settings.judge), virtual=settings.clock == "virtual")
+        bounds = JudgeBounds.model_validate(settings.judge)
     except ValueError as error:
         raise WeirError(f"[judge] is not valid: {error}", fix="see streams/judge/bounds.py", code=USAGE) from None
+    virtual = settings.clock == "virtual"
+    return Judge(bounds, virtual=virtual, guard=settings.guard, partitions=settings.partitions)
 
 
 def join(settings: Settings, stop: threading.Event, history: History | None = None) -> None:

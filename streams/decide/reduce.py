@@ -13,7 +13,7 @@ from schemas.control import ClockAdvanced, DecidePolicySet, Frozen, Thawed
 from schemas.lifecycle import Approval, Candidate, Promote, RolloutStatus
 from schemas.measures import Drift, Gate, Metric
 from streams.decide import causes, rollout
-from streams.decide.state import ModelState
+from streams.decide.state import NAMESPACE, ModelState
 from streams.decide.turn import Command, Turn
 
 Received = (
@@ -76,8 +76,10 @@ def reduce(state: ModelState, event: Received, now_ms: int) -> tuple[ModelState,
         _instructed(turn, event)
     elif isinstance(event, Frozen):
         turn.update(frozen={**turn.state.frozen, event.source: event.reason})
+        _froze(turn, event)
     elif isinstance(event, Thawed):
         turn.update(frozen={key: why for key, why in turn.state.frozen.items() if key != event.source})
+        _thawed(turn, event)
     rollout.advance(turn)
     causes.expire_run(turn)
     causes.maybe_retrain(turn)
@@ -91,6 +93,24 @@ def _instructed(turn: Turn, event: DecidePolicySet) -> None:
         turn.update(rollout=replace(turn.state.rollout, asked=""))
     if event.policy.automation == "observe":
         turn.update(causes=[])
+
+
+def _froze(turn: Turn, event: Frozen) -> None:
+    """Tell of a freeze, once for all models, until the thaw."""
+    if turn.state.model == NAMESPACE:
+        summary = event.reason or f"labels of {event.source} are frozen by {event.by or 'somebody'}"
+        evidence = [] if event.evidence is None else [event.evidence]
+        turn.fire(_outage(event), f"{event.source}/{event.at_ms}", summary, severity="error", evidence=evidence)
+
+
+def _thawed(turn: Turn, event: Thawed) -> None:
+    if turn.state.model == NAMESPACE:
+        evidence = [] if event.evidence is None else [event.evidence]
+        turn.resolve(_outage(event), event.reason or f"labels of {event.source} are thawed", evidence=evidence)
+
+
+def _outage(event: Frozen | Thawed) -> str:
+    return f"outage:{event.source}"
 
 
 def _reported(turn: Turn, event: RolloutStatus) -> None:

@@ -8,7 +8,8 @@ when Kafka has acknowledged them. So a process that dies between the two sends t
 never decides again from the same events, perhaps in another order beside other topics and with another result.
 Commands therefore leave at least once, with the ids they were decided with.
 
-The row named `NAMESPACE` holds what concerns every model (the virtual clock, freezes), for models yet to come.
+The row named `NAMESPACE` holds what concerns every model (the virtual clock, freezes), for models yet to come, and
+tells of freezes: they are everybody's, so they are one alert.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from schemas.control import AllocationSet, ClockAdvanced, DecidePolicySet, Froze
 from schemas.event import encode
 from schemas.lifecycle import Alert, Promote, Retrain
 from streams.decide.reduce import Received, now_of, reduce
-from streams.decide.state import ModelState, empty
+from streams.decide.state import NAMESPACE, ModelState, empty
 from streams.decide.turn import Command
 
-NAMESPACE = "*"
 _FORMAT = 1
 
 
@@ -88,8 +88,7 @@ class Rows:
             return
         row.offsets[place] = offset + 1
         row.state, commands = reduce(row.state, event, now_of(row.state.clock_ms, event))
-        if model != NAMESPACE:
-            row.unsent += [effect_of(command) for command in commands]
+        row.unsent += [effect_of(one) for one in commands if model != NAMESPACE or isinstance(one, Alert)]
         self._changed.add(model)
 
     def models(self) -> list[str]:
@@ -142,7 +141,7 @@ class Rows:
 
     def load_all(self) -> None:
         """Read every row of the table, so that `unsent` tells of all of them."""
-        for model in self.models():
+        for model in (NAMESPACE, *self.models()):
             self.row(model)
 
 

@@ -17,6 +17,8 @@ from schemas.verdict import Verdict
 Stage = Literal["waiting", "shadow", "canary"]
 
 NEXT: dict[Stage, Literal["shadow", "canary", "full"]] = {"waiting": "shadow", "shadow": "canary", "canary": "full"}
+NAMESPACE = "*"
+"""The name of the state that holds what concerns every model."""
 GATES = 2
 """How many gates a rollout passes (shadow and canary): the error of ending a good one is split evenly over them."""
 REMEMBERED = 256

@@ -14,7 +14,7 @@ from xxhash import xxh3_128_hexdigest
 from schemas.control import AllocationSet
 from schemas.lifecycle import Alert, Promote, Retrain
 from schemas.verdict import Verdict
-from streams.decide.state import REMEMBERED, Firing, ModelState
+from streams.decide.state import NAMESPACE, REMEMBERED, Firing, ModelState
 
 Command = Retrain | Promote | Alert | AllocationSet
 Severity = Literal["critical", "error", "warning", "info"]
@@ -59,6 +59,11 @@ class Turn:
         self.state, self.now_ms = state, now_ms
         self.commands: list[Command] = []
 
+    @property
+    def model(self) -> str:
+        """What an alert says it is about: the model, or nothing where it concerns all."""
+        return "" if self.state.model == NAMESPACE else self.state.model
+
     def update(self, **changes: Any) -> None:
         """Go on with a state in which these fields are replaced."""
         self.state = replace(self.state, **changes)
@@ -97,7 +102,7 @@ class Turn:
             fingerprint=mark,
             rule=rule[:128],
             severity=severity,
-            model=state.model,
+            model=self.model,
             version=version,
             slice=slice_,
             summary=shortened(summary),
@@ -114,7 +119,9 @@ class Turn:
         """Give what fires under a rule."""
         return self.state.alerts.get(fingerprint(rule, self.state.model, slice_))
 
-    def resolve(self, rule: str, summary: str, *, version: str = "", slice_: str = "") -> None:
+    def resolve(
+        self, rule: str, summary: str, *, version: str = "", slice_: str = "", evidence: list[Verdict] | None = None
+    ) -> None:
         """Tell that it is over, if it fires."""
         mark = fingerprint(rule, self.state.model, slice_)
         known = self.state.alerts.get(mark)
@@ -127,10 +134,11 @@ class Turn:
                 rule=known.rule,
                 status="resolved",
                 severity=known.severity,
-                model=self.state.model,
+                model=self.model,
                 version=version,
                 slice=slice_,
                 summary=shortened(summary),
+                evidence=evidence or [],
                 at_ms=self.now_ms,
             )
         )

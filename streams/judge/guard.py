@@ -2,18 +2,17 @@
 
 It knows all sources, models and arms: every partition of the join tells it what arrived (`ArmDelta`), and it looks at a
 pane once every partition's clock has passed its end. Each arm of a source has its own forecast
-(`streams.judge.forecast`), over windows of several lengths.
-
-**Fallen.** A source has fallen in a window when all its arms that can be judged there, at least one, saw fewer labels
-than their bounds, and the others together have next to none: not one, or less than half of what they should have. A bad
-model gets fewer labels, but only itself; when a source is cut off all its arms fall together. So an arm that is still
-learning, or too small, holds the freeze back while its labels flow, and cannot cause one.
+(`streams.judge.forecast`), over windows of several lengths; `streams.judge.looks` says when a source has fallen.
 
 **Freeze and thaw.** A source that has fallen in any window is frozen. It thaws when at `LOOKS` looks in a row an arm
 was back over the middle between its bound and its expectation, in that window or a shorter one: the way back is further
 than the way there, so that a source at its bound does not flap. A freeze that lasts `max_freeze_ms` thaws by itself; so
 does one whose guard was switched off. What is normal then, or after a thaw by hand, is not what was: the source is
-learnt anew. While a source is frozen or has fallen nothing is learnt of it. What a person froze only a person thaws.
+learnt anew, from the next label on. After a thaw no window reaches back before it. What a person froze only a person
+thaws.
+
+**Learning.** While a source is frozen or has fallen nothing is learnt of it. An arm that falls alone is learnt, because
+that may be its new way; but not as a measure of how irregular it is.
 
 **Blind.** When the clock leaps over panes, nobody read meanwhile, and what came is not known by pane: windows that
 reach back there are neither looked at nor learnt. A partition that is not read holds the clock, and so the guard.
@@ -31,10 +30,10 @@ from typing import Any, Final
 from schemas.control import Frozen, Thawed
 from schemas.measures import ArmDelta, ArmForecast, Forecast, ForecastState
 from schemas.settings import Guard as Bounds
-from schemas.verdict import Verdict
 from streams.join.arrivals import Arm
 from streams.judge.figures import event_id
-from streams.judge.forecast import SPAN, WINDOWS, Due, Law, Learnt, Traffic
+from streams.judge.forecast import SPAN, WINDOWS, Law, Learnt, Traffic
+from streams.judge.looks import NOTHING_DUE, Flow, Look, looks_at, named, span
 from streams.measure.ages import EDGES, LIMIT
 
 LOOKS: Final = 3
@@ -53,24 +52,10 @@ _OLDEST: Final = [*(EDGES[1:] - 1).tolist(), LIMIT]
 
 
 @dataclass(slots=True)
-class Flow:
-    """One arm of a source: what is learnt, what came by pane, and by age what is not yet learnt."""
-
-    learnt: Learnt = field(default_factory=Learnt)
-    seen: dict[int, int] = field(default_factory=dict)
-    fresh: dict[int, Counter[int]] = field(default_factory=dict)
-    born: int = 0
-
-    def window(self, pane: int, length: int) -> int:
-        """Give how many labels came in the window that ends with a pane."""
-        return sum(self.seen.get(at, 0) for at in range(pane - length + 1, pane + 1))
-
-
-@dataclass(slots=True)
 class Source:
     """One label source. `since_ms` is when it was frozen (-1: it is not), `window` the window that it fell in.
 
-    `told_ms` is the time of the guard's last freeze or thaw.
+    `told_ms` is the time of the guard's last freeze or thaw, `since` the first pane that windows reach back to.
     """
 
     flows: dict[Arm, Flow] = field(default_factory=dict)
@@ -79,38 +64,7 @@ class Source:
     window: int = 0
     back: int = 0
     told_ms: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a window of a source says: the arms that can be judged, with what was due and seen, and the others."""
-
-    window: int
-    judged: dict[Arm, tuple[Due, int]]
-    others_seen: int
-    others_due: float
-
-    @property
-    def others_live(self) -> bool:
-        """Say whether labels flow in the arms that cannot be judged."""
-        return self.others_seen > 0 and 2 * self.others_seen >= self.others_due
-
-    @property
-    def fallen(self) -> bool:
-        """Say whether all that can be judged is below its bound, and nothing else speaks against it."""
-        return (
-            bool(self.judged) and all(seen < due.bound for due, seen in self.judged.values()) and not self.others_live
-        )
-
-    @property
-    def back(self) -> bool:
-        """Say whether labels flow again in some arm."""
-        return self.others_live or any(2 * seen >= due.bound + due.least for due, seen in self.judged.values())
-
-    def sums(self) -> tuple[float, int, int]:
-        """Give expectation, bound and count over the arms that can be judged."""
-        dues = [due for due, _ in self.judged.values()]
-        return sum(d.expected for d in dues), sum(d.bound for d in dues), sum(seen for _, seen in self.judged.values())
+    since: int = 0
 
 
 @dataclass(slots=True)
@@ -192,7 +146,7 @@ class Guard:
                 source.since_ms, source.by, source.back = event.at_ms, event.by, 0
                 source.window = max(WINDOWS)
         elif source is not None and source.since_ms >= 0:
-            source.since_ms, source.by = -1, ""
+            source.since_ms, source.by, source.since = -1, "", self.at
             self._forget(source)
 
     def _forget(self, source: Source) -> None:
@@ -228,7 +182,9 @@ class Guard:
     def _look_at(
         self, name: str, source: Source, pane: int, traffic: Mapping[Arm, Traffic]
     ) -> tuple[Frozen | Thawed | None, Forecast]:
-        looks = [self._window(source, pane, length, traffic) for length in WINDOWS if pane - length + 1 >= self.since]
+        since = max(self.since, source.since)
+        windows = [window for window in WINDOWS if pane - window + 1 >= since]
+        looks = looks_at(source.flows, pane, windows, traffic, self.law, self.warm_up)
         at_ms = (pane + 1) * self.pane_ms
         fallen = next((look for look in looks if look.fallen), None)
         event: Frozen | Thawed | None = None
@@ -240,22 +196,10 @@ class Guard:
         elif source.by == BY:
             event = self._thaw(name, source, looks, at_ms)
         if source.since_ms < 0 and fallen is None:
-            self._learn(source, pane, traffic)
+            self._learn(source, pane, traffic, looks)
         for flow in source.flows.values():
             flow.fresh.pop(pane, None)
         return event, self._forecast(name, source, looks, fallen, at_ms)
-
-    def _window(self, source: Source, pane: int, length: int, traffic: Mapping[Arm, Traffic]) -> Look:
-        judged: dict[Arm, tuple[Due, int]] = {}
-        others_seen, others_due = 0, 0.0
-        for arm, flow in sorted(source.flows.items()):
-            seen = flow.window(pane, length)
-            due = flow.learnt.due(traffic[arm], length, self.law) if flow.learnt.panes else Due(0.0, 0.0, 0)
-            if due.bound > 0 and flow.learnt.panes >= self.warm_up:
-                judged[arm] = due, seen
-            else:
-                others_seen, others_due = others_seen + seen, others_due + due.least
-        return Look(length, judged, others_seen, others_due)
 
     def _thaw(self, name: str, source: Source, looks: list[Look], at_ms: int) -> Thawed | None:
         back = next((look for look in looks if look.window <= source.window and look.back), None)
@@ -271,16 +215,16 @@ class Guard:
             }
         else:
             return None
-        source.since_ms, source.by, source.told_ms = -1, "", at_ms
+        source.since_ms, source.by, source.told_ms, source.since = -1, "", at_ms, self.at
         if source.back < LOOKS:
             self._forget(source)
         return Thawed(source=name, at_ms=at_ms, by=BY, **told)
 
-    def _learn(self, source: Source, pane: int, traffic: Mapping[Arm, Traffic]) -> None:
+    def _learn(self, source: Source, pane: int, traffic: Mapping[Arm, Traffic], looks: list[Look]) -> None:
         for arm, flow in source.flows.items():
-            if pane < flow.born:
+            if pane < flow.born or not (flow.learnt.panes or flow.window(pane, 1)):
                 continue
-            seen = {length: flow.window(pane, length) for length in WINDOWS if pane - length + 1 >= self.since}
+            seen = {look.window: flow.window(pane, look.window) for look in looks if not look.below(arm)}
             flow.learnt.learn(traffic[arm], flow.fresh.get(pane, {}), seen, self.keep)
 
     def _prune(self, pane: int) -> None:
@@ -325,19 +269,8 @@ class Guard:
     # Saying.
 
     def _why(self, name: str, look: Look) -> dict[str, Any]:
-        expected, bound, seen = look.sums()
-        over = f"{span(look.window * self.pane_ms)}, in {len(look.judged)} arm{'s' * (len(look.judged) != 1)}"
-        sentence = f"{named(name)}: {seen} came in {over}; {expected:.1f} were due, at least {bound} by chance alone"
-        verdict = Verdict(
-            outcome="fail" if look.fallen else "pass",
-            gate="outage",
-            statistic=seen,
-            threshold=bound,
-            value=expected,
-            n=seen,
-            sentence=sentence,
-        )
-        return {"reason": sentence, "evidence": verdict}
+        verdict = look.verdict(name, self.pane_ms)
+        return {"reason": verdict.sentence, "evidence": verdict}
 
     def _forecast(self, name: str, source: Source, looks: list[Look], fallen: Look | None, at_ms: int) -> Forecast:
         learnt = max((flow.learnt.panes for flow in source.flows.values()), default=0)
@@ -368,7 +301,7 @@ class Guard:
         )
 
     def _arm(self, arm: Arm, flow: Flow, told: Look | None) -> ArmForecast:
-        due, seen = (told.judged.get(arm) if told is not None else None) or (Due(0.0, 0.0, 0), 0)
+        due, seen = (told.judged.get(arm) if told is not None else None) or (NOTHING_DUE, 0)
         state: ForecastState = "learning" if flow.learnt.panes < self.warm_up else "watched" if due.bound else "small"
         return ArmForecast(
             model=arm.model,
@@ -399,7 +332,7 @@ class Guard:
             "unwatched": self.unwatched,
             "traffic": [[*arm, _flat(counts)] for arm, counts in sorted(self.traffic.items())],
             "sources": [
-                [name, one.since_ms, one.by, one.window, one.back, one.told_ms, _flows(one)]
+                [name, one.since_ms, one.by, one.window, one.back, one.told_ms, one.since, _flows(one)]
                 for name, one in sorted(self.sources.items())
             ],
         }
@@ -409,32 +342,11 @@ class Guard:
         self.pane_ms, self.at, self.unwatched = plain["pane_ms"], plain["at"], plain["unwatched"]
         self.begun, self.since = plain["begun"], plain["since"]
         self.traffic = {Arm(*arm): Counter(dict(_pairs(flat))) for *arm, flat in plain["traffic"]}
-        for name, since_ms, by, window, back, told_ms, flows in plain["sources"]:
-            source = self.sources[name] = Source({}, since_ms, by, window, back, told_ms)
+        for name, since_ms, by, window, back, told_ms, since, flows in plain["sources"]:
+            source = self.sources[name] = Source({}, since_ms, by, window, back, told_ms, since)
             for arm, learnt, seen, fresh, born in flows:
                 of_age = {at: Counter(dict(_pairs(flat))) for at, flat in fresh}
                 source.flows[Arm(*arm)] = Flow(Learnt.load(learnt), dict(_pairs(seen)), of_age, born)
-
-
-def named(source: str) -> str:
-    """Name a source to a person.
-
-    >>> named("market"), named("")
-    ('labels of market', 'labels without a source')
-    """
-    return f"labels of {source}" if source else "labels without a source"
-
-
-def span(ms: int) -> str:
-    """Say a span of time.
-
-    >>> span(60_000), span(7_200_000), span(1_500)
-    ('1 min', '2 h', '1.5 s')
-    """
-    for unit_ms, unit in ((3_600_000, "h"), (60_000, "min")):
-        if ms >= unit_ms and ms % unit_ms == 0:
-            return f"{ms // unit_ms} {unit}"
-    return f"{ms / 1000:g} s"
 
 
 def _flows(source: Source) -> list[Any]:

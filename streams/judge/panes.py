@@ -3,7 +3,8 @@
 A pane is an interval of the predictions' event time. It is closed twice: as *traffic* (features, score) when the least
 clock of all sources passes its end and a grace, as *labels* when that clock passes its end plus the longest wait of the
 policies in force in it (horizon + lateness). Panes of a model close in order of time, each kind by itself, and all its
-versions, deployments and slices at once. A source that was never heard holds everything.
+versions, deployments and slices at once. A source that was never heard holds everything. Label panes wait for the clock
+of the join's timers, which stands still while a freeze withholds what silence would say.
 
 A delta that comes after closing changes the counts, and so the figures (a correction), but no detector. Closed panes
 are kept while a label may still revise them (the policies' reach), at most `keep_panes` of them per model; a delta for
@@ -109,8 +110,8 @@ class Panes:
     late_deltas: int = 0
     lost_deltas: int = 0
 
-    def add(self, delta: PaneDelta, least_ms: int) -> None:
-        """Add signed cells. `least_ms` is the least clock before the record that brings them."""
+    def add(self, delta: PaneDelta, least_ms: int, silent_ms: int) -> None:
+        """Add signed cells. `least_ms` and `silent_ms` are the least clocks before the record that brings them."""
         model = self.models.setdefault(delta.model, ModelPanes())
         start = delta.pane_ms
         if start < model.gone_ms:
@@ -121,7 +122,7 @@ class Panes:
             at_start = model.panes[start] = {}
             for kind in KINDS:
                 due_ms = self.due(delta.model, start, delta.pane_size_ms, kind)
-                if start >= model.closed[kind] and due_ms > least_ms:
+                if start >= model.closed[kind] and due_ms > (least_ms if kind == "traffic" else silent_ms):
                     insort(model.waiting[kind], start)
                     self.next_due_ms = due_ms if self.next_due_ms is None else min(self.next_due_ms, due_ms)
         key = Key(delta.version, delta.deployment, delta.role, delta.slice)
@@ -189,10 +190,15 @@ class Panes:
                     size_ms = next(iter(model.panes[start].values())).size_ms
                     yield Closing(self.due(name, start, size_ms, kind), kind, name, start)
 
-    def close(self, least_ms: int, closed: Callable[[Closing, dict[Key, Pane]], None]) -> None:
-        """Close what is due, in order of (time due, kind, model); each is handed to `closed` with its windows moved."""
+    def close(self, least_ms: int, silent_ms: int, closed: Callable[[Closing, dict[Key, Pane]], None]) -> None:
+        """Close what is due, in order of (time due, kind, model); each is handed to `closed` with its windows moved.
+
+        `least_ms` is the least clock of all sources, `silent_ms` (not later) that of the join's timers.
+        """
         while self.next_due_ms is not None and self.next_due_ms <= least_ms:
-            due = sorted(head for head in self._heads() if head.due_ms <= least_ms)
+            due = sorted(
+                head for head in self._heads() if head.due_ms <= (least_ms if head.kind == "traffic" else silent_ms)
+            )
             if not due:
                 break
             head = due[0]

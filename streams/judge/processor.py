@@ -4,10 +4,13 @@ Of a step it reads control first, then trials, then measures, one record after t
 clock, and each is taken up whole before anything closes. So closed figures, drift and alarms depend on the sequence of
 measures alone, not on how it was cut into steps. Figures of open panes and corrections leave when the least clock
 passes a multiple of `live_ms`, which is a place in the sequence too. A gate depends besides on which trials had been
-read when its subjects closed; `settle_ms` keeps that from mattering.
+read when its subjects closed; `settle_ms` keeps that from mattering. What waits for silence (label panes, trials) waits
+for the clock of the join's timers, which a freeze holds: no pane is judged whose negatives are withheld.
 
 What leaves: `metrics` (each closed pane; the rolling window of closed panes; the live window up to now, not closed;
-corrections), `drift` (each closed pane and stream), `gates` (each look with a new subject), dead letters.
+corrections), `drift` (each closed pane and stream), `gates` (each look with a new subject), dead letters. Partition 0,
+which is told of every source and model, has the outage guard: it also gives `forecasts`, and freezes and thaws into
+every partition of `control`.
 """
 
 from __future__ import annotations
@@ -20,16 +23,18 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from schemas.control import AllocationSet, Control, DecidePolicySet, PolicySet, Reference, ReferenceSet
+from schemas.control import AllocationSet, Control, DecidePolicySet, Frozen, PolicySet, Reference, ReferenceSet, Thawed
 from schemas.event import decode, encode
 from schemas.lifecycle import DecidePolicy
 from schemas.measures import Drift, Measures, Trial
 from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter
+from schemas.settings import Guard as GuardBounds
 from streams.join.policies import PolicyBook, too_late
 from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.figures import event_id, figures
 from streams.judge.gates import Layer
+from streams.judge.guard import Guard
 from streams.judge.panes import Closing, Key, Pane, Panes, Window
 from streams.judge.watch import Stream, Watch, distances
 from streams.runtime.processor import Batch, Dump, Output, Records, Stepped, only
@@ -52,12 +57,18 @@ class JudgeState:
     watches: dict[tuple[str, str, str], Watch] = field(default_factory=dict)
     layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    held: dict[int, int] = field(default_factory=dict)
+    guard: Guard | None = None
 
     def least_ms(self) -> int:
         """Give the least clock of all sources; −1 until every one was heard."""
         if not self.source_count or len(self.sources) < self.source_count:
             return -1
         return min(self.sources.values())
+
+    def silent_ms(self) -> int:
+        """Give the least clock of the join's timers; −1 until every source was heard."""
+        return min([self.least_ms(), *self.held.values()])
 
     def wait(self, model: str) -> Any:
         """Give the function from a time to the wait of the policy in force then."""
@@ -81,28 +92,40 @@ class _Kept(Struct):
     layers: list[dict[str, Any]]
     counters: dict[str, int]
     panes: dict[str, Any]
+    held: dict[int, int] = {}
+    guard: dict[str, Any] | None = None
 
 
 class Judge:
     """See `streams.runtime.processor.Processor`. Delivery: as the loop's, exactly once.
 
-    In a `virtual` namespace policies may come at any time, as in the join.
+    In a `virtual` namespace policies may come at any time, as in the join. `partitions` is the number of `control`'s.
     """
 
     stage = "judge"
-    version = "judge-1"
+    version = "judge-2"
     inputs: tuple[str, ...] = ("control", "measures", "trials")
 
-    def __init__(self, bounds: JudgeBounds | None = None, *, virtual: bool = False) -> None:
+    def __init__(
+        self,
+        bounds: JudgeBounds | None = None,
+        *,
+        virtual: bool = False,
+        guard: GuardBounds | None = None,
+        partitions: int = 1,
+    ) -> None:
         self.bounds = bounds or JudgeBounds()
         self.virtual = virtual
+        self.guard = guard
+        self.partitions = partitions
 
     def empty(self, partition: int) -> JudgeState:
         """Give the state of a partition that has read nothing."""
         policies = PolicyBook()
         bounds = self.bounds
         panes = Panes(policies, bounds.window_panes, bounds.grace_ms, max(bounds.keep_panes, 2 * bounds.window_panes))
-        return JudgeState(partition, panes, policies=policies)
+        guard = Guard(self.guard) if self.guard is not None and partition == 0 else None
+        return JudgeState(partition, panes, policies=policies, guard=guard)
 
     def step(self, state: JudgeState, batch: Batch, clock_ms: int) -> Stepped:
         """Advance `state`. Needs no timer: the sources' clocks come with their measures."""
@@ -140,6 +163,8 @@ class Judge:
             state.references.setdefault((event.reference.model, event.reference.version), event.reference)
         elif isinstance(event, AllocationSet):
             self._layer(state, event.model, event.layer).allocate(event)
+        elif isinstance(event, (Frozen, Thawed)) and state.guard is not None:
+            state.guard.hear(event)
 
     def _layer(self, state: JudgeState, model: str, name: str) -> Layer:
         layer = state.layers.get((model, name))
@@ -152,15 +177,22 @@ class Judge:
 
     def measures(self, state: JudgeState, event: Measures) -> list[Output]:
         """Take up one record of measures and give what follows from it."""
-        before_ms = state.least_ms()
+        before_ms, silent_before_ms = state.least_ms(), state.silent_ms()
         state.source_count = max(state.source_count, event.sources)
         for delta in event.panes:
-            state.panes.add(delta, before_ms)
+            state.panes.add(delta, before_ms, silent_before_ms)
+        if state.guard is not None:
+            for arm in event.arms:
+                state.guard.take(arm)
         state.sources[event.source] = max(state.sources.get(event.source, -1), event.clock_ms)
-        least_ms = state.least_ms()
-        if least_ms <= before_ms:
+        if event.timers_ms is not None:
+            state.held[event.source] = event.timers_ms
+        elif event.clock_ms:
+            state.held.pop(event.source, None)
+        least_ms, silent_ms = state.least_ms(), state.silent_ms()
+        if least_ms <= before_ms and silent_ms <= silent_before_ms:
             return []
-        outputs: list[Output] = []
+        outputs = self._guarded(state, least_ms)
 
         def closed(closing: Closing, at_start: dict[Key, Pane]) -> None:
             state.count(f"closed_{closing.kind}")
@@ -168,11 +200,26 @@ class Judge:
                 outputs.extend(self._closed_figures(state, closing, at_start, least_ms))
             outputs.extend(self._drift(state, closing, at_start, least_ms))
 
-        state.panes.close(least_ms, closed)
+        state.panes.close(least_ms, silent_ms, closed)
         if least_ms // self.bounds.live_ms > state.told_ms // self.bounds.live_ms:
             state.told_ms = least_ms
-            outputs += self._tell(state, least_ms)
+            outputs += self._tell(state, least_ms, silent_ms)
             state.panes.forget(least_ms)
+        return outputs
+
+    def _guarded(self, state: JudgeState, at_ms: int) -> list[Output]:
+        """Let the outage guard look."""
+        if state.guard is None:
+            return []
+        said, forecasts = state.guard.look(at_ms)
+        outputs = [
+            Output("control", None, encode(event), partition=partition)
+            for event in said
+            for partition in range(self.partitions)
+        ]
+        outputs += [Output("forecasts", one.source.encode(), encode(one)) for one in forecasts]
+        state.counters["guard.frozen"] = sum(source.since_ms >= 0 for source in state.guard.sources.values())
+        state.counters["guard.unwatched"] = state.guard.unwatched
         return outputs
 
     def _closed_figures(
@@ -191,7 +238,7 @@ class Judge:
         span = (window.ledger, window.from_ms if window.from_ms > 0 else 0, window.to_ms)
         return list(figures(model, key, *span, at_ms, closed=True, correction=correction))
 
-    def _tell(self, state: JudgeState, at_ms: int) -> list[Output]:
+    def _tell(self, state: JudgeState, at_ms: int, silent_ms: int) -> list[Output]:
         """Give live figures of what changed, corrections, and the gates' looks."""
         outputs = []
         for name, model in sorted(state.panes.models.items()):
@@ -220,7 +267,7 @@ class Judge:
             outputs += [Output("metrics", name.encode(), encode(metric)) for metric in found]
             state.count("metrics", len(found))
         for (name, _), layer in sorted(state.layers.items()):
-            layer.close(at_ms, self.bounds.settle_ms, state.wait(name))
+            layer.close(silent_ms, self.bounds.settle_ms, state.wait(name))
             gate = layer.look(state.decide.get(name, DecidePolicy(model=name)), at_ms)
             if gate is not None:
                 outputs.append(Output("gates", name.encode(), encode(gate)))
@@ -304,6 +351,8 @@ class Judge:
             layers=[layer.dump() for _, layer in sorted(state.layers.items())],
             counters=state.counters,
             panes=state.panes.dump(),
+            held=dict(sorted(state.held.items())),
+            guard=None if state.guard is None else state.guard.dump(),
         )
         return Dump.of(_FORMAT + msgspec.msgpack.encode(kept))
 
@@ -326,6 +375,9 @@ class Judge:
             state.layers[plain["model"], plain["layer"]] = Layer.load(plain)
         state.counters = kept.counters
         state.panes.load(kept.panes)
+        state.held = kept.held
+        if state.guard is not None and kept.guard is not None:
+            state.guard.load(kept.guard)
         return state
 
 
