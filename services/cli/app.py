@@ -255,6 +255,26 @@ def policy_set(
     set_policy(settings, file)
 
 
+def _freeze(kind: str, about: str) -> None:
+    def command(
+        source: Annotated[str, typer.Argument(help="A source of labels, or signal:NAME; '' for those without one.")],
+        reason: Annotated[str, typer.Option(help="Kept in the alert and the audit.")] = "",
+        config: ConfigFile = None,
+        namespace: Namespace = None,
+        bootstrap: Bootstrap = None,
+    ) -> None:
+        settings, _ = load_settings(config, namespace, bootstrap)
+        from services.cli.freeze import freeze
+
+        freeze(settings, source, reason, thaw=kind == "thaw")
+
+    app.command(kind, help=about)(command)
+
+
+_freeze("freeze", "Hold back negatives, retrainings and promotions, because labels of a source are cut off.")
+_freeze("thaw", "End a freeze, the outage guard's or one by hand.")
+
+
 @policy_app.command("replay")
 def policy_replay(
     policy: Annotated[Path, typer.Option("--policy", help="TOML with [join]: the policy to try.")],

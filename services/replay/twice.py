@@ -25,6 +25,7 @@ from services.replay.plan import Plan, during
 from services.replay.stream import ROWS, Landed, Part
 from services.train.teaching import waits_of
 from streams.join.admission import JoinBounds
+from streams.join.arrivals import Arrivals
 from streams.join.naive import Record
 from streams.join.outcome import Change
 from streams.join.processor import JoinProcessor
@@ -57,6 +58,9 @@ class Tally:
         control: Sequence[Control],
         batch: Batch,
         clock_ms: int,
+        *,
+        arrivals: Arrivals,
+        timers_ms: int,
     ) -> list[Any]:
         """Add what changed."""
         if changes:

@@ -12,9 +12,11 @@ from schemas.control import Control, Frozen, Thawed
 from schemas.event import decode
 from schemas.lifecycle import Alert, Approval, DecidePolicy, Promote, Retrain
 from schemas.measures import Gate
+from schemas.verdict import Verdict
 from streams.decide.reading import INPUTS, dead_letter, read
 from streams.decide.reduce import Received
-from streams.decide.rows import NAMESPACE, Effect, Rows, load
+from streams.decide.rows import Effect, Rows, load
+from streams.decide.state import NAMESPACE
 from streams.decide.turn import command_id
 from tests.streams.decide.builders import (
     MODEL,
@@ -238,6 +240,49 @@ def test_time_and_freezes_reach_models_yet_to_come() -> None:
     assert rows.row(MODEL).state.clock_ms == 700
     assert rows.row(NAMESPACE).offsets == {"control/0": 3}
     assert list(rows.unsent()) == []
+
+
+def alerts(rows: Rows) -> list[Alert]:
+    """Give the alerts that are to be sent, and strike everything out."""
+    found = [decode(effect.body, Alert) for effect in rows.unsent() if effect.topic == "alerts"]
+    rows.sent()
+    return found
+
+
+def test_a_freeze_is_one_alert_for_all_models_until_the_thaw() -> None:
+    rows = Rows({})
+    rows.take("control", 0, 0, policy())
+    verdict = Verdict(outcome="fail", gate="outage", statistic=0, threshold=12, value=30.5)
+    frozen = Frozen(source="market", at_ms=60_000, by="guard", reason="labels of market: 0 came", evidence=verdict)
+    rows.take("control", 0, 1, frozen)
+    (fired,) = alerts(rows)
+    assert (fired.rule, fired.status, fired.severity, fired.model) == ("outage:market", "firing", "error", "")
+    assert (fired.summary, fired.evidence, fired.at_ms) == (frozen.reason, [verdict], 60_000)
+    rows.take("control", 0, 2, Frozen(source="market", at_ms=70_000))
+    rows.take("control", 0, 3, Thawed(source="other", at_ms=80_000))
+    assert not alerts(rows)
+    rows.take("control", 0, 4, Frozen(source="desk", at_ms=80_000, by="ann"))
+    (other,) = alerts(rows)
+    assert other.fingerprint != fired.fingerprint
+    assert other.summary == "labels of desk are frozen by ann"
+    rows.take("control", 0, 5, Thawed(source="market", at_ms=90_000, reason="labels of market: 31 came"))
+    (resolved,) = alerts(rows)
+    assert (resolved.fingerprint, resolved.status) == (fired.fingerprint, "resolved")
+    assert resolved.summary == "labels of market: 31 came"
+    rows.take("control", 0, 6, Frozen(source="market", at_ms=200_000))
+    assert [one.id for one in alerts(rows)] != [fired.id]
+
+
+def test_an_alert_of_a_freeze_survives_a_death_before_it_was_sent() -> None:
+    table: dict[bytes, bytes] = {}
+    rows = Rows(table)
+    rows.take("control", 0, 0, Frozen(source="market", at_ms=60_000))
+    rows.store()
+    again = Rows(table)
+    again.load_all()
+    assert [one.rule for one in alerts(again)] == ["outage:market"]
+    again.take("control", 0, 0, Frozen(source="market", at_ms=60_000))
+    assert not alerts(again)
 
 
 def test_an_allocation_goes_to_every_partition_before_its_promotion() -> None:

@@ -68,9 +68,7 @@ class Hearing:
         pytest.param([l(5)], [], id="of_no_prediction"),
         pytest.param([p(0), s(5, "impression")], [], id="a_signal_that_makes_no_label"),
         pytest.param([p(0), s(5, "click")], [("signal:click", "m", 5, 0)], id="a_signal_that_makes_one"),
-        pytest.param(
-            [p(0), p(0, deployment="two"), l(5)], [("", "m", 5, 0), ("", "m", 5, 0)], id="of_two_predictions"
-        ),
+        pytest.param([p(0), p(0, deployment="two"), l(5)], [("", "m", 5, 0), ("", "m", 5, 0)], id="of_two_predictions"),
     ],
 )
 def test_what_arrives(rows: list[Row], expected: list[tuple[str, str, int, int]], columns: bool) -> None:
