@@ -302,6 +302,15 @@ class History:
             ),
         }
 
+    def sources(self) -> list[dict[str, Any]]:
+        """Give the outage guard's latest forecast of each label source that it has spoken of in its last hour."""
+        latest = "at_ms > (SELECT max(at_ms) FROM landed_forecasts) - 3600000"
+        rows = self._store.rows(
+            "SELECT argMax(body, (at_ms, offset)) AS body FROM landed_forecasts "
+            f"WHERE unreadable = '' AND {latest} GROUP BY source ORDER BY source"
+        )
+        return [json.loads(row["body"]) for row in rows]
+
     def _bodies(self, topic: str, where: str, order: str, most: int, **parameters: Any) -> list[dict[str, Any]]:
         """Give events as they came, each position once."""
         rows = self._store.rows(

@@ -42,7 +42,7 @@ class Pipeline:
         self._groups: dict[str, GroupOffsets] = {}
 
     def now(self) -> dict[str, Any]:
-        """Give topics with their ends, processes with their lag, dead letters and the residual.
+        """Give topics with their ends, processes with their lag, label sources, dead letters and the residual.
 
         Raises `WeirError` when Kafka or ClickHouse is away.
         """
@@ -59,6 +59,7 @@ class Pipeline:
         return {
             "topics": topics,
             "processes": processes,
+            "sources": self._history.sources(),
             "dead_letters": self._history.dead_letters(),
             "totals": self._history.totals(),
             "residual": residual,

@@ -278,10 +278,10 @@ class Guard:
         state: ForecastState = "small"
         if source.since_ms >= 0:
             state = "frozen"
-        elif learnt < self.warm_up:
-            state = "learning"
         elif told is not None and told.judged:
             state = "watched"
+        elif learnt <= self.warm_up:  # the last pane of warm-up is learnt after the look
+            state = "learning"
         expected, bound, seen = told.sums() if told is not None else (0.0, 0, 0)
         return Forecast(
             id=event_id("forecast", name, at_ms),

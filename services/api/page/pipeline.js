@@ -1,7 +1,7 @@
 // Pipeline: who is behind and by how much, what could not be used, and whether anything was lost.
 
 import { $, empty, h, show, table, told } from "./dom.js";
-import { count, time } from "./format.js";
+import { count, figure, span, time } from "./format.js";
 import { state } from "./state.js";
 
 const BEHIND = 1_000;
@@ -14,7 +14,7 @@ function body() {
   if (state.errors.pipeline) return empty(state.errors.pipeline.message, state.errors.pipeline.fix);
   const pipeline = state.pipeline;
   if (!pipeline) return h("p", { class: "quiet" }, "Loading…");
-  return [residual(pipeline.residual), h("h3", {}, "Processes"), processes(pipeline.processes), h("h3", {}, "Dead letters"), letters(pipeline.dead_letters), h("h3", {}, "Topics"), topics(pipeline.topics)];
+  return [residual(pipeline.residual), h("h3", {}, "Processes"), processes(pipeline.processes), h("h3", {}, "Label sources"), sources(pipeline.sources), h("h3", {}, "Dead letters"), letters(pipeline.dead_letters), h("h3", {}, "Topics"), topics(pipeline.topics)];
 }
 
 /** How a process does: by its group's state and its lag. */
@@ -56,6 +56,29 @@ function where(one) {
   const behind = one.topics.filter((topic) => topic.lag);
   if (one.state === "not seen") return h("span", { class: "quiet" }, "it has never committed an offset in this namespace");
   return behind.map((topic) => `${topic.topic} ${count(topic.lag)}`).join(", ") || `all of ${one.topics.length} topics read`;
+}
+
+/** What the outage guard says of a source: its state in a word, and whether that is good. */
+function guarded(one) {
+  if (one.state === "frozen") return ["bad", `frozen by ${one.by || "hand"}`];
+  if (one.state === "learning") return ["none", `learning, ${span(one.learnt_ms ?? 0)} of ${span(one.warm_up_ms)}`];
+  return one.state === "small" ? ["none", "too small"] : ["good", "flows"];
+}
+
+function sources(rows) {
+  if (!rows.length) return h("p", { class: "quiet" }, "No label has met a prediction yet.");
+  const judged = (r, what) => (r.window_ms && r.bound ? what() : "–");
+  return table("Labels that came and that were due; a source that is cut off in all arms is frozen", [
+    ["Source", (r) => h("b", {}, r.source || "(without a name)")],
+    ["State", (r) => told(...guarded(r)), "nowrap"],
+    ["Since", (r) => (r.state === "frozen" ? time(r.since_ms) : "–"), "nowrap"],
+    ["In the last", (r) => judged(r, () => span(r.window_ms)), "nowrap"],
+    ["Came", (r) => judged(r, () => count(r.seen ?? 0)), "num"],
+    ["Were due", (r) => judged(r, () => figure(r.expected)), "num"],
+    ["At least", (r) => judged(r, () => count(r.bound)), "num"],
+    ["Arms", (r) => count(r.arms?.length ?? 0), "num"],
+    ["In words", (r) => r.sentence, "text"],
+  ], rows, (r) => r.source);
 }
 
 function letters({ reasons, newest }) {

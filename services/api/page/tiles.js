@@ -71,6 +71,7 @@ function pipeline() {
   const found = state.pipeline.residual.by_input;
   const lost = found ? Object.values(found).some(Boolean) : false;
   const dead = state.pipeline.dead_letters.reasons.reduce((sum, one) => sum + one.n, 0);
-  const kind = lost ? ["bad", "residual"] : ill.length ? ["warn", ill[0].process] : ["good", "keeps up"];
+  const frozen = (state.pipeline.sources ?? []).filter((one) => one.state === "frozen");
+  const kind = lost ? ["bad", "residual"] : frozen.length ? ["bad", "labels frozen"] : ill.length ? ["warn", ill[0].process] : ["good", "keeps up"];
   return tile("Pipeline", "#pipeline", kind, `lag ${short(lag)}`, `${found ? (lost ? "something was lost" : "residual 0") : "residual unknown"}, ${count(dead)} dead letters`);
 }

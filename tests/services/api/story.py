@@ -15,7 +15,7 @@ from schemas.event import encode
 from schemas.feedback import Feedback
 from schemas.inputs import Label, Prediction
 from schemas.lifecycle import Alert, Candidate, DecidePolicy, Deployment, Promote, Retrain, RolloutStatus
-from schemas.measures import Drift, Gate, Metric
+from schemas.measures import ArmForecast, Drift, Forecast, Gate, Metric
 from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter, Step
 from schemas.settings import Settings
@@ -248,6 +248,21 @@ def requests(settings: Settings, origin_ms: int, rng: random.Random) -> Iterator
         )  # fmt: skip
 
 
+def forecasts(origin_ms: int) -> Iterator[Forecast]:
+    """Give what the outage guard says: one source that flows, told twice, and one that is being learnt."""
+    for pane in (PANES - 1, PANES):
+        at_ms = origin_ms + pane * MINUTE_MS
+        yield Forecast(
+            id=f"forecast-desk-{pane}", source="desk", state="learning", learnt_ms=pane * MINUTE_MS,
+            warm_up_ms=360 * MINUTE_MS, sentence=f"labels of desk: learning, {pane} of 360 panes of 1 min", at_ms=at_ms,
+        )  # fmt: skip
+        yield Forecast(
+            id=f"forecast-market-{pane}", source="market", state="watched", learnt_ms=360 * MINUTE_MS,
+            warm_up_ms=360 * MINUTE_MS, window_ms=MINUTE_MS, expected=30.52, bound=7, seen=pane, at_ms=at_ms,
+            sentence="labels of market flow", arms=[ArmForecast(model=MODEL, version="v1", state="watched")],
+        )  # fmt: skip
+
+
 def tell(settings: Settings, origin_ms: int, seed: int = 0) -> None:
     """Send the whole story to Kafka."""
     rng = random.Random(seed)
@@ -259,5 +274,7 @@ def tell(settings: Settings, origin_ms: int, seed: int = 0) -> None:
                 sender.send(topic, encode(event), key=key, partition=copy)
         for figure in figures(origin_ms, rng):
             sender.send("metrics", encode(figure), key=MODEL.encode())
+        for forecast in forecasts(origin_ms):
+            sender.send("forecasts", encode(forecast), key=forecast.source.encode())
         for drift in drifts(origin_ms, rng):
             sender.send("drift", encode(drift), key=MODEL.encode())

@@ -90,6 +90,10 @@ def test_shows_what_the_story_tells(page: Page, house: Asker) -> None:
     expect(rollout).to_contain_text("shadow: v2 is better by 0.08")
     expect(page.locator("#alerts")).to_contain_text("errors rose from 9 % to 21 %")
     expect(page.locator("#pipeline")).to_contain_text("orphan")
+    sources = page.get_by_role("region", name="Labels that came and that were due")
+    expect(sources.locator("tr", has_text="market")).to_contain_text("flows")
+    expect(sources.locator("tr", has_text="market")).to_contain_text("30.5")
+    expect(sources.locator("tr", has_text="desk")).to_contain_text("learning")
 
 
 def test_tables_stand_behind_the_charts(page: Page, house: Asker) -> None:

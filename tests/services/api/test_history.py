@@ -172,6 +172,9 @@ def test_pipeline_shows_lag_dead_letters_and_residual(house: Asker) -> None:
     assert processes["join"]["state"] == "not seen"
     topics = {one["topic"]: one for one in answer["topics"]}
     assert topics["predictions"]["end"] == REQUESTS
+    sources = {one["source"]: one for one in answer["sources"]}
+    assert list(sources) == ["desk", "market"]
+    assert (sources["market"]["state"], sources["market"]["seen"], sources["market"]["bound"]) == ("watched", PANES, 7)
     reasons = {(one["reason"], one["topic"]): one["n"] for one in answer["dead_letters"]["reasons"]}
     assert reasons == {("orphan", "labels"): 2, ("not_json", "predictions"): 1}
     assert "c2VjcmV0" not in str(answer)  # nobody's features

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.control import AllocationSet, PolicySet, Reference, ReferenceSet
+from schemas.control import AllocationSet, Control, Frozen, PolicySet, Reference, ReferenceSet, Thawed
 from schemas.event import decode, encode
-from schemas.measures import Drift, Gate, Measures, Metric, PaneDelta, Trial
+from schemas.measures import ArmDelta, Drift, Forecast, Gate, Measures, Metric, PaneDelta, Trial
 from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter
+from schemas.settings import Guard
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge, JudgeState
 from streams.judge.replay import replay
@@ -283,3 +284,77 @@ def test_bounds_read_detectors_from_plain_data_and_print_them() -> None:
     assert [detector.kind for detector in bounds.detectors] == ["e_sr", "adwin"]
     assert JudgeBounds.model_validate_json(bounds.model_dump_json()) == bounds
     assert msgspec.json.decode(bounds.model_dump_json())["detectors"][0]["unit"] == "event"
+
+
+# The outage guard and freezes.
+
+
+def guarded(partitions: int = 3) -> Judge:
+    return Judge(BOUNDS, guard=Guard(warm_up_ms=0, false_freezes=10.0), partitions=partitions)
+
+
+def minutes(first: int, count: int, made: int, came: int) -> list[Measures]:
+    """Give minutes of one arm: `made` predictions, and `came` labels of them at once."""
+    found = []
+    for pane in range(first, first + count):
+        labels = {"market": [pane, 0, came]} if came else {}
+        arm = ArmDelta(model="m", pane_size_ms=MINUTE, predictions=[pane, made], labels=labels)
+        told = measures(0, pane, (pane + 1) * MINUTE)
+        found.append(msgspec.structs.replace(told, arms=[arm]))
+    return found
+
+
+def test_a_freeze_goes_into_every_partition_of_control_and_so_does_the_thaw() -> None:
+    judge = guarded()
+    state = started(judge)
+    outputs = run(judge, state, [*minutes(0, 40, 100, 50), *minutes(40, 3, 100, 0), *minutes(43, 5, 100, 50)])
+    control = [output for output in outputs if output.topic == "control"]
+    said = [msgspec.json.decode(output.value, type=Control) for output in control]
+    assert [output.partition for output in control] == [0, 1, 2, 0, 1, 2]
+    assert [type(event) for event in said] == [Frozen] * 3 + [Thawed] * 3
+    assert said[0] == said[1] == said[2]
+    assert said[3] == said[4] == said[5]
+    forecasts = read(outputs, "forecasts", Forecast)
+    assert {one.state for one in forecasts} == {"learning", "watched", "frozen"}
+    assert len({one.id for one in forecasts}) == len(forecasts)
+    assert state.counters["guard.frozen"] == 0
+
+
+@pytest.mark.parametrize("cuts", [(), (7,), (41, 42, 44)])
+def test_the_guard_says_the_same_however_its_measures_are_cut_and_kept(cuts: Sequence[int]) -> None:
+    story = [*minutes(0, 40, 100, 50), *minutes(40, 3, 100, 0), *minutes(43, 5, 100, 50)]
+    judge = guarded()
+    expected = [output for output in run(judge, started(judge), story) if output.topic in ("control", "forecasts")]
+    state = started(judge)
+    found: list[Output] = []
+    bounds = [0, *cuts, len(story)]
+    for start, end in pairwise(bounds):
+        state = judge.load(0, whole_parts(judge, state))
+        found += judge.step(state, batch(start, measures=story[start:end]), 0).outputs
+    assert [output for output in found if output.topic in ("control", "forecasts")] == expected
+
+
+def test_only_partition_0_guards() -> None:
+    judge = guarded()
+    state = judge.empty(1)
+    assert state.guard is None
+    assert not run(judge, state, minutes(0, 40, 100, 50))
+
+
+def test_label_panes_wait_for_the_timers_that_a_freeze_holds() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    scores, labels, subjects = columns(1, 50, 0.1)
+    pane = delta(10 * MINUTE, ledger_of(scores, labels, subjects))
+
+    def closed(clock: int, timers: int | None, *panes: PaneDelta, step: int) -> list[Metric]:
+        told = msgspec.structs.replace(measures(0, step, clock * MINUTE, *panes), timers_ms=timers and timers * MINUTE)
+        return [one for one in read(run(judge, state, [told]), "metrics", Metric) if one.closed]
+
+    assert not closed(12, None, pane, step=1)
+    assert not closed(13, 12, step=2)
+    assert not closed(30, 12, step=3)  # due at 14, but what silence would say of it is withheld
+    assert state.counters["closed_traffic"] == 1
+    assert whole_parts(judge, judge.load(0, whole_parts(judge, state))) == whole_parts(judge, state)
+    assert closed(30, None, step=4)  # the thaw comes with no later clock
+    assert state.counters["closed_labels"] == 1
