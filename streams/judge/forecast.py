@@ -7,9 +7,10 @@ the expectation is these rates times the predictions that are that old now (the 
 right-truncated counts: Lawless 1994, Canadian Journal of Statistics 22). What is older than a day of minutes is due at
 a constant rate. Both sums forget with a half-life, so that the rates follow what slowly changes.
 
-**Least expectation.** Where in its bin a label's age lies is not known, so after a sudden end of the traffic the
-expectation would end too late, and its own silence look like an outage. The bound therefore takes for each bin the
-*least* traffic that any age of the bin could mean.
+**Least expectation.** Where in its bin a label's age lies is not known, nor where in their panes label and prediction
+do; so when traffic suddenly ends or begins, the expectation would do so at another moment than the labels, and that
+look like an outage. The bound therefore takes for each bin the *least* traffic that any age could mean, from a pane
+before the bin to a pane behind it.
 
 **Bound.** Counts of labels vary more than Poisson counts: they come in batches, and rates move. In a window of w panes
 the count is taken as a Poisson count whose mean is gamma distributed around the expectation E, so negative binomial
@@ -77,10 +78,12 @@ class Traffic:
         self.least: dict[int, Floats] = {}
         for window in WINDOWS:
             of_window = total[window:] - total[:-window]  # [a]: the window that ended a panes ago
+            around = np.minimum(of_window[:LIMIT], of_window[1 : LIMIT + 1])
+            around[1:] = np.minimum(around[1:], of_window[: LIMIT - 1])
             of_window = of_window[:LIMIT]
             self.sums[window] = np.append(np.add.reduceat(of_window, EDGES[:-1]), float(window))
             widths = np.diff(EDGES)
-            self.least[window] = np.append(np.minimum.reduceat(of_window, EDGES[:-1]) * widths, float(window))
+            self.least[window] = np.append(np.minimum.reduceat(around, EDGES[:-1]) * widths, float(window))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ pane once every partition's clock has passed its end. Each arm of a source has i
 was back over the middle between its bound and its expectation, in that window or a shorter one: the way back is further
 than the way there, so that a source at its bound does not flap. A freeze that lasts `max_freeze_ms` thaws by itself; so
 does one whose guard was switched off. What is normal then, or after a thaw by hand, is not what was: the source is
-learnt anew, from the next label on. After a thaw no window reaches back before it. What a person froze only a person
+learnt anew, from the next label on. No window reaches back over a freeze or thaw. What a person froze only a person
 thaws.
 
 **Learning.** While a source is frozen or has fallen nothing is learnt of it. An arm that falls alone is learnt, because
@@ -71,10 +71,12 @@ class Source:
 class Guard:
     """All that the guard knows. `at` is the pane that it looks at next (-1: it has not begun).
 
-    It began with the pane `begun`, and has seen every pane since `since`.
+    It began with the pane `begun`, and has seen every pane since `since`. Where the clock is virtual (`leaps`) it may
+    leap: whoever drives it has let everything arrive before.
     """
 
     bounds: Bounds
+    leaps: bool = False
     pane_ms: int = 0
     at: int = -1
     begun: int = 0
@@ -165,7 +167,7 @@ class Guard:
         now = clock_ms // self.pane_ms
         if self.at < 0:
             self.begun = now
-        if self.at < 0 or now - self.at > GAP:
+        if self.at < 0 or (now - self.at > GAP and not self.leaps):
             self.at = self.since = now
         while self.at < now:
             pane, self.at = self.at, self.at + 1
@@ -191,7 +193,7 @@ class Guard:
         if source.since_ms < 0:
             if fallen is not None and self.bounds.enabled:
                 source.since_ms, source.by, source.window, source.back = at_ms, BY, fallen.window, 0
-                source.told_ms = at_ms
+                source.told_ms, source.since = at_ms, self.at
                 event = Frozen(source=name, at_ms=at_ms, by=BY, **self._why(name, fallen))
         elif source.by == BY:
             event = self._thaw(name, source, looks, at_ms)

@@ -76,7 +76,9 @@ class Look:
         """Say it to a person, with the evidence."""
         expected, bound, seen = self.sums()
         over = f"{span(self.window * pane_ms)}, in {len(self.judged)} arm{'s' * (len(self.judged) != 1)}"
-        came = f"{named(source)}: {seen} came in {over}"
+        came = f"{named(source)}: {seen} came in {over}; {expected:.1f} were due, at least {bound} by chance alone"
+        if not self.judged:
+            came = f"{named(source)}: {self.others_seen} came in arms that are too small or too new to be judged"
         return Verdict(
             outcome="fail" if self.fallen else "pass",
             gate="outage",
@@ -84,7 +86,7 @@ class Look:
             threshold=bound,
             value=expected,
             n=seen,
-            sentence=f"{came}; {expected:.1f} were due, at least {bound} by chance alone",
+            sentence=came,
         )
 
 

@@ -124,7 +124,7 @@ class Judge:
         policies = PolicyBook()
         bounds = self.bounds
         panes = Panes(policies, bounds.window_panes, bounds.grace_ms, max(bounds.keep_panes, 2 * bounds.window_panes))
-        guard = Guard(self.guard) if self.guard is not None and partition == 0 else None
+        guard = Guard(self.guard, leaps=self.virtual) if self.guard is not None and partition == 0 else None
         return JudgeState(partition, panes, policies=policies, guard=guard)
 
     def step(self, state: JudgeState, batch: Batch, clock_ms: int) -> Stepped:

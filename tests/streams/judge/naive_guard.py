@@ -136,7 +136,9 @@ class Naive:
         if age == len(AGES):
             return length
         counts, (start, end) = self.predictions[arm], AGES[age]
-        sums = [sum(max(counts[pane - a - back], 0) for back in range(length)) for a in range(start, end)]
+        sums = [
+            sum(max(counts[pane - a - back], 0) for back in range(length)) for a in range(max(start - 1, 0), end + 1)
+        ]
         return min(sums) * (end - start)
 
     def came(self, source: str, arm: Arm, pane: int, length: int) -> int:
@@ -222,6 +224,7 @@ class Naive:
     def decide(self, source: str, pane: int, fallen: int, back: bool) -> None:
         if source not in self.frozen:
             if fallen:
+                self.since[source] = pane + 1
                 self.frozen[source] = pane + 1, fallen
                 self.back[source] = 0
                 self.told.append((pane, "frozen", source))
