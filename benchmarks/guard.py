@@ -55,7 +55,9 @@ class Source:
 
 
 def row(kind: str, rate: float, days: int, seed: int) -> tuple[int, int | None, float, float]:
-    """Give false freezes, minutes to notice the cut-off (None: not within a day), share of minutes watched, ms a look."""
+    """Give false freezes, minutes to notice the cut-off (None: not within a day), share of minutes watched, and what a
+    look takes (ms of CPU, the simulation included).
+    """
     guard, source = Guard(Bounds(), pane_ms=MINUTE), Source(kind, rate, seed)
     guard.look(0)
     false, watched, began = 0, 0, time.process_time()
@@ -81,7 +83,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     print(
-        f"| traffic | predictions/min | days | false freezes | noticed after (min) | watched | ms a look |\n|{'---|' * 7}"
+        f"| traffic | predictions/min | days | false freezes | noticed after (min) | watched | ms a look |\n"
+        f"|{'---|' * 7}"
     )
     for kind in KINDS:
         for rate in (2, 20, 500):

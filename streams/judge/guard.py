@@ -275,14 +275,16 @@ class Guard:
         return {"reason": verdict.sentence, "evidence": verdict}
 
     def _forecast(self, name: str, source: Source, looks: list[Look], fallen: Look | None, at_ms: int) -> Forecast:
-        learnt = max((flow.learnt.panes for flow in source.flows.values()), default=0)
+        # The last pane of warm-up is learnt after the look.
+        young = [flow.learnt.panes for flow in source.flows.values() if flow.learnt.panes <= self.warm_up]
+        learnt = max(young, default=self.warm_up)
         told = fallen or next((look for look in looks if look.judged), looks[-1] if looks else None)
         state: ForecastState = "small"
         if source.since_ms >= 0:
             state = "frozen"
         elif told is not None and told.judged:
             state = "watched"
-        elif learnt <= self.warm_up:  # the last pane of warm-up is learnt after the look
+        elif young:
             state = "learning"
         expected, bound, seen = told.sums() if told is not None else (0.0, 0, 0)
         return Forecast(
