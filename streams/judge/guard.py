@@ -72,7 +72,7 @@ class Guard:
     """All that the guard knows. `at` is the pane that it looks at next (-1: it has not begun).
 
     It began with the pane `begun`, and has seen every pane since `since`. Where the clock is virtual (`leaps`) it may
-    leap: whoever drives it has let everything arrive before.
+    leap: whoever drives it has let everything arrive before. `heard_ms` is the clock before the first arm was told.
     """
 
     bounds: Bounds
@@ -84,6 +84,7 @@ class Guard:
     traffic: dict[Arm, Counter[int]] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     unwatched: int = 0
+    heard_ms: int = -1
 
     # What is told.
 
@@ -91,6 +92,8 @@ class Guard:
         """Take up what came of an arm."""
         if not self.pane_ms:
             self.pane_ms = delta.pane_size_ms
+            if self.heard_ms >= 0:
+                self.at = self.begun = self.since = self.heard_ms // self.pane_ms
         if delta.pane_size_ms != self.pane_ms:
             self._restart(delta.pane_size_ms)
         arm = Arm(delta.model, delta.version, delta.deployment)
@@ -163,6 +166,7 @@ class Guard:
         said: list[Frozen | Thawed] = []
         forecasts: list[Forecast] = []
         if not self.pane_ms or clock_ms < 0:
+            self.heard_ms = clock_ms
             return said, forecasts
         now = clock_ms // self.pane_ms
         if self.at < 0:
@@ -334,6 +338,7 @@ class Guard:
             "begun": self.begun,
             "since": self.since,
             "unwatched": self.unwatched,
+            "heard_ms": self.heard_ms,
             "traffic": [[*arm, _flat(counts)] for arm, counts in sorted(self.traffic.items())],
             "sources": [
                 [name, one.since_ms, one.by, one.window, one.back, one.told_ms, one.since, _flows(one)]
@@ -344,7 +349,7 @@ class Guard:
     def load(self, plain: dict[str, Any]) -> None:
         """Take up what `dump` gave."""
         self.pane_ms, self.at, self.unwatched = plain["pane_ms"], plain["at"], plain["unwatched"]
-        self.begun, self.since = plain["begun"], plain["since"]
+        self.begun, self.since, self.heard_ms = plain["begun"], plain["since"], plain["heard_ms"]
         self.traffic = {Arm(*arm): Counter(dict(_pairs(flat))) for *arm, flat in plain["traffic"]}
         for name, since_ms, by, window, back, told_ms, since, flows in plain["sources"]:
             source = self.sources[name] = Source({}, since_ms, by, window, back, told_ms, since)
