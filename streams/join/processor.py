@@ -65,7 +65,13 @@ class JoinProcessor(Generic[ChainedT]):
         outputs = stepped.outputs
         if self.chained is not None and state.chained is not None:
             more: Sequence[Output] = self.chained.step(
-                state.chained, stepped.changes, stepped.control, batch, state.join.clock_ms
+                state.chained,
+                stepped.changes,
+                stepped.control,
+                batch,
+                state.join.clock_ms,
+                arrivals=stepped.arrivals,
+                timers_ms=state.join.timers_ms,
             )
             outputs.extend(more)
         return Stepped(outputs, stepped.counters, stepped.wake_at_ms)

@@ -319,7 +319,7 @@ class Columns:
         request_id = _unpacked(self._slice((position + l.HEAD_WORDS) * 8, size), _field(word, l.FLAGS, 8)).decode()
         policy = self._policy(position)
         place = _field(word, l.CLASS, 4)
-        model = self._text(_field(chain, l.S_MODEL, 20))
+        model = self._text(_field(chain, l.S_MODEL, 20)).decode()
         counter = f"predictions.{l.P_CLASSES[place]}"
         revisions = _field(word, l.REVISION, 20)
         away = Away(model, None, at_ms, content & (2**64 - 1), policy, counter, revisions, revisions > 0)
@@ -352,10 +352,6 @@ class Columns:
         return True
 
     # Reading records.
-
-    def _text(self, number: int) -> str:
-        start, end = self.memory.area[l.TEXT_AT][number : number + 2].tolist()
-        return self.memory.area[l.TEXT].view(np.uint8)[start:end].tobytes().decode()
 
     def _slice(self, start: int, size: int) -> bytes:
         return self._bytes[start : start + size].tobytes()
