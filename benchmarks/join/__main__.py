@@ -20,10 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
@@ -35,6 +35,7 @@ from benchmarks.join.history import History
 from benchmarks.join.latency import delays
 from benchmarks.join.live import ROOT, live
 from benchmarks.join.log import Log, settings_of, tail_ms
+from benchmarks.join.pauses import pauses
 from benchmarks.join.peer import Peer, Unavailable
 from benchmarks.join.process import Ended
 from benchmarks.join.race import Raced, race
@@ -44,7 +45,10 @@ from services.local.cache import cache_dir
 from services.local.kafka import LocalKafka
 
 TIMEOUT_MS, SPAN_MS = 120_000, 1_200_000
-SCENES = ("race", "live", "latency", "restore", "state")
+QUICK_SCENES = ("race", "live", "latency", "restore", "state")
+SCENES = (*QUICK_SCENES, "scale", "pauses", "hot", "day")
+WIDTHS = ((1, 1), (4, 1), (16, 1), (64, 1), (4, 2), (16, 2))
+"""Partitions and workers of the scene `scale`."""
 SMALL = 20_000
 MOST_PER_S = 150_000
 MEMORY_SHARE = 0.6
@@ -157,7 +161,7 @@ class Run:
                     found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
                     self.board.notes.append(f"{peer.title}: rows judged on {SMALL:,} predictions; the long log was cut")
 
-    def _raced(self, peer: Peer, log: Log, history: History, scene: str) -> Raced:
+    def _raced(self, peer: Peer, log: Log, history: History, scene: str, workers: int = 1) -> Raced:
         return race(
             peer,
             self.commands[peer.name],
@@ -167,6 +171,7 @@ class Run:
             limit_s=self.given.limit_s,
             tail_s=self.size.tail_s,
             say=self.say,
+            workers=workers,
         )
 
     def _alone(self, name: str, log: Log, history: History) -> None:
@@ -254,31 +259,82 @@ class Run:
                 self.board.curve.append(said)
                 self.say(f"state: {said['us_per_event']:.2f} µs an event, {said['bytes_per_open']:,.0f} bytes each")
 
+    def scale(self) -> None:
+        """Let Weir read the same backlog in more partitions, and with two workers."""
+        peer = self.board.peers[WEIR].peer
+        for partitions, workers in WIDTHS:
+            log, history = self._backlog(f"scale-{partitions}-{workers}", self.given.n, partitions)
+            raced = self._raced(peer, log, history, f"scale-{partitions}-{workers}", workers)
+            row: dict[str, Any] = {
+                "partitions": partitions,
+                "workers": workers,
+                "per_cpu_s": raced.per_cpu_s,
+                "per_s": raced.per_s,
+            }
+            row |= {"pss_mb": raced.pss_mb, "load": raced.load, "finished": raced.finished, "said": raced.said}
+            self.board.more.setdefault("scale", []).append(row)
+            self.say(f"scale: {row}")
+            for name in ("predictions", "labels", "feedback"):
+                log.drop(log.topic(name))
+
+    def pauses(self) -> None:
+        """Time Weir with many predictions open, with snapshots and without."""
+        peer = self.board.peers[WEIR].peer
+        for every_s in (0.0, self.size.snapshot_s):
+            paused = pauses(
+                peer,
+                self.commands[WEIR],
+                self._log(f"pauses-{every_s:g}", 6 * 3_600_000),
+                self._room(f"pauses-{every_s:g}", peer),
+                n=self.given.pauses_open,
+                per_s=int(self.given.rate or 10_000),
+                seconds=self.given.pauses_s,
+                every_s=every_s,
+                say=self.say,
+            )
+            self.board.more.setdefault("pauses", []).append(asdict(paused))
+            self.say(f"pauses: {paused}")
+
+    def hot(self) -> None:
+        """Signal one request a million times, and nothing of the kind."""
+        for signals in (0, self.given.signals):
+            said = self._child("benchmarks.join.hot", "--signals", str(signals))
+            if said is not None:
+                self.board.more.setdefault("hot", []).append(said)
+
+    def day(self) -> None:
+        """Drive a day of simulated traffic, alone and with a slow model between."""
+        for slow in (0.0, 0.01):
+            said = self._child("benchmarks.join.day", "--slow", str(slow))
+            if said is not None:
+                self.board.more.setdefault("day", []).append(said)
+
     def _runnable(self) -> list[Peer]:
         found = [found.peer for found in self.board.peers.values() if not found.skipped]
         return sorted(found, key=lambda peer: peer.name != WEIR)
 
-    def _backlog(self, namespace: str, n: int) -> tuple[Log, History]:
+    def _backlog(self, namespace: str, n: int, partitions: int = 0) -> tuple[Log, History]:
         tail = tail_ms(TIMEOUT_MS)
         start_ms = int(time.time() * 1000) - SPAN_MS - TIMEOUT_MS - tail
         history = History(n, start_ms, SPAN_MS, TIMEOUT_MS, tail_ms=tail, seed=self.given.seed)
-        log = self._log(namespace, TIMEOUT_MS)
+        log = self._log(namespace, TIMEOUT_MS, partitions)
         log.create(backdated=True)
         log.policy(history.first_ms, TIMEOUT_MS)
         log.write(history.records())
-        log.write(history.ticks(self.given.partitions))
+        log.write(history.ticks(log.settings.partitions))
         log.seal("predictions", "labels")
         return log, history
 
-    def _log(self, namespace: str, timeout_ms: int) -> Log:
-        return Log(settings_of(self.bootstrap, namespace, self.given.partitions, timeout_ms), self.admin)
+    def _log(self, namespace: str, timeout_ms: int, partitions: int = 0) -> Log:
+        partitions = partitions or self.given.partitions
+        return Log(settings_of(self.bootstrap, namespace, partitions, timeout_ms), self.admin)
 
     def _room(self, scene: str, peer: Peer) -> Path:
         room = self.work / scene / peer.name
         room.mkdir(parents=True, exist_ok=True)
         return room
 
-    def _child(self, module: str, *arguments: str) -> dict[str, float] | None:
+    def _child(self, module: str, *arguments: str) -> dict[str, Any] | None:
         """Run a module of ours in a process of its own and give its last line."""
         with subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -300,7 +356,7 @@ class Run:
         if child.returncode:
             self.board.notes.append(f"{module} {' '.join(arguments)} failed with status {child.returncode}")
             return None
-        found: dict[str, float] = json.loads(last)
+        found: dict[str, Any] = json.loads(last)
         return found
 
 
@@ -312,7 +368,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small log, no peers that need a build, few scenes")
     parser.add_argument("--json", action="store_true", help="table on standard error, one JSON object as the last line")
     parser.add_argument("--only", default="", help="peers, separated by commas")
-    parser.add_argument("--scenes", default=",".join(SCENES), help="some of %(default)s")
+    parser.add_argument("--scenes", default="", help=f"some of {','.join(SCENES)} (with --quick the first five)")
     parser.add_argument("--n", type=int, default=0, help="predictions in the log (0: as the mode says)")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -320,6 +376,9 @@ def main() -> None:
         "--rate", type=float, default=0.0, help="events/s for the latency (0: half of what was measured)"
     )
     parser.add_argument("--restore-open", type=int, default=0, help="open predictions at the restore")
+    parser.add_argument("--pauses-open", type=int, default=1_000_000, help="open predictions of the scene `pauses`")
+    parser.add_argument("--pauses-s", type=int, default=60, help="seconds of labels there")
+    parser.add_argument("--signals", type=int, default=1_000_000, help="of the hot request")
     parser.add_argument("--most-open", type=int, default=10_000_000, help="the largest state that is tried")
     parser.add_argument("--limit-s", type=float, default=0.0, help="seconds for one peer on the log")
     parser.add_argument("--curve", type=Path, default=None, help="write the curve of cost against open state here")
@@ -337,7 +396,8 @@ def main() -> None:
         print(f"{time.monotonic() - begun:6.0f} s  {text}", file=sys.stderr, flush=True)
 
     wanted = _wanted(given, say)
-    scenes = [scene for scene in SCENES if scene in given.scenes.split(",")]
+    named = given.scenes.split(",") if given.scenes else QUICK_SCENES if given.quick else SCENES
+    scenes = [scene for scene in SCENES if scene in named]
     try:
         board = _run(given, size, wanted, scenes, say)
     except KeyboardInterrupt:
@@ -363,7 +423,7 @@ def _run(
 ) -> Board:
     with contextlib.ExitStack() as stack:
         work = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="join-bench-")))
-        needs_broker = bool({"race", "live", "latency", "restore"} & set(scenes))
+        needs_broker = bool({"race", "live", "latency", "restore", "scale", "pauses"} & set(scenes))
         bootstrap = stack.enter_context(LocalKafka(work / "kafka", say=say)).bootstrap if needs_broker else ""
         run = Run(given, size, bootstrap, work, say)
         run.prepare(wanted)
@@ -371,7 +431,7 @@ def _run(
         board.notes.append(f"load average at the start {os.getloadavg()[0]:.1f}")
         weir = WEIR in run.commands
         for scene in scenes:
-            if scene in ("latency", "restore") and not weir:
+            if scene in ("latency", "restore", "scale", "pauses") and not weir:
                 continue
             with _noted(board, scene):
                 getattr(run, scene)()

@@ -48,6 +48,7 @@ class Board:
     curve: list[dict[str, float]] = field(default_factory=list)
     delays: Delays | None = None
     restored: Restored | None = None
+    more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def figure(self, name: str) -> float | None:
@@ -84,6 +85,7 @@ class Board:
             "cost_ratio_1e5_1e7": _rounded(self.cost_ratio(), 3),
             "cost_ratio_ends": [round(point["open"]) for point in (self.curve[:1] + self.curve[-1:])],
             "alone": {name: round(value) for name, value in self.alone.items()},
+            **{name: self.more.get(name) for name in ("scale", "pauses", "hot", "day")},
             "detail": {
                 "machine": machine(),
                 "versions": versions(),
@@ -123,6 +125,10 @@ class Board:
                 f"  {point['open']:>12,.0f} open: {point['us_per_event']:6.2f} µs an event, "
                 f"{point['bytes_per_open']:,.0f} bytes each"
             )
+        for name, rows in self.more.items():
+            for row in rows:
+                told = ", ".join(f"{key} {value:,.4g}" for key, value in row.items() if isinstance(value, int | float))
+                console.print(f"  {name}: {told}")
         for note in self.notes:
             console.print(f"  {note}")
         console.print("  weir_arrow: not built")

@@ -128,6 +128,46 @@ class Program:
         return found
 
 
+class Together:
+    """Several programs as one: what they take is added up."""
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self._programs = programs
+
+    def __enter__(self) -> Self:
+        for program in self._programs:
+            program.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for program in self._programs:
+            program.stop()
+
+    @property
+    def started_at(self) -> float:
+        """When the last one was started."""
+        return max(program.started_at for program in self._programs)
+
+    def check(self) -> None:
+        """Raise `Ended` when one runs no more."""
+        for program in self._programs:
+            program.check()
+
+    def tail(self) -> str:
+        """Give the last lines of their logs."""
+        return " || ".join(program.tail() for program in self._programs)
+
+    def cpu_s(self) -> float:
+        """Give the CPU seconds of all."""
+        return sum(program.cpu_s() for program in self._programs)
+
+    def pss_mb(self) -> float:
+        """Give the proportional set size of all."""
+        return sum(program.pss_mb() for program in self._programs)
+
+
 def _stat(pid: int) -> list[str]:
     """Give the fields of /proc/PID/stat behind the name: state, parent, group, session, …; none when it is gone."""
     try:

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from benchmarks.join.history import History
 from benchmarks.join.log import Log
 from benchmarks.join.peer import Peer, Task
-from benchmarks.join.process import Ended, Program
+from benchmarks.join.process import Ended, Program, Together
 
 START_S = 90.0
 LEFT_OUT = 0.2
@@ -64,14 +64,25 @@ def race(
     limit_s: float,
     tail_s: float,
     say: Callable[[str], None],
+    workers: int = 1,
 ) -> Raced:
     """Measure a peer on the backlog until it has written its rows.
 
     It has `START_S` for its first event, from there `limit_s` to read everything, and `tail_s` more to write what is
-    left, the wall clock's timeouts included.
+    left, the wall clock's timeouts included. With several `workers` (Weir only) all of them together are measured.
     """
     task = task_of(peer, log, history.timeout_ms, work / "state")
-    program = Program([*command, *task.arguments()], task.state, work / "log", peer.environment)
+    program = Together(
+        [
+            Program(
+                [*command, *task.arguments(), *(("--worker", str(number)) if workers > 1 else ())],
+                task.state,
+                work / ("log" if workers == 1 else f"log-{number}"),
+                peer.environment,
+            )
+            for number in range(workers)
+        ]
+    )
     track = _Track(peer, log, task, history)
     samples: list[Sample] = []
     pss_mb, said, finished, looked_at, told_at, waited_s = 0.0, "", False, 0.0, time.monotonic(), 0.0

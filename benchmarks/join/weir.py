@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, required=True)
     parser.add_argument("--timeout-ms", type=int, required=True)
     parser.add_argument("--snapshot-s", type=float, default=30.0)
+    parser.add_argument("--worker", default="0")
     given = parser.parse_args()
     stop = threading.Event()
 
@@ -41,7 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, end)
     namespace = given.predictions.removesuffix(".predictions")
     settings = settings_of(given.bootstrap, namespace, given.partitions, given.timeout_ms)
-    runtime = settings.runtime.model_copy(update={"snapshot_s": given.snapshot_s})
+    runtime = settings.runtime.model_copy(update={"snapshot_s": given.snapshot_s, "worker": given.worker})
     settings = settings.model_copy(update={"data_dir": Path(given.state), "runtime": runtime})
     try:
         _run(settings, stop)
