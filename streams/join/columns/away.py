@@ -35,6 +35,8 @@ from streams.join.columns.layout import (
     P_REACH,
     P_WAIT,
     PACKED,
+    POLICIES,
+    POLICY_WORDS,
     RETIRED,
     REVISION,
     S_CONTENT,
@@ -63,11 +65,12 @@ from streams.join.columns.layout import (
 from streams.join.columns.settle import policy_of
 from streams.join.columns.store import (
     NEVER,
-    allocate,
+    allocate_for,
     free,
     free_heard,
     hash_of,
     id_of,
+    life_of,
     link,
     packed_of,
     remove,
@@ -201,7 +204,8 @@ def _leave(m: int, position: int, clock_ms: int) -> None:
 def _stub(m: int, request: int, size: int, packed: int, policy: int, at_ms: int, model: int, content: int) -> int:
     """Make a stub that is neither in the table nor in the wheel; gives its position."""
     words = HEAD_WORDS + (size + 7) // 8
-    position = allocate(m, words)
+    reach_ms = i64(reg(m, POLICIES) + policy * (POLICY_WORDS * 8) + P_REACH * 8)
+    position = allocate_for(m, words, life_of(reach_ms))
     at = reg(m, ARENA) + position * 8
     put64(at, (words << SIZE) | (STUB << KIND) | (packed * PACKED << FLAGS))
     put64(at + W_DUE * 8, policy << 48)

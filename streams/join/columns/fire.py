@@ -21,6 +21,7 @@ from streams.join.columns.layout import (
     JOINED,
     KIND,
     LINKED,
+    LIVES,
     MARKER,
     MARKER_WORDS,
     MARKERS,
@@ -55,7 +56,7 @@ from streams.join.columns.layout import (
 from streams.join.columns.settle import DONE, policy_of, settle
 from streams.join.columns.store import (
     age,
-    allocate,
+    allocate_for,
     find,
     first_due,
     free,
@@ -191,7 +192,7 @@ def surrender(m: int, position: int, linked: bool) -> None:
     at = arena + position * 8
     size = size_of_id(at)
     words = MARKER_WORDS + (size + 7) // 8
-    marker = allocate(m, words)
+    marker = allocate_for(m, words, LIVES - 1)  # how long it stays is not known here
     there = arena + marker * 8
     put64(there, (words << SIZE) | (MARKER << KIND) | (packed_of(at) * PACKED << FLAGS))
     put64(there + 8, size)
@@ -242,7 +243,7 @@ def mark(m: int, request: int, size: int) -> None:
     packed = 1 if kept != request else 0
     size = 16 if packed else size
     words = MARKER_WORDS + (size + 7) // 8
-    marker = allocate(m, words)
+    marker = allocate_for(m, words, LIVES - 1)
     there = reg(m, ARENA) + marker * 8
     put64(there, (words << SIZE) | (MARKER << KIND) | (packed * PACKED << FLAGS))
     put64(there + 8, size)

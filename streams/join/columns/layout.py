@@ -6,8 +6,9 @@ it is compiled (numba) and works on addresses; nothing is allocated per event.
 
 **Arena.** Segments of 256 kB in one reserved range of addresses, filled one after the other; a *position* is a word's
 index in it. Records are never moved. A segment counts its live records; when none is left it is filled anew. Records
-leave about in the order in which they came, so that is soon. A byte per segment says whether it was written since the
-last snapshot.
+leave about in the order in which they came, so that is soon; those of policies that wait much longer than others are
+put together (`LIVES`), else one in a hundred of them would hold every segment. A byte per segment says whether it was
+written since the last snapshot.
 
 **Table.** Extendible hashing (Fagin et al., 1979): tables of 4,096 entries, found through a directory by the upper bits
 of the request id's hash; a full one is split alone, so no growth ever stalls. An entry is 23 bits of the hash and the
@@ -36,6 +37,11 @@ from streams.runtime.native import i64, put64
 SEGMENT_WORDS = 1 << 15
 MOST_WORDS = 1 << 12
 """A longer record goes to the object path."""
+
+LIVES = 4
+HOURS_1, HOURS_2, HOURS_3 = 2 * 3_600_000, 12 * 3_600_000, 72 * 3_600_000
+"""How long a record's request stays in state at least, to be of a later life than the first. `FILL` and `FILL_END` are
+where each life's segment is being filled."""
 
 TABLE = 4096
 TABLE_FULL = 3072
@@ -92,6 +98,12 @@ left and whose request could not be read."""
     # state
     FILL,
     FILL_END,
+    FILL_1,
+    FILL_1_END,
+    FILL_2,
+    FILL_2_END,
+    FILL_3,
+    FILL_3_END,
     SEGMENTS,
     FREED,
     DEPTH,
@@ -131,7 +143,7 @@ left and whose request could not be read."""
     MET,
     MET_N,
     REGISTERS,
-) = range(72)
+) = range(78)
 
 STATE = range(FILL, STUBS + 1)
 """The registers that a snapshot keeps."""

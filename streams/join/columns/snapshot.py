@@ -27,10 +27,11 @@ from streams.runtime.processor import Body
 SMALL = "columns"
 _SEGMENT = "arena/"
 _FORMAT = 2
-"""Format 1 had no stubs."""
+"""Format 1 had one life and no stubs."""
 _BYTES = l.SEGMENT_WORDS * 8
 _REBUILT = (l.DEPTH, l.TABLES_USED, l.LINKED)
 _KEPT = [k for k in l.STATE if k not in _REBUILT]
+_SINCE_2 = (*range(l.FILL_1, l.FILL_3_END + 1), l.STUBS)
 
 
 class _Small(msgspec.Struct, array_like=True):
@@ -135,8 +136,8 @@ def load(columns: Columns, parts: Mapping[str, Any], book: PolicyBook) -> None:
             if len(body) != l.SEGMENT_WORDS:
                 raise ValueError(f"the part {name} has {len(body) * 8} bytes; expected {_BYTES}")
             arena[segment * l.SEGMENT_WORDS : (segment + 1) * l.SEGMENT_WORDS] = body
-    registers = [*small.registers, 0] if small.format == 1 else small.registers
-    for k, value in zip(_KEPT, registers, strict=True):
+    kept = [k for k in _KEPT if k not in _SINCE_2] if small.format == 1 else _KEPT
+    for k, value in zip(kept, small.registers, strict=True):
         r[k] = value
     first_due = int(r[l.FIRST_DUE])
     r[l.FIRST_DUE] = NEVER

@@ -18,16 +18,19 @@ from streams.join.columns.layout import (
     DIRECTORY,
     DIRTY,
     FILL,
-    FILL_END,
     FIRST_DUE,
     FLAGS,
     FREE,
     FREED,
     HEADS,
+    HOURS_1,
+    HOURS_2,
+    HOURS_3,
     KIND,
     LEAVING,
     LINKED,
     LIVE,
+    LIVES,
     MARKER,
     MARKER_WORDS,
     MOST_DEPTH,
@@ -72,9 +75,16 @@ _EACH = np.uint64(0x0101010101010101)
 
 @compiled
 def allocate(m: int, words: int) -> int:
-    """Give the position of a new record of `words` words, at most a segment's."""
-    fill = reg(m, FILL)
-    if fill + words > reg(m, FILL_END):
+    """Give the position of a new record of `words` words, at most a segment's, of the first life."""
+    return allocate_for(m, words, 0)
+
+
+@compiled
+def allocate_for(m: int, words: int, life: int) -> int:
+    """Give the position of a new record among those of a life."""
+    here = FILL + 2 * life
+    fill = reg(m, here)
+    if fill + words > reg(m, here + 1):
         freed = reg(m, FREED)
         if freed:
             segment = i64(reg(m, FREE) + (freed - 1) * 8)
@@ -82,15 +92,15 @@ def allocate(m: int, words: int) -> int:
         else:
             segment = reg(m, SEGMENTS)
             put(m, SEGMENTS, segment + 1)
-        last = (reg(m, FILL_END) // SEGMENT_WORDS) - 1
-        put(m, FILL_END, (segment + 1) * SEGMENT_WORDS)
+        last = (reg(m, here + 1) // SEGMENT_WORDS) - 1
+        put(m, here + 1, (segment + 1) * SEGMENT_WORDS)
         if last >= 0:
             if fill < (last + 1) * SEGMENT_WORDS:
                 put64(reg(m, ARENA) + fill * 8, 0)  # a size of 0 ends a segment
             if i64(reg(m, LIVE) + last * 8) == 0:
                 _give_back(m, last)
         fill = segment * SEGMENT_WORDS
-    put(m, FILL, fill + words)
+    put(m, here, fill + words)
     segment = fill // SEGMENT_WORDS
     live = reg(m, LIVE) + segment * 8
     put64(live, i64(live) + 1)
@@ -98,6 +108,21 @@ def allocate(m: int, words: int) -> int:
     if fill + words < (segment + 1) * SEGMENT_WORDS:
         put64(reg(m, ARENA) + (fill + words) * 8, 0)
     return fill
+
+
+@compiled
+def life_of(reach_ms: int) -> int:
+    """Give the life of what stays in state for so long."""
+    return (reach_ms >= HOURS_1) + (reach_ms >= HOURS_2) + (reach_ms >= HOURS_3)
+
+
+@compiled
+def _is_filled(m: int, segment: int) -> bool:
+    """Whether nothing more is put into a segment."""
+    filled = True
+    for life in range(LIVES):
+        filled &= segment != reg(m, FILL + 2 * life + 1) // SEGMENT_WORDS - 1
+    return filled
 
 
 @compiled
@@ -119,7 +144,7 @@ def free(m: int, position: int) -> None:
     live = reg(m, LIVE) + segment * 8
     left = i64(live) - 1
     put64(live, left)
-    if left == 0 and segment != (reg(m, FILL_END) // SEGMENT_WORDS) - 1:
+    if left == 0 and _is_filled(m, segment):
         _give_back(m, segment)
 
 

@@ -124,11 +124,13 @@ from streams.join.columns.settle import DONE, counts, policy_of, settle
 from streams.join.columns.store import (
     age,
     allocate,
+    allocate_for,
     bring_near,
     bring_place_near,
     find,
     free,
     insert,
+    life_of,
     link,
     pack_id,
     replace,
@@ -524,7 +526,10 @@ def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     if total > MOST_WORDS:
         return False
 
-    position = allocate(m, total)
+    life = life_of(i64(policy + P_REACH * 8))
+    if heard and life:
+        heard = _rehouse(m, heard, life)
+    position = allocate_for(m, total, life)
     age(m, position, at_ms)
     at = arena + position * 8
     put64(at, (total << SIZE) | (CASE << KIND) | (flags << FLAGS) | (NEW << CLASS) | (heard_n << HEARD_N))
@@ -569,6 +574,29 @@ def _prediction(m: int, record: int, h: int, packed: int) -> bool:
     settle(m, position, reg(m, SEEN))
     link(m, position, next_due(m, at, reg(m, SEEN)))
     return True
+
+
+@compiled
+def _rehouse(m: int, first: int, life: int) -> int:
+    """Move what was heard before its prediction to where that will live. Takes and gives the first's position + 1."""
+    arena = reg(m, ARENA)
+    position = first - 1
+    moved = 0
+    last = 0
+    while position >= 0:
+        at = arena + position * 8
+        words = field(i64(at), SIZE, 20)
+        new = allocate_for(m, words, life)
+        there = arena + new * 8
+        copy(there, at, words * 8)
+        if last:
+            put64(last + W_HEARD_NEXT * 8, new + 1)
+        else:
+            moved = new + 1
+        last = there
+        free(m, position)
+        position = field(i64(there + W_HEARD_NEXT * 8), 0, 40) - 1
+    return moved
 
 
 @compiled
@@ -699,7 +727,10 @@ def _heard(m: int, record: int, h: int, packed: int, labels: bool, label_name: i
     if total > MOST_WORDS:
         return False
 
-    position = allocate(m, total)
+    life = 0
+    if known >= 0 and field(i64(arena + known * 8), KIND, 3) == CASE:
+        life = life_of(i64(policy_of(m, arena + known * 8) + P_REACH * 8))
+    position = allocate_for(m, total, life)
     new = arena + position * 8
     if labels:
         if _type(m, OP) == STRING and _size(m, OP) == 7:

@@ -107,7 +107,7 @@ def some_policy(random: Random, model: str, version: int, since_ms: int) -> Join
         provisional_after_ms=random.choice((None, 0, 10 * S, 50 * S, wait_ms)) if negative else None,
         p_fake_negative=random.choice((0.0, 0.25)),
         recall_ms=random.choice((0, 0, wait_ms, wait_ms + 50 * S)),
-        retain_ms=random.choice((0, 10 * S, 60 * S)),
+        retain_ms=random.choice((0, 10 * S, 60 * S, 4 * 3600 * S)),
         exposure=random.choice((None, None, "impression")),
         precedence=random.choice(([], ["human"], ["audit", "human"])),
         attribution=random.sample(rules, random.randint(1, 4)) if random.random() < 0.7 else [],

@@ -17,9 +17,11 @@ from streams.join.columns.memory import Memory
 from streams.join.columns.store import (
     NEVER,
     allocate,
+    allocate_for,
     first_due,
     free,
     insert,
+    life_of,
     link,
     pack_id,
     remove,
@@ -249,6 +251,26 @@ def test_a_record_as_long_as_a_segment_and_one_that_just_fits() -> None:
     free(heads.m, second)
     assert heads.r[l.FREED] == 1
     assert heads.make("d", words=8) == 0, "the free segment is filled again"
+
+
+def test_what_lives_long_does_not_hold_the_segments_of_the_others() -> None:
+    heads = Heads()
+    lives = [int(life_of(hours * 3_600_000)) for hours in (1, 3, 13, 80)]
+    assert lives == [0, 1, 2, 3]
+    short: list[int] = []
+    for number in range(200_000):
+        life = lives[number // 100 % 4] if number % 100 == 0 else 0
+        position = int(allocate_for(heads.m, 20, life))
+        heads.arena[position] = 20 << l.SIZE
+        if not life:
+            short.append(position)
+        if len(short) == 5_000:
+            for one in short:
+                free(heads.m, one)
+            short.clear()
+    # 1,500 that stay fill one segment of each life; of the others never more than five segments are in use.
+    assert int(heads.r[l.SEGMENTS]) <= 3 + 5
+    assert heads.live() == 1_500 + len(short)
 
 
 def test_texts_are_numbered_once_up_to_a_bound() -> None:
