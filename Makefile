@@ -33,7 +33,7 @@ $(STAMP): constraints.txt pyproject.toml
 .PHONY: check
 check: setup ## lint, types, import rules, doctests, unit and contract tests: under a minute
 	@$(MAKE) -j2 --output-sync=target lint types imports
-	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not ($(HEAVY))"
+	@HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} $(BIN)/pytest -q -n 2 --dist loadgroup -m "not ($(HEAVY))"
 
 .PHONY: lint types imports
 lint:

@@ -24,6 +24,7 @@ SESSION_MARK = "WEIR_TEST_SESSION"
 GRACE_S = 5.0
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("ci"), max_examples=25)  # `make check`
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
