@@ -34,6 +34,7 @@ from streams.runtime.offsets import TRY_S, Commit, committed
 
 BACKOFF_S = (0.2, 5.0)
 FENCED_TIMES, FENCED_S = 3, 60.0
+COMMIT_S = 10.0
 _POLL_S = 0.1
 
 _NOT_OURS = (
@@ -104,6 +105,8 @@ class Member:
         self._fetched: list[Place] = []
         self._paused = False
         self._put_out: list[float] = []
+        self._stray: list[Message] = []
+        self._said: tuple[KafkaError | None, dict[Place, int]] | None = None
 
     def __enter__(self) -> Self:
         self._consumer = self._open()
@@ -130,7 +133,8 @@ class Member:
         client = f"{self.stage}-{self._settings.runtime.worker}"
         group = kafka.group_id(self._settings.namespace, self.stage)
         properties = kafka.consumer_properties(self._settings, client, group, instance=client)
-        consumer = Consumer({**properties, **self._properties}, logger=_rdkafka)
+        properties |= {**self._properties, "on_commit": self._on_commit}
+        consumer = Consumer(properties, logger=_rdkafka)
         consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
         return consumer
 
@@ -147,7 +151,7 @@ class Member:
         self._let_go()
 
     def _let_go(self) -> None:
-        self.pending, self._given, self._fetched, self._paused = None, [], [], False
+        self.pending, self._given, self._fetched, self._paused, self._stray = None, [], [], False, []
         self.generation += 1
         self._forget()
 
@@ -191,9 +195,10 @@ class Member:
 
     def consume(self, most: int, wait_s: float) -> list[Message]:
         """Give what came: records, ends of partitions, errors. Waits up to `wait_s` seconds for `most` of them."""
-        messages = self._consumer.consume(most, wait_s)
+        stray, self._stray = self._stray, []
+        messages = self._consumer.consume(most, 0 if stray else wait_s)
         self.progress.polled_at = time.monotonic()
-        return messages
+        return stray + messages
 
     def pause(self, wanted: bool) -> None:
         """Stop or go on fetching."""
@@ -233,20 +238,41 @@ class Member:
 
         def once() -> None:
             try:
-                done = self._consumer.commit(offsets=positions, asynchronous=False)
+                self._consumer.commit(offsets=positions, asynchronous=True)
+                self._await_commit(offsets)
             except KafkaException as error:
                 if error.args[0].fatal() or error.args[0].code() in _FENCED:
                     raise PutOut(kafka.reason(error)) from None
                 if error.args[0].code() in _NOT_OURS:
                     raise TakenAway(kafka.reason(error)) from None
                 raise
-            for tp in done or ():
-                if tp.error is not None:
-                    raise KafkaException(tp.error)
 
         self.insist(once)
         self.progress.commits += 1
         self.progress.committed_at = time.monotonic()
+
+    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        failed = next((tp.error for tp in places if tp.error is not None), None)
+        self._said = error or failed, {(tp.topic, tp.partition): tp.offset for tp in places}
+
+    def _await_commit(self, offsets: Mapping[Place, int]) -> None:
+        """Wait until a commit is answered: a client asked to wait itself has no time limit when its broker is gone.
+
+        Records that come meanwhile are kept for `consume`. Raises `KafkaException` and `TakenAway`.
+        """
+        generation, deadline = self.generation, time.monotonic() + COMMIT_S
+        while self._said is None or self._said[1] != dict(offsets):
+            message = self._consumer.poll(_POLL_S)
+            self.progress.polled_at = time.monotonic()
+            if self.generation != generation:
+                raise TakenAway
+            if message is not None:
+                self._stray.append(message)
+            if time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no answer to a commit for {COMMIT_S:g} s"))
+        (error, _), self._said = self._said, None
+        if error is not None:
+            raise KafkaException(error)
 
     # --- patience
 

@@ -27,6 +27,7 @@ from streams.runtime.processor import Evictable, Processor
 
 SAID = "feedback"
 LANDER = "record"
+CLIENT = "room"
 LEAST_SHARE, MOST_SHARE = 0.02, 0.2
 """Of the span between the oldest and the mark, at one cut of one partition."""
 LOW_WATER = 0.9
@@ -105,8 +106,8 @@ class Room:
     # --- the thread
 
     def _watch(self) -> None:
-        admin = kafka.make_admin(self._settings, "room")
-        with GroupOffsets(self._settings, LANDER, "room") as lander:
+        admin = kafka.make_admin(self._settings, CLIENT)
+        with GroupOffsets(self._settings, LANDER, CLIENT) as lander:
             while self._wanted.wait() and not self._stop.is_set():
                 mark = self._mark
                 try:
@@ -115,6 +116,7 @@ class Room:
                     )
                 except KafkaException as error:
                     _log.warning("landing_unknown", reason=kafka.reason(error), effect="nothing is put away")
+                    admin = kafka.make_admin(self._settings, CLIENT)  # one that saw a broker die may never look again
                     self._stop.wait(ASK_S)
                 else:
                     self._landed |= {number: clock_ms for number, (clock_ms, _) in mark.items()}
