@@ -1,7 +1,7 @@
 """What is fed to the join in one round: a seeded history in chunks, with the clock between them, and its jumps.
 
-A history of `tests.streams.join.histories` has every kind of trouble that records can make; plain requests are among
-them, because what is in trouble is not put away. Time is stretched in it at
+A history of `tests.streams.join.histories` has every kind of trouble that records can make; patient ones
+are among them, because what is in trouble or soon over is not put away. Time is stretched in it at
 some places: by an hour (a jump of the clock between two chunks) and once by three days (the downtime). What belongs to
 requests that begin after a gap moves with it; a straggler of an earlier request only arrives later, as what an app
 held back does. Requests of which the log alone does not say what state still knew (docs/join.md, "Beyond") are left
@@ -10,17 +10,21 @@ out, so that counters and dead letters are compared too.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
+from typing import Any
 
+from schemas.control import PolicySet
+from schemas.event import encode
+from schemas.policy import JoinPolicy
 from schemas.topics import INPUTS
-from streams.join.naive import Record, expect
+from streams.join.naive import Bounds, Record, expect, partition_of
 from streams.runtime.processor import Batch, Output, Records
-from tests.streams.join.columns.plain import plain_request
 from tests.streams.join.histories import BOUNDS, Arrival, History, history, request_of
 from tests.streams.join.test_equality import processor_of
 
@@ -64,7 +68,7 @@ def plan(seed: str, kills: int) -> Plan:
     wanted = max(450, EVENTS_A_KILL * kills)
     bounds = replace(BOUNDS, virtual=True, partitions=PARTITIONS)
     while True:
-        drawn = with_plain(history(dice, requests=wanted // 14, events=wanted // 2, bounds=bounds), wanted // 8, dice)
+        drawn = with_patient(history(dice, requests=wanted // 14, events=wanted // 2, bounds=bounds), wanted // 8, dice)
         kinds = {arrival.topic for arrival in drawn.arrivals}
         if len(drawn.arrivals) >= 0.7 * wanted and {"labels", "predictions", "signals", "control"} <= kinds:
             break
@@ -75,16 +79,40 @@ def plan(seed: str, kills: int) -> Plan:
     return Plan(kept, tuple(chunks_of(kept)))
 
 
-def with_plain(given: History, count: int, dice: Random) -> History:
-    """Add requests as apps send them every day, all along: most of them can be put away."""
+def with_patient(given: History, count: int, dice: Random) -> History:
+    """Add plain requests of a model whose labels may take two hours, all along: what waits so long is put away.
+
+    Things of all kinds meet it there: labels, corrections, signals, the prediction once more, the deadline.
+    """
+    policy = JoinPolicy(model="patient", horizon_ms=2 * HOUR_MS, lateness_ms=0, on_timeout="negative")
+    policy_ms = given.arrivals[0].append_ms
+    added = [
+        Arrival(policy_ms, "control", partition, None, encode(PolicySet(policy=policy)))
+        for partition in range(given.bounds.partitions)
+    ]
     first_ms = next(arrival.append_ms for arrival in given.arrivals if arrival.topic != "control")
     span_ms = given.arrivals[-1].append_ms - first_ms
-    added = [
-        arrival
-        for number in range(count)
-        for arrival in plain_request(dice, f"plain-{number}", first_ms + dice.randrange(span_ms), given.bounds)
-    ]
+    for number in range(count):
+        added += _patient(f"patient-{number}", first_ms + dice.randrange(span_ms), given.bounds, dice)
     return replace(given, arrivals=tuple(sorted((*given.arrivals, *added), key=lambda arrival: arrival.append_ms)))
+
+
+def _patient(request_id: str, at_ms: int, bounds: Bounds, dice: Random) -> list[Arrival]:
+    kinds = dice.choice((("predictions",), ("predictions", "labels"), ("predictions", "labels", "labels", "signals")))
+    made: list[Arrival] = []
+    for kind in kinds + dice.choice(((), (), ("predictions",))):
+        body: dict[str, Any] = {"request_id": request_id, "at_ms": at_ms}
+        told_ms = at_ms
+        if kind == "predictions":
+            body |= {"model": "patient", "score": 0.5}
+            told_ms += 1_000 if not made else dice.randrange(1_000, 3 * HOUR_MS)
+        else:
+            told_ms = body["at_ms"] = at_ms + dice.randrange(1_000, 2 * HOUR_MS)
+            body |= {"label": dice.choice((0, 1))} if kind == "labels" else {"signal": "click"}
+        value = json.dumps(body).encode()
+        place = partition_of(request_id, bounds.partitions)
+        made.append(Arrival(told_ms, kind, place, request_id.encode(), value))
+    return made
 
 
 def stretch(given: History, gaps: dict[int, int]) -> History:
