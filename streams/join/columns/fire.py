@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from streams.join.columns.away import look
+from streams.join.columns.cases import in_force, next_due, retire
+from streams.join.columns.fields import ID_AT
 from streams.join.columns.layout import (
     ARENA,
     BUCKET,
@@ -71,7 +73,7 @@ from streams.join.columns.store import (
     replace,
     size_of_id,
 )
-from streams.join.columns.take import _ROOM, ID_AT, in_force, leave, next_due, retire
+from streams.join.columns.take import ROOM, leave
 from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, put64, xxh64
 
@@ -139,7 +141,7 @@ def fire(m: int, due: Any, first: int, count: int, clock_ms: int) -> int:
     arena = reg(m, ARENA)
     k = first
     while k < count:
-        if reg(m, OUT_END) - reg(m, OUT_FILL) < _ROOM:
+        if reg(m, OUT_END) - reg(m, OUT_FILL) < ROOM:
             break
         position = due[k]
         k += 1

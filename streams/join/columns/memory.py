@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.join.columns import layout as l
+from streams.join.columns.fields import LABEL_FIELDS, PREDICTION_FIELDS, SIGNAL_FIELDS
 from streams.join.columns.render import pieces
 from streams.join.columns.scan import SPAN, Fields
-from streams.join.columns.take import LABEL_FIELDS, PREDICTION_FIELDS, SIGNAL_FIELDS
 from streams.runtime.native import Words, address, reserve
 
 ARENA_BYTES = 1 << 35

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.join.columns import layout as l
+from streams.join.columns.cases import retire
 from streams.join.columns.fire import forget, gather, governed, look_up, mark
 from streams.join.columns.memory import Memory
 from streams.join.columns.store import (
@@ -29,7 +30,6 @@ from streams.join.columns.store import (
     text,
     unpack_id,
 )
-from streams.join.columns.take import retire
 from streams.runtime.native import address, xxh64
 
 DAY_MS = 86_400_000
