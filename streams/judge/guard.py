@@ -92,7 +92,7 @@ class Guard:
         """Take up what came of an arm."""
         if not self.pane_ms:
             self.pane_ms = delta.pane_size_ms
-            if self.heard_ms >= 0:
+            if self.heard_ms > 0:  # before a virtual clock is told what time it is, it says 0
                 self.at = self.begun = self.since = self.heard_ms // self.pane_ms
         if delta.pane_size_ms != self.pane_ms:
             self._restart(delta.pane_size_ms)

@@ -67,8 +67,15 @@ LAND_S = 90.0
 HOT_MB, AHEAD_MS = 0.001, 2_000
 """So little may stay in memory that everything that may leave does."""
 LINE_S = 2.0
-PROPERTIES = {"session.timeout.ms": str(int(SESSION_S * 1000)), "heartbeat.interval.ms": "300", "log_level": "3"}
-"""Of the workers' clients: members that are gone are noticed soon, and the logs hold errors only."""
+PROPERTIES = {
+    "session.timeout.ms": str(int(SESSION_S * 1000)),
+    "heartbeat.interval.ms": "300",
+    "max.poll.interval.ms": "30000",
+    "log_level": "3",
+}
+"""Of the workers' clients: members that are gone are noticed soon, also by a group that waits for all to join again,
+and the logs hold errors only.
+"""
 
 
 @dataclass(slots=True)

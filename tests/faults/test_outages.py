@@ -34,6 +34,7 @@ from tests.services.record.harness import label, positions, prediction, send
 pytestmark = [pytest.mark.kafka, pytest.mark.clickhouse, pytest.mark.slow, pytest.mark.timeout(240)]
 
 DISK_MB = 256
+TRIES = 20
 QUICK = Runtime(commit_ms=50, snapshot_s=0.5, transaction_timeout_ms=2_000)
 
 
@@ -88,8 +89,14 @@ def filled(disk: Path, *, left_kb: int) -> Iterator[None]:
     """Fill a disk but for some KB until the block ends."""
     ballast = disk / "ballast"
     with ballast.open("wb") as file:
-        found = os.statvfs(disk)
-        os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - left_kb * 1024)
+        for again in reversed(range(TRIES)):
+            found = os.statvfs(disk)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(1, found.f_bavail * found.f_frsize - left_kb * 1024))
+                break
+            except OSError:  # somebody wrote in between
+                if not again:
+                    raise
     yield
     ballast.unlink()
 

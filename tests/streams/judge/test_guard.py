@@ -348,6 +348,15 @@ def test_labels_older_than_the_guard_are_not_counted() -> None:
     assert guard.sources["s"].flows.popitem()[1].seen == {105: 1}
 
 
+def test_a_virtual_clock_that_was_not_told_yet_is_no_beginning() -> None:
+    guard = Guard(QUICK, leaps=True)
+    guard.look(0)
+    at = 29_000_000
+    guard.take(ArmDelta(model="m", pane_size_ms=MINUTE, predictions=[at, 1], labels={"s": [at, 0, 1]}))
+    guard.look(at * MINUTE)
+    assert guard.begun == at, "else it looks at every minute since 1970"
+
+
 def test_sources_and_arms_are_limited_and_counted() -> None:
     guard = Guard(QUICK)
     guard.take(ArmDelta(model="m", pane_size_ms=MINUTE, labels={f"s{k}": [0, 0, 1] for k in range(MOST_SOURCES + 3)}))
