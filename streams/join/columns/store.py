@@ -441,6 +441,7 @@ def unlink(m: int, due_ms: int) -> None:
         after = field(i64(at + W_NEXT * 8), 0, 40)
         if field(word, FLAGS, 8) & LEAVING:
             put64(at, with_field(word, FLAGS, 8, field(word, FLAGS, 8) & ~LEAVING))
+            put64(at + W_NEXT * 8, with_field(i64(at + W_NEXT * 8), 0, 40, 0))  # else it says how the chain lay
             put(m, LINKED, reg(m, LINKED) - 1)
             if kept < 0:
                 put64(before, after)
