@@ -40,9 +40,12 @@ BROKER: dict[str, str | int] = {
     # A machine that was off for weeks finds its groups' offsets and its transactional ids (fencing) again.
     "offsets.retention.minutes": 365 * 24 * 60,
     "transactional.id.expiration.ms": 24 * _DAY_MS,  # a 32-bit number
-    # After a `kill -9` the new broker is refused until the controller, which remembers the old one as registered, gives
-    # that up: 9 s by default (start: 11 s), so shorter. A stalled broker is fenced for a moment and comes back.
-    "broker.session.timeout.ms": 2000,
+    # A lone broker must not be fenced while it lives. Nobody could take over, and fencing costs more than time: its
+    # partitions have no leader for a moment, and a transaction that ends in that moment is called complete without a
+    # marker in them (Kafka 4.3: no leader is taken for a deleted topic), so that its readers wait for ever. A busy
+    # machine stalls a broker for seconds. The one that a `kill -9` leaves behind is fenced
+    # before its successor starts (`services.local.kafka`).
+    "broker.session.timeout.ms": 120_000,
     "broker.heartbeat.interval.ms": 400,
     # A dead worker is noticed in seconds: nobody is far away here.
     "group.initial.rebalance.delay.ms": 0,
@@ -77,6 +80,10 @@ appender.file.strategy.max = 2
 rootLogger.level = warn
 rootLogger.appenderRef.file.ref = file
 """
+_LOG4J_CONTROLLER = """\
+logger.controller.name = org.apache.kafka.controller
+logger.controller.level = info
+"""
 
 
 def broker_properties(topics: Path, port: int, controller_port: int) -> str:
@@ -96,9 +103,32 @@ def broker_properties(topics: Path, port: int, controller_port: int) -> str:
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def log4j_properties() -> str:
-    """The text of `log4j2.properties`: warnings and errors, three files of 8 MB at most."""
-    return _LOG4J
+ACTIVE, FENCED = b"Performing controller activation", b"Fencing broker 1 "
+"""In the log of the lone controller below: it begins, and it gives up the broker that its metadata remember."""
+
+
+def controller_properties(topics: Path, controller_port: int) -> str:
+    """The text of `controller.properties`: the controller alone, on the same data, with nobody to hear from.
+
+    It appends to its log all the time, so that one can see that what it did before is in it.
+    """
+    settings: dict[str, str | int | Path] = {
+        "process.roles": "controller",
+        "node.id": 1,
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT",
+        "listeners": f"CONTROLLER://{HOST}:{controller_port}",
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "log.dirs": topics,
+        "broker.session.timeout.ms": 200,
+        "metadata.max.idle.interval.ms": 50,
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def log4j_properties(*, controller: bool = False) -> str:
+    """The text of `log4j2.properties`: warnings and errors, three files of 8 MB at most; what a controller does."""
+    return _LOG4J + (_LOG4J_CONTROLLER if controller else "")
 
 
 def jvm_flags(directory: Path, *, heap_mb: int) -> list[str]:

@@ -11,6 +11,10 @@ else gets in before the JVM is gone. What was acknowledged survives `kill -9` of
               topics/     Kafka's own: records, offsets, metadata. Delete the whole directory to start afresh.
               kafka.log   warnings and errors (rolled);  console.log: what the JVM printed since the last start
               tmp/        emptied at each start
+
+After a `kill -9` the controller still believes in the broker that is gone, and would fence it under the eyes of the
+new one, which has taken up its transactions by then (`broker_settings` says what that breaks). So a controller without
+a broker runs first, for the second that it takes to notice.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ import base64
 import contextlib
 import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -33,14 +36,25 @@ from typing import IO, Self
 
 from services.local import guard
 from services.local.aot import aot_cache
-from services.local.broker_settings import HOST, broker_properties, jvm_flags, log4j_properties
+from services.local.broker_settings import (
+    ACTIVE,
+    FENCED,
+    HOST,
+    broker_properties,
+    controller_properties,
+    jvm_flags,
+    log4j_properties,
+)
 from services.local.jars import Say, ensure_jars
 from services.local.owner import DirectoryOwner
+from services.local.ports import PORTS, free_port, is_free
 
-# Below the range from which the kernel takes ports for outgoing connections, so that a kept port is still free later.
-_PORTS = range(20_000, 32_000)
 _TAIL_LINES = 15
 _FULL_BYTES = 4 << 20
+_FENCE_S = 5.0
+_METADATA = "topics/__cluster_metadata-0/*.log"
+_SURE = 3
+"""When the controller has appended so often since it said something, what it did is in its log: the order is kept."""
 _IN_USE = "Address already in use"
 
 
@@ -123,6 +137,8 @@ class LocalKafka:
         self._ports = self._choose_ports()
         self._prepare()
         self._format(jars, deadline)
+        if self._was_killed():
+            self._fence(jars, deadline)
         command = [*self._java(jars, *self._more_flags), "kafka.Kafka", str(self.data_dir / "server.properties")]
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.console_path.open("wb") as console:
@@ -150,12 +166,12 @@ class LocalKafka:
         broker, controller = kept if len(kept) == 2 else (0, 0)
         if self._wanted_port:
             broker = self._wanted_port
-            if not _is_free(broker):
+            if not is_free(broker):
                 raise KafkaFailed(f"port {broker} of {HOST} is in use: free it, name another, or name none")
-        elif not broker or not _is_free(broker):
-            broker = _free_port()
-        if not controller or controller == broker or not _is_free(controller):
-            controller = _free_port(but=broker)
+        elif not broker or not is_free(broker):
+            broker = _chosen(free_port())
+        if not controller or controller == broker or not is_free(controller):
+            controller = _chosen(free_port(but=broker))
         return broker, controller
 
     def _prepare(self) -> None:
@@ -207,6 +223,42 @@ class LocalKafka:
             raise KafkaFailed(f"the embedded Kafka could not format {topics}. {remedy} It said:\n{done.stdout[-2000:]}")
         unfinished.rename(topics)
         settings.unlink()
+
+    def _was_killed(self) -> bool:
+        """Whether a broker ran here and did not end cleanly. It takes the mark away when it starts."""
+        topics = self.data_dir / "topics"
+        ran = (topics / "recovery-point-offset-checkpoint").exists()
+        return ran and not (topics / ".kafka_cleanshutdown").exists()
+
+    def _fence(self, jars: list[Path], deadline: float) -> None:
+        """Let a lone controller give up the broker that was killed.
+
+        When it has said nothing of the kind for `_FENCE_S` of being active, there is none to give up: it was killed
+        between this and its own start.
+        """
+        settings, logging = self.data_dir / "controller.properties", self.data_dir / "log4j2.properties"
+        settings.write_text(controller_properties(self.data_dir / "topics", self._ports[1]))
+        logging.write_text(log4j_properties(controller=True))
+        before = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.console_path.open("wb") as console:
+            self._launch([*self._java(jars), "kafka.Kafka", str(settings)], console)
+        until, appended, size = deadline, 0, -1
+        while time.monotonic() < until and self.alive and appended < _SURE:
+            time.sleep(0.01)
+            logged = self._logged(before)
+            if FENCED in logged:
+                was, size, until = size, sum(path.stat().st_size for path in self.data_dir.glob(_METADATA)), deadline
+                appended += size != was
+            elif ACTIVE in logged and until == deadline:
+                until = min(deadline, time.monotonic() + _FENCE_S)
+        self._tell(b"K")
+        self._await_end()
+        logging.write_text(log4j_properties())
+
+    def _logged(self, start: int) -> bytes:
+        """Give what the log has beyond a position; all of it when it was rolled since."""
+        logged = self.log_path.read_bytes() if self.log_path.exists() else b""
+        return logged[start if start <= len(logged) else 0 :]
 
     def _launch(self, command: list[str], console: IO[bytes]) -> None:
         assert self._owner is not None
@@ -266,12 +318,15 @@ class LocalKafka:
             with contextlib.suppress(BrokenPipeError):
                 self._guard.stdin.write(byte)
 
-    def _reap(self) -> None:
+    def _await_end(self) -> None:
         if self._guard is not None:
             if self._guard.stdin is not None:
                 self._guard.stdin.close()
             self._guard.wait()
         self._guard, self._pid = None, None
+
+    def _reap(self) -> None:
+        self._await_end()
         if self._owner is not None:
             self._owner.release()
             self._owner = None
@@ -279,11 +334,7 @@ class LocalKafka:
     def tail(self, lines: int = _TAIL_LINES) -> str:
         """The last lines since this start of what the JVM printed and of the broker's log, without stack frames."""
         console = self.console_path.read_text(errors="replace") if self.console_path.exists() else ""
-        logged = b""
-        if self.log_path.exists():
-            logged = self.log_path.read_bytes()
-            logged = logged[self._log_start if self._log_start <= len(logged) else 0 :]
-        said = (console + logged.decode(errors="replace")).splitlines()
+        said = (console + self._logged(self._log_start).decode(errors="replace")).splitlines()
         kept = [line for line in said if line.strip() and not line.startswith("\tat ")]
         return "\n".join(kept[-lines:]) or "(nothing)"
 
@@ -342,20 +393,7 @@ def _environment() -> dict[str, str]:
     return {**kept, "MALLOC_ARENA_MAX": "2"}
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port(but: int = 0) -> int:
-    choose = random.SystemRandom()
-    for _ in range(200):
-        port = choose.choice(_PORTS)
-        if port != but and _is_free(port):
-            return port
-    raise KafkaFailed(f"found no free port of {HOST} between {_PORTS.start} and {_PORTS.stop}: name one")
+def _chosen(port: int | None) -> int:
+    if port is None:
+        raise KafkaFailed(f"found no free port of {HOST} between {PORTS.start} and {PORTS.stop}: name one")
+    return port

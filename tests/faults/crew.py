@@ -20,7 +20,7 @@ from schemas.settings import Settings
 from services.cli.configuration import write_running
 from streams.runtime.failures import FENCED, KAFKA_FAILED, UNKNOWN_OUTCOME
 from streams.runtime.phase import Phase
-from tests.faults.nursery import SLOW_FSYNC, Life, Nursery
+from tests.faults.nursery import SAY_WHERE, SLOW_FSYNC, Life, Nursery
 
 GIVEN_UP = (UNKNOWN_OUTCOME, FENCED, KAFKA_FAILED, ENVIRONMENT)
 """How a worker may end by itself when Kafka fails or its slot is taken: a supervisor starts it again."""
@@ -139,6 +139,17 @@ class Crew:
     def tail(self) -> str:
         """Give the end of what all workers wrote."""
         return self.log.read_text(errors="replace")[-1_500:] if self.log.exists() else "(nothing)"
+
+    def stuck(self) -> str:
+        """Give who is up, in which phase, and where each stands, for a join that does not get done."""
+        said: list[str] = []
+        for slot in self.slots:
+            if (life := slot.up) is not None:
+                said.append(f"slot {slot.name}: process {life.pid}, {'/'.join(phase.name for phase in life.doing())}")
+                life.signal(SAY_WHERE)
+        time.sleep(BREATH_S)
+        text = self.log.read_text(errors="replace")[-20_000:] if self.log.exists() else "(nothing)"
+        return "\n".join([*said, text])
 
     def living(self, *, at_work: bool | None = None) -> list[Slot]:
         """Give the slots with a process; those that work (or only those that still start), when asked."""

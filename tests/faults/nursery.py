@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -36,6 +37,8 @@ PRELOADED = (
     *("services.record.run", "services.recall.run", "clickhouse_connect"),
 )
 SLOW_FSYNC = "WEIR_FAULTS_FSYNC_S"
+SAY_WHERE = signal.SIGUSR1
+"""Lets a child write to its log where each of its threads is; one that was started cold ends."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -113,6 +116,7 @@ def _live(order: Mapping[str, Any]) -> NoReturn:
         os.dup2(log, 2)
         for number in (signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        faulthandler.register(SAY_WHERE)
         os.environ.update(order["environment"])
         if order["cold"]:
             os.execv(sys.executable, [sys.executable, "-m", "services.cli", *order["arguments"]])

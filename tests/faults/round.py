@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from schemas.errors import WeirError
 from schemas.settings import Settings
 from services.local.kafka import LocalKafka
 from streams.runtime.kafka import ensure_topics
@@ -104,6 +105,9 @@ class Round:
                 self._turn()
                 self.feed.check()
             self.crew.leave()
+        except WeirError:
+            self.crew.problems.append(self.crew.stuck())
+            raise
         finally:
             self._empty()
             self.feed.stop()

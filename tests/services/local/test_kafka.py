@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from services.local.broker_settings import FENCED
 from services.local.kafka import KafkaFailed, LocalKafka
 from services.local.owner import DirectoryInUse
 
@@ -282,3 +283,29 @@ def test_stopping_twice_or_never_started_is_harmless(tmp_path: Path) -> None:
     kafka.kill()
     with pytest.raises(KafkaException):
         AdminClient({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}).list_topics(timeout=0.2)
+
+
+def test_a_stalled_broker_keeps_its_partitions(kafka: LocalKafka, topic: str) -> None:
+    produce(kafka.bootstrap, topic, [b"before"])
+    assert kafka.pid is not None
+    jvm = psutil.Process(kafka.pid)
+    jvm.suspend()
+    threading.Event().wait(3)  # several heartbeats, whose absence nobody may count here
+    jvm.resume()
+    produce(kafka.bootstrap, topic, [b"after"])
+    before, after = read_all(kafka.bootstrap, topic)
+    assert before.leader_epoch() == after.leader_epoch()
+
+
+def test_a_killed_broker_is_given_up_before_its_successor_starts(tmp_path: Path) -> None:
+    kafka = LocalKafka(tmp_path)
+    given_up = 0
+    try:
+        for end, wanted in ((kafka.kill, 1), (kafka.stop, 1), (kafka.kill, 2)):
+            kafka.start()
+            end()
+            kafka.start()
+            given_up = kafka.log_path.read_bytes().count(FENCED)
+            assert given_up == wanted
+    finally:
+        kafka.stop()
