@@ -44,6 +44,8 @@ class JoinProcessor(Generic[ChainedT]):
         *("predictions.open", "predictions.provisional", "predictions.parked", "labels.parked", "signals.parked"),
         *("recalls.away", "recalls.open"),
     )
+    said: str = "feedback"
+    lander: str = "record"
 
     def __init__(self, bounds: JoinBounds, chained: Chained[ChainedT] | None = None, *, columns: bool = True) -> None:
         self.join = Join(bounds)

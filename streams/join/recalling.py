@@ -71,8 +71,8 @@ class Recalling:
             found.append(Output("recall-requests", request_id.encode(), encode(question), self.state.partition))
         return found
 
-    def hear(self, records: Records, index: int) -> tuple[str, Asked] | Output | None:
-        """Take one record of `recalled`: the question that is answered by it, a dead letter, or nothing to do yet."""
+    def hear(self, records: Records, index: int) -> tuple[Asked, list[Recalled]] | Output | None:
+        """Take one record of `recalled`: a question with its whole answer, a dead letter, or nothing to do yet."""
         counters = self.state.counters
         try:
             answer = _answers.decode(records.values[index] or b"")
@@ -88,12 +88,12 @@ class Recalling:
         if len(asked.parts) < answer.parts:
             return None
         del self.state.asked[answer.request_id]
-        return answer.request_id, asked
+        parts = sorted(asked.parts.items())
+        return asked, [answer if part == answer.part else _answers.decode(body) for part, body in parts]
 
-    def revive(self, request_id: str, asked: Asked) -> Request | None:
+    def revive(self, asked: Asked, answers: list[Recalled]) -> Request | None:
         """Bring back the request that was answered for; None when the store does not hold it any more."""
-        state = self.state
-        answers = [_answers.decode(body) for _, body in sorted(asked.parts.items())]
+        state, request_id = self.state, answers[0].request_id
         request = revived(asked, answers, state.partition, self.bounds, state.policies)
         for held in asked.held:
             state.counters[f"{held.topic}.parked"] -= 1

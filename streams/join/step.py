@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from schemas.control import Control, Frozen, PolicySet, Thawed
 from schemas.event import encode
 from schemas.inputs import Prediction
+from schemas.recall import Recalled
 from schemas.topics import INPUTS
 from streams.join.admission import Admitted, JoinBounds, admit, origin_of, read_control
 from streams.join.arrivals import Arrivals
@@ -211,8 +212,8 @@ class _Step:
             elif heard is not None:
                 self.take_back(*heard)
 
-    def take_back(self, request_id: str, asked: Asked) -> None:
-        request = self.recalling.revive(request_id, asked)
+    def take_back(self, asked: Asked, answers: list[Recalled]) -> None:
+        request = self.recalling.revive(asked, answers)
         for held in asked.held:
             self.take_admitted(held.topic, held.records, held.admitted)
         if request is None:
@@ -223,7 +224,7 @@ class _Step:
                 self.rescope(case)
                 self.reclass(request)
             self.settle(request, case, self.seen_ms)
-            self.state.arm(request_id, request, case.due_ms(self.seen_ms))
+            self.state.arm(answers[0].request_id, request, case.due_ms(self.seen_ms))
 
     def take_prediction(self, record: Admitted) -> None:
         event: Prediction = record.event

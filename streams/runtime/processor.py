@@ -413,7 +413,13 @@ class Forgetful(Processor[StateT], Protocol[StateT]):
 
 @runtime_checkable
 class Evictable(Processor[StateT], Protocol[StateT]):
-    """A processor that puts away what is old at a cut (`Batch.cut_ms`), to ask for it again when it is needed."""
+    """A processor that puts away what is old at a cut (`Batch.cut_ms`), to ask for it again when it is needed.
+
+    `said` is the topic of its outputs from which it can be asked for, when `lander`, another stage, has landed them.
+    """
+
+    said: str
+    lander: str
 
     def used_bytes(self, state: StateT) -> int:
         """Give about how much memory a state takes."""

@@ -1,11 +1,11 @@
 """Making room: when a worker's state is larger than it may be, the oldest of it is put away.
 
-Only what has landed is put away (`weir record` keeps it in ClickHouse), so that it can be asked for again whatever
-happens to Kafka's log. A thread of its own finds out what has: it takes a mark (each partition's committed vector, its
-clock, and then the end of its outputs), and waits until `record` has committed past all of that. From then on whatever
-the partition had read and said by that clock has landed, and the loop may cut there. How far a cut goes is reckoned
-from the age of the oldest, as if events came evenly; the next second says whether it was enough. One cut takes a small
-share, so that no step is long.
+Only what has landed is put away (for the join, `weir record` keeps it in ClickHouse), so that it can be asked for again
+whatever happens to Kafka's log. A thread of its own finds out what has: it takes a mark (each partition's committed
+vector, its clock, and then the end of its outputs), and waits until the lander has committed past all of that. From
+then on whatever the partition had read and said by that clock has landed, and the loop may cut there. How far a cut
+goes is reckoned from the age of the oldest, as if events came evenly; the next second says whether it was enough. One
+cut takes a small share, so that no step is long.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from streams.runtime.offsets import GroupOffsets
 from streams.runtime.partition import Partition
 from streams.runtime.processor import Evictable, Processor
 
-SAID = "feedback"
-LANDER = "record"
 CLIENT = "room"
 LEAST_SHARE, MOST_SHARE = 0.02, 0.2
 """Of the span between the oldest and the mark, at one cut of one partition."""
@@ -107,13 +105,12 @@ class Room:
 
     def _watch(self) -> None:
         admin = kafka.make_admin(self._settings, CLIENT)
-        with GroupOffsets(self._settings, LANDER, CLIENT) as lander:
+        with GroupOffsets(self._settings, self._processor.lander, CLIENT) as lander:
             while self._wanted.wait() and not self._stop.is_set():
                 mark = self._mark
                 try:
-                    self._await_landed(
-                        mark, kafka.ends(admin, [self._place(SAID, number) for number in mark], patience_s=0), lander
-                    )
+                    said = [self._place(self._processor.said, number) for number in mark]
+                    self._await_landed(mark, kafka.ends(admin, said, patience_s=0), lander)
                 except KafkaException as error:
                     _log.warning("landing_unknown", reason=kafka.reason(error), effect="nothing is put away")
                     admin = kafka.make_admin(self._settings, CLIENT)  # one that saw a broker die may never look again
