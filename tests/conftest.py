@@ -28,16 +28,18 @@ hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("c
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# `make test` runs two pytest workers. Tests of one group stay on one of them: the real parts are heavy, and a session
-# fixture that starts Kafka should start it once.
-XDIST_GROUPS = {"kafka": "parts", "clickhouse": "parts", "browser": "parts", "serial": "parts"}
+HEAVY = {"kafka", "clickhouse", "browser", "serial"}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests that need a real part together on one worker (xdist reads groups before modifyitems runs here)."""
-    group = next((XDIST_GROUPS[mark.name] for mark in item.iter_markers() if mark.name in XDIST_GROUPS), None)
-    if group is not None:
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Put the tests that need a real part into two groups (xdist reads them before modifyitems runs here).
+
+    `make test` runs two pytest workers, and a group stays on one of them, where a session fixture starts Kafka once.
+    These tests wait more than they work, so one group for each worker.
+    """
+    if any(mark.name in HEAVY for mark in item.iter_markers()):
+        half = "services" if item.nodeid.startswith(("tests/services/", "services/")) else "streams"
+        item.add_marker(pytest.mark.xdist_group(half))
 
 
 @pytest.hookimpl(wrapper=True)
