@@ -37,11 +37,15 @@ class RecallRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RecalledRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One record of an input as it came, byte for byte (base64 in JSON); `append_ms` is its Kafka timestamp."""
+    """One record of an input as it came, byte for byte (base64 in JSON); `append_ms` is its Kafka timestamp.
+
+    Of an envelope it is the event number `index`, with its text as `value` (`schemas.envelope`).
+    """
 
     topic: InputTopic
     partition: int
     offset: int
+    index: int = 0
     append_ms: int
     key: bytes | None = None
     value: bytes | None = None

@@ -50,7 +50,7 @@ class Join(Section):
     records still on their way from a wrong partition, and the jump of the clock that is waited out.
     `broker_skew_ms`: how far the clocks of two brokers may differ. `slice_dimension`: the one dimension measured apart.
     `max_event_bytes` bounds an event with its key and headers; a `feedback` holds up to four times as much, and has to
-    fit into Kafka.
+    fit into Kafka. `feedback_envelopes`: say many revisions in one record of `feedback` (`schemas.envelope`).
     """
 
     skew_ms: int = DAY_MS
@@ -60,6 +60,7 @@ class Join(Section):
     max_event_bytes: int = Field(default=900_000, ge=1, le=980_000)
     slice_dimension: str = ""
     pane_ms: int = 60_000
+    feedback_envelopes: bool = False
 
 
 class Runtime(Section):

@@ -29,7 +29,7 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from benchmarks.join import peers
-from benchmarks.join.board import WEIR, Board, Found, machine
+from benchmarks.join.board import ARROW, WEIR, Board, Found, machine
 from benchmarks.join.curve import draw
 from benchmarks.join.history import History
 from benchmarks.join.latency import delays
@@ -135,6 +135,9 @@ class Run:
             self._alone(name, log, history)
         late: list[Peer] = []
         for peer in self._runnable():
+            if peer.name == ARROW:
+                self._race_enclosed(peer)
+                continue
             found = self.board.peers[peer.name]
             if self.given.quick and not self.given.only and time.monotonic() - self.begun > QUICK_RACE_S:
                 found.skipped = f"{QUICK_RACE_S} s of --quick were over before its turn: name it with --only"
@@ -150,6 +153,16 @@ class Run:
                     log.drop(log.output(peer.name))
         if late and not self.given.quick:
             self._judge_slow(late)
+
+    def _race_enclosed(self, peer: Peer) -> None:
+        """Let Weir read the same events in envelopes."""
+        found = self.board.peers[peer.name]
+        with _noted(self.board, f"race of {peer.name}"):
+            log, history = self._backlog("enclosed", self.given.n, in_envelopes=True)
+            found.raced = self._raced(peer, log, history, "race")
+            self.say(f"{peer.name}: {found.raced.per_cpu_s or 0:,.0f} events per CPU second {found.raced.said}")
+            if found.raced.finished:
+                found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
 
     def _judge_slow(self, late: Sequence[Peer]) -> None:
         """Judge those who did not come to the end on a log that they can finish."""
@@ -189,7 +202,7 @@ class Run:
     def live(self) -> None:
         """Kill each peer at work, and see what it does in silence."""
         for peer in self._runnable():
-            if self.given.quick and peer.name != WEIR and not self.given.only:
+            if peer.name == ARROW or (self.given.quick and peer.name != WEIR and not self.given.only):
                 continue
             with _noted(self.board, f"live run of {peer.name}"):
                 self.board.peers[peer.name].lived = lived = live(
@@ -311,16 +324,21 @@ class Run:
 
     def _runnable(self) -> list[Peer]:
         found = [found.peer for found in self.board.peers.values() if not found.skipped]
-        return sorted(found, key=lambda peer: peer.name != WEIR)
+        return sorted(found, key=lambda peer: (peer.name != WEIR, peer.name != ARROW))
 
-    def _backlog(self, namespace: str, n: int, partitions: int = 0) -> tuple[Log, History]:
+    def _backlog(
+        self, namespace: str, n: int, partitions: int = 0, *, in_envelopes: bool = False
+    ) -> tuple[Log, History]:
         tail = tail_ms(TIMEOUT_MS)
         start_ms = int(time.time() * 1000) - SPAN_MS - TIMEOUT_MS - tail
         history = History(n, start_ms, SPAN_MS, TIMEOUT_MS, tail_ms=tail, seed=self.given.seed)
         log = self._log(namespace, TIMEOUT_MS, partitions)
         log.create(backdated=True)
         log.policy(history.first_ms, TIMEOUT_MS)
-        log.write(history.records())
+        if in_envelopes:
+            log.write_enclosed(history.records())
+        else:
+            log.write(history.records())
         log.write(history.ticks(log.settings.partitions))
         log.seal("predictions", "labels")
         return log, history
@@ -411,7 +429,7 @@ def main() -> None:
 def _wanted(given: argparse.Namespace, say: Callable[[str], None]) -> list[Peer]:
     found = peers.find()
     only = [name for name in given.only.split(",") if name]
-    if unknown := [name for name in only if name not in found and name != "weir_arrow"]:
+    if unknown := [name for name in only if name not in found]:
         raise SystemExit(f"no peer {', '.join(unknown)}; there are {', '.join(found)}")
     if left := [name for name, peer in found.items() if peer.build and given.quick and not only]:
         say(f"left out by --quick, because they are built first: {', '.join(left)}")

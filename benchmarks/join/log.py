@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
+from benchmarks.join.envelopes import HEADERS, Counts, enclosed, read_below
 from benchmarks.join.history import MODEL, Record
 from schemas.settings import Join, Kafka, Settings
 from schemas.topics import topic_name
@@ -55,6 +56,7 @@ class Log:
 
     settings: Settings
     admin: AdminClient
+    counts: Counts = field(default_factory=dict)
 
     def topic(self, logical: str) -> str:
         """Give Kafka's name of one of Weir's topics."""
@@ -109,6 +111,19 @@ class Log:
     def write(self, records: Iterable[Record]) -> int:
         """Write predictions and labels at the times of their records. Gives how many."""
         return produce(self.settings.kafka.bootstrap, records, self.topic("predictions"), self.topic("labels"))
+
+    def write_enclosed(self, records: Iterable[Record]) -> int:
+        """Write predictions and labels in envelopes. Gives how many envelopes these are."""
+        made = enclosed(records, self.settings.partitions, self.counts)
+        return produce(
+            self.settings.kafka.bootstrap, made, self.topic("predictions"), self.topic("labels"), headers=HEADERS
+        )
+
+    def read(self, topic: str, partition: int, offset: int) -> int:
+        """Give how many events lie below an offset of an input."""
+        if not self.counts:
+            return offset
+        return read_below(self.counts, (topic == self.topic("labels"), partition), offset)
 
     def seal(self, *logical: str) -> None:
         """Let the broker stamp what comes from now on, and wait until it says that it does."""
@@ -172,7 +187,13 @@ def policy_body(effective_from_ms: int, timeout_ms: int, *, carry: bool) -> byte
     return msgspec.json.encode({"kind": "policy_set", "policy": policy})
 
 
-def produce(bootstrap: str, records: Iterable[Record], predictions: str, labels: str) -> int:
+def produce(
+    bootstrap: str,
+    records: Iterable[Record],
+    predictions: str,
+    labels: str,
+    headers: list[tuple[str, str | bytes | None]] | None = None,
+) -> int:
     """Produce records with their own times, in order. Raises `RuntimeError` for one that the broker refused."""
     refused: list[str] = []
 
@@ -196,7 +217,13 @@ def produce(bootstrap: str, records: Iterable[Record], predictions: str, labels:
         while True:
             try:
                 producer.produce(
-                    topic, record.value, key, record.partition, on_delivery=delivered, timestamp=record.at_ms
+                    topic,
+                    record.value,
+                    key,
+                    record.partition,
+                    on_delivery=delivered,
+                    timestamp=record.at_ms,
+                    headers=headers,
                 )
             except BufferError:
                 producer.poll(0.05)

@@ -207,7 +207,10 @@ class _Track:
             committed = self._consumer.committed(self._inputs, timeout=5)
         except KafkaException:  # the group's coordinator is still being found
             return 0.0
-        return min(float(self._history.events), sum(max(place.offset, 0) for place in committed))
+        return min(float(self._history.events), self._read(committed))
+
+    def _read(self, committed: Sequence[TopicPartition]) -> float:
+        return float(sum(self._log.read(place.topic, place.partition, max(place.offset, 0)) for place in committed))
 
     def done(self, now_s: float) -> bool:
         """Whether all rows are there, or none has come for so long that none will."""

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from numpy.typing import NDArray
 
 from benchmarks.join.history import DEPLOYMENT, FEATURES, MODEL, VERSION, History, Ints, country, subject
+from schemas.envelope import ROWS, content_type
 
 SILENCE_S = 30.0
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -192,7 +193,9 @@ def _read(bootstrap: str, topic: str, partitions: int) -> Iterator[list[bytes]]:
             for message in consumer.consume(10_000, 0.2):
                 error = message.error()
                 if error is None:
-                    bodies.append(message.value() or b"")
+                    body, headers = message.value() or b"", message.headers() or ()
+                    of_rows = headers and content_type(headers) == ROWS  # type: ignore[arg-type]
+                    bodies += body.split(b"\n") if of_rows else [body]
                 elif error.code() == KafkaError._PARTITION_EOF:
                     left.discard(message.partition() or 0)
                 else:

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--timeout-ms", type=int, required=True)
     parser.add_argument("--snapshot-s", type=float, default=30.0)
     parser.add_argument("--worker", default="0")
+    parser.add_argument("--envelopes", action="store_true")
     given = parser.parse_args()
     stop = threading.Event()
 
@@ -43,7 +44,8 @@ def main() -> None:
     namespace = given.predictions.removesuffix(".predictions")
     settings = settings_of(given.bootstrap, namespace, given.partitions, given.timeout_ms)
     runtime = settings.runtime.model_copy(update={"snapshot_s": given.snapshot_s, "worker": given.worker})
-    settings = settings.model_copy(update={"data_dir": Path(given.state), "runtime": runtime})
+    join = settings.join.model_copy(update={"feedback_envelopes": given.envelopes})
+    settings = settings.model_copy(update={"data_dir": Path(given.state), "runtime": runtime, "join": join})
     try:
         _run(settings, stop)
     except WeirError as error:

@@ -30,7 +30,7 @@ from schemas.topics import TOPICS, topic_name, width
 RETRY_HEADER = "weir-retry"
 OURS = (RETRY_HEADER, "weir-append-ms", "weir-hop")
 """What we added on the way. A retry is a new record: it goes where it belongs and takes the time it comes at."""
-_ID = re.compile(r"[a-z-]+/\d+/\d+\Z")
+_ID = re.compile(r"[a-z-]+/\d+/\d+(/\d+)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,8 @@ def read_letters(settings: Settings) -> list[Letter]:
             id = f"dead-letters/{message.partition()}/{message.offset()}"
             one = Letter(id, None, f"this record of dead-letters is no DeadLetter: {error}")
         else:
-            one = Letter(f"{letter.topic}/{letter.partition}/{letter.offset}", letter)
+            of_envelope = f"/{letter.index}" if letter.index else ""
+            one = Letter(f"{letter.topic}/{letter.partition}/{letter.offset}{of_envelope}", letter)
         place = one.id, one.letter.stage if one.letter else ""
         found.pop(place, None)
         found[place] = one
@@ -129,7 +130,7 @@ def _find(settings: Settings, ids: list[str]) -> list[Letter]:
     for id in ids:
         if not _ID.match(id) or id.split("/")[0] not in TOPICS:
             raise WeirError(
-                f"{id!r} is no id of a dead letter; expected TOPIC/PARTITION/OFFSET, such as labels/3/1041",
+                f"{id!r} is no id of a dead letter; expected TOPIC/PARTITION/OFFSET[/INDEX], such as labels/3/1041",
                 fix="copy it from `weir dlq ls`",
                 code=USAGE,
             )
@@ -193,6 +194,7 @@ def _as_row(one: Letter) -> dict[str, Any]:
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
+        "index": letter.index,
         "request_id": letter.request_id,
         "model": letter.model,
         "append_ms": letter.append_ms,

@@ -25,7 +25,7 @@ from schemas.settings import Settings
 from schemas.topics import INPUTS
 from services.record.residual import Residual, residuals, total
 from streams.join.naive import Bounds, Record, timers_clock
-from streams.join.verify import Report
+from streams.join.verify import Report, said_in
 from streams.join.verify import verify as compare
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ def _read(settings: Settings, topic: str, say: Say) -> Iterator[Record]:
         if time.monotonic() - said_at > PROGRESS_S:
             said_at = time.monotonic()
             say(f"reading {topic}: {count:,} records")
-        yield Record(
+        record = Record(
             message.partition() or 0,
             message.offset() or 0,
             message.timestamp()[1],
@@ -341,6 +341,7 @@ def _read(settings: Settings, topic: str, say: Say) -> Iterator[Record]:
             message.value(),
             message.headers() or (),  # type: ignore[arg-type]  # consumed headers are (str, bytes | None) pairs
         )
+        yield from said_in(record) if topic == "feedback" and record.headers else [record]
 
 
 def _timers_clocks(cut: Cut, control: Sequence[Record], bounds: Bounds) -> dict[int, int]:

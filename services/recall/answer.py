@@ -17,6 +17,7 @@ import structlog
 from schemas.event import encode
 from schemas.recall import InputTopic, Recalled, RecalledRecord, RecallRequested
 from streams.join.partition import partition_of
+from streams.runtime.processor import place_of
 
 KINDS: tuple[InputTopic, ...] = ("predictions", "labels", "signals")
 FEEDBACK = len(KINDS)
@@ -74,11 +75,12 @@ class Stored:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
+    index: int = 0
 
     @property
-    def place(self) -> tuple[int, int, int]:
+    def place(self) -> tuple[int, int, int, int]:
         """Where it stands in the log."""
-        return self.topic, self.partition, self.offset
+        return self.topic, self.partition, self.offset, self.index
 
 
 class BadQuestion(ValueError):
@@ -116,7 +118,8 @@ def read_question(value: bytes | None, partition: int, partitions: int) -> Recal
 
 def unpack(row: bytes) -> tuple[str, Stored]:
     """Read one row of the look-up table: RowBinary, as `services.recall.table` packs it."""
-    topic, partition, offset, append_ms = _HEAD.unpack_from(row)
+    topic, partition, position, append_ms = _HEAD.unpack_from(row)
+    offset, index = place_of(position)
     request_id, at = _bytes(row, _HEAD.size)
     key, at = _perhaps(row, at)
     value, at = _perhaps(row, at)
@@ -126,7 +129,7 @@ def unpack(row: bytes) -> tuple[str, Stored]:
         name, at = _bytes(row, at)
         header, at = _perhaps(row, at)
         headers.append((name.decode(), header))
-    return request_id.decode(), Stored(topic, partition, offset, append_ms, key, value, headers)
+    return request_id.decode(), Stored(topic, partition, offset, append_ms, key, value, headers, index)
 
 
 def _length(row: bytes, at: int) -> tuple[int, int]:
@@ -198,6 +201,7 @@ def _recalled(one: Stored) -> RecalledRecord:
         topic=KINDS[one.topic],
         partition=one.partition,
         offset=one.offset,
+        index=one.index,
         append_ms=one.append_ms,
         key=one.key,
         value=one.value,

@@ -6,8 +6,9 @@ feedback, as they land, into `recallable`:
 
 - `hash`: xxHash64 of the request id; the table's order and index. Ids are compared as well, when the rows are read.
 - `topic` (index of `services.recall.answer.TOPICS`), `partition`, `offset`: the position, which makes copies merge.
-- `record`: topic, partition, offset, append_ms, request id, key, body, headers in one string (ClickHouse's RowBinary):
-  a look-up costs one read per column, and this way there are two.
+- `record`: topic, partition, position, append_ms, request id, key, body, headers in one string (ClickHouse's
+  RowBinary): a look-up costs one read per column, and this way there are two. A position is the offset with the index
+  in an envelope above it (`streams.runtime.processor.position`), here and in `offset`.
 
 What a look-up costs is unpacking: a granule for each record found that lies apart from the others, which is most of
 them as long as merges have not brought them together. So a granule has 32 rows, a compressed block holds one, and LZ4
@@ -38,7 +39,7 @@ from services.record.tables import migrate, table_of
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
 
-VERSION = 2
+VERSION = 3
 """Of the packing. Another one is built anew from the landed tables."""
 
 FILL_ROWS = 1_000_000
@@ -133,10 +134,11 @@ def copy(database: str, topic: str) -> str:
     """
     number = TOPICS.index(topic)
     return (
-        "WITH if(unreadable = '', request_id, JSONExtractString(ifNull(body, ''), 'request_id')) AS id "
-        f"SELECT xxHash64(id) AS hash, toUInt8({number}) AS topic, partition, offset, formatRowNoNewline('RowBinary', "
-        f"toUInt8({number}), partition, offset, append_ms, id, key, body, headers) AS record "
-        f"FROM `{database}`.{table_of(topic).name} WHERE id != ''"
+        "WITH if(unreadable = '', request_id, JSONExtractString(ifNull(body, ''), 'request_id')) AS id, "
+        "bitOr(came.offset, bitShiftLeft(toInt64(came.idx), 44)) AS place "
+        f"SELECT xxHash64(id) AS hash, toUInt8({number}) AS topic, partition, place AS offset, "
+        f"formatRowNoNewline('RowBinary', toUInt8({number}), partition, place, append_ms, id, key, body, headers) "
+        f"AS record FROM `{database}`.{table_of(topic).name} AS came WHERE id != ''"
     )
 
 
@@ -216,7 +218,7 @@ def _fill(client: HttpClient, database: str, topic: str) -> None:
     rows = 0
     for partition, first, last in spans:
         for start in range(first, last + 1, FILL_ROWS):
-            part = f"partition = {partition} AND offset >= {start} AND offset < {start + FILL_ROWS}"
+            part = f"partition = {partition} AND came.offset >= {start} AND came.offset < {start + FILL_ROWS}"
             client.command(f"INSERT INTO recallable {copy(database, topic)} AND {part}")
             rows += min(FILL_ROWS, last + 1 - start)
     if rows:

@@ -71,8 +71,8 @@ class RecordedHistory:
         while offset < end:
             until = min(offset + width, end)
             table = self._arrow(
-                f"SELECT offset, append_ms, key, body, headers FROM {view} WHERE partition = {partition} AND idx = 0 "
-                f"AND offset >= {offset} AND offset < {until} ORDER BY offset"
+                f"SELECT offset, append_ms, key, body, headers, idx FROM {view} WHERE partition = {partition} "
+                f"AND offset >= {offset} AND offset < {until} ORDER BY offset, idx"
             )
             if table.num_rows:
                 yield _records(table)
@@ -169,13 +169,13 @@ def _found(table: pa.Table) -> Iterator[tuple[int, Step]]:
 def _records(table: pa.Table) -> Records:
     import pyarrow.compute as pc
 
-    columns = [table.column(name).to_pylist() for name in ("offset", "append_ms", "key", "body")]
+    columns = [table.column(name).to_pylist() for name in ("offset", "append_ms", "key", "body", "idx")]
     records = Records()
     carried: dict[int, Headers] = {}
     if pc.any(pc.greater(pc.list_value_length(table.column("headers")), 0)).as_py():
         carried = {place: _headers(said) for place, said in enumerate(table.column("headers").to_pylist()) if said}
-    for place, (offset, append_ms, key, body) in enumerate(zip(*columns, strict=True)):
-        records.append(offset, append_ms, key, body, carried.get(place))
+    for place, (offset, append_ms, key, body, index) in enumerate(zip(*columns, strict=True)):
+        records.append(offset, append_ms, key, body, carried.get(place), index)
     return records
 
 

@@ -155,7 +155,7 @@ def outcomes_sql(standing: str, settings: Settings, cuts: Cuts | None) -> str:
 SELECT request_id AS said_of, model AS said_model, deployment AS said_deployment, name AS said_name, label, label_json,
     toString(ifNull(label_kind, 'explicit')) AS kind, weight, labelled_at_ms
 FROM feedback WHERE unreadable = '' AND isNull(item) {until}
-ORDER BY offset DESC LIMIT 1 BY request_id, model, deployment, name"""
+ORDER BY (offset, idx) DESC LIMIT 1 BY request_id, model, deployment, name"""
     labelled = f"""
 SELECT * FROM ({_parted(standing, settings)}) AS s INNER JOIN (SELECT * FROM ({said}) WHERE label_json != '') AS f
 ON s.request_id = f.said_of AND s.model = f.said_model AND s.deployment = f.said_deployment

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from services.record.columns import Column
 from services.record.tables import EVENTS, POSITION, Table
+from streams.runtime.envelopes import is_refused, unfold
 from streams.runtime.processor import Records
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -29,13 +30,17 @@ def _decoder(topic: str) -> msgspec.json.Decoder[Any]:
 
 
 def to_arrow(table: Table, ranges: Mapping[int, Records], landed_ms: int) -> pa.Table:
-    """Give the rows of some partitions of one topic, in the order of partition and offset."""
+    """Give the rows of some partitions of one topic, in the order of position; one for each event of an envelope."""
     decode = _decoder(table.topic).decode
+    ranges = {partition: unfold(table.topic, records) for partition, records in ranges.items()}
     events: list[Any] = []
     errors: list[str] = []
     for partition in sorted(ranges):
-        for body in ranges[partition].values:
+        headers = ranges[partition].headers
+        for place, body in enumerate(ranges[partition].values):
             event, error = _decoded(decode, body)
+            if headers and is_refused(table.topic, headers.get(place, ())):
+                event, error = None, "an envelope that cannot be read"
             events.append(event)
             errors.append(error)
     try:
@@ -94,6 +99,7 @@ def _misfit(columns: Sequence[Column], events: Sequence[Any]) -> str:
 def _raw(ranges: Mapping[int, Records], errors: list[str], landed_ms: int) -> list[Any]:
     partitions: list[int] = []
     offsets: list[int] = []
+    indexes: list[int] = []
     append_ms: list[int] = []
     keys: list[bytes | None] = []
     bodies: list[bytes | None] = []
@@ -102,6 +108,7 @@ def _raw(ranges: Mapping[int, Records], errors: list[str], landed_ms: int) -> li
         records = ranges[partition]
         partitions += [partition] * len(records)
         offsets += records.offsets
+        indexes += [records.indexes.get(place, 0) for place in range(len(records))]
         append_ms += records.append_ms
         keys += records.keys
         bodies += records.values
@@ -110,7 +117,7 @@ def _raw(ranges: Mapping[int, Records], errors: list[str], landed_ms: int) -> li
         else:
             headers += [[]] * len(records)
     count = len(offsets)
-    values = [partitions, offsets, [0] * count, append_ms, [landed_ms] * count, keys, bodies, headers, errors]
+    values = [partitions, offsets, indexes, append_ms, [landed_ms] * count, keys, bodies, headers, errors]
     return [pa.array(given, kind) for given, (_, kind) in zip(values, POSITION.values(), strict=True)]
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Cuts = Mapping[int, Step]
 """Partition → the step of the join up to which is counted."""
-Position = tuple[int, int]
+Position = tuple[int, int, int]
 
 POLICY_NOTICE_MS = 60_000
 _SIZE = (
@@ -44,7 +44,7 @@ _LIMITS = {"max_query_size": 64 << 20, "max_ast_elements": 1_000_000, "max_expan
 def standing_sql(client: HttpClient, settings: Settings, cuts: Cuts | None) -> str:
     """Give the query of the standing predictions: one raw row per identity, with its policy's `label_name`."""
     aside = _set_aside(client, settings, cuts)
-    out = f"WHERE (partition, offset) NOT IN ({listed(aside)})" if aside else ""
+    out = f"WHERE (partition, offset, idx) NOT IN ({listed(aside)})" if aside else ""
     admitted = _admitted(client, settings, cuts)
     return (
         f"SELECT * FROM ({admitted}) {out} ORDER BY at_ms, xxHash64(event_id) LIMIT 1 BY request_id, model, deployment"
@@ -110,20 +110,20 @@ def _set_aside(client: HttpClient, settings: Settings, cuts: Cuts | None) -> lis
     found = []
     most = settings.join.max_event_bytes
     odd = (
-        "SELECT partition, offset, body FROM predictions WHERE unreadable = '' "
+        "SELECT partition, offset, idx, body FROM predictions WHERE unreadable = '' "
         f"AND (match(body, '-[0-9]{{19}}|[0-9]{{20}}') OR {_SIZE} * {_GROWTH} > {most})"
     )
-    for partition, offset, body in rows(client, odd):
+    for partition, offset, index, body in rows(client, odd):
         event = decode(body, Prediction)
         values = [event.prediction, *event.features.values(), *event.slices.values()]
         if any(map(_too_large, values)) or len(encode(event)) > most:
-            found.append((partition, offset))
+            found.append((partition, offset, index))
     admitted = _admitted(client, settings, cuts)
-    out = f"WHERE (partition, offset) NOT IN ({listed(found)})" if found else ""
+    out = f"WHERE (partition, offset, idx) NOT IN ({listed(found)})" if found else ""
     # A body has one event id: as many bodies as ids means that ids, not contents, decide.
     tied = f"""
 WITH admitted AS (SELECT * FROM ({admitted}) {out})
-SELECT request_id, model, deployment, partition, offset, body FROM admitted
+SELECT request_id, model, deployment, partition, offset, idx, body FROM admitted
 WHERE (request_id, model, deployment, at_ms) IN (
     SELECT request_id, model, deployment, at_ms FROM (
         SELECT request_id, model, deployment, at_ms, uniqExact(body) AS bodies, uniqExact(event_id) AS ids,
@@ -132,11 +132,11 @@ WHERE (request_id, model, deployment, at_ms) IN (
         ORDER BY at_ms LIMIT 1 BY request_id, model, deployment
     ) WHERE bodies > 1 AND (least_id = '' OR bodies > ids))"""
     rivals: dict[tuple[str, str, str], list[tuple[int, int, Position]]] = {}
-    for request_id, model, deployment, partition, offset, body in rows(client, tied):
+    for request_id, model, deployment, partition, offset, index, body in rows(client, tied):
         content = xxhash.xxh64_intdigest(body.encode(), 1)
         event_id = decode(body, Prediction).event_id
         key = xxhash.xxh64_intdigest(event_id.encode(), 0) if event_id else content
-        rivals.setdefault((request_id, model, deployment), []).append((key, content, (partition, offset)))
+        rivals.setdefault((request_id, model, deployment), []).append((key, content, (partition, offset, index)))
     for several in rivals.values():
         found += [position for _, _, position in sorted(several)[1:]]
     return found

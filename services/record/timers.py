@@ -66,4 +66,4 @@ def records(table: Any) -> Iterator[Record]:
     """Give the raw rows of an Arrow table as Kafka had them."""
     for row in table.to_pylist():
         headers = [(header["name"].decode("utf-8", "replace"), header["value"]) for header in row["headers"] or ()]
-        yield Record(row["partition"], row["offset"], row["append_ms"], row["key"], row["body"], headers)
+        yield Record(row["partition"], row["offset"], row["append_ms"], row["key"], row["body"], headers, row["idx"])

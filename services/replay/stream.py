@@ -84,9 +84,9 @@ class Landed:
         found = {}
         for topic in INPUTS:
             sql = (
-                f"SELECT partition, offset, append_ms, key, body, headers FROM landed_{topic} "
+                f"SELECT partition, offset, append_ms, key, body, headers, idx FROM landed_{topic} "
                 f"WHERE {self._where(plan, part, topic)} AND append_ms >= {from_ms} AND append_ms < {to_ms} "
-                "ORDER BY offset LIMIT 1 BY offset"
+                "ORDER BY offset, idx LIMIT 1 BY offset, idx"
             )
             found[topic] = list(records(self._reader.arrow(sql)))
         return found
@@ -94,14 +94,16 @@ class Landed:
     def said(self, plan: Plan, part: Part) -> Iterator[Feedback]:
         """Give the landed feedback about predictions of the window, in the order in which it was said."""
         decoder = msgspec.json.Decoder(Feedback)
-        after = -1
+        after = (-1, 0)
         window = plan.window
         while True:
             sql = (
-                f"SELECT offset, body FROM landed_feedback WHERE partition = {part.number} AND offset > {after} "
+                f"SELECT offset, idx, body FROM landed_feedback WHERE partition = {part.number} "
+                f"AND (offset, idx) > {after} "
                 "AND unreadable = '' AND model = {m:String} "
                 f"AND predicted_at_ms >= {window.from_ms} AND predicted_at_ms < {window.to_ms} "
-                f"AND joined_at_ms <= {part.step.clock_ms} ORDER BY offset LIMIT 1 BY offset LIMIT {SAID}"
+                f"AND joined_at_ms <= {part.step.clock_ms} "
+                f"ORDER BY offset, idx LIMIT 1 BY offset, idx LIMIT {SAID}"
             )
             table = self._reader.arrow(sql.replace("{m:String}", _quoted(plan.model)))
             offsets = table.column("offset").to_pylist()
@@ -109,7 +111,7 @@ class Landed:
                 yield decoder.decode(body)
             if len(offsets) < SAID:
                 return
-            after = offsets[-1]
+            after = offsets[-1], table.column("idx")[-1].as_py()
 
     def last_said_ms(self, part: Part) -> int:
         """Give the clock of the last feedback of a partition that has landed, of whatever model."""

@@ -222,7 +222,8 @@ def spans(
             records = Records()
             while place < len(one) and one[place].append_ms < end_ms:
                 record = one[place]
-                records.append(record.offset, record.append_ms, record.key, record.value, record.headers or None)
+                beside = record.headers or None, record.index
+                records.append(record.offset, record.append_ms, record.key, record.value, *beside)
                 place += 1
             if len(records):
                 taken[topic] = place

@@ -39,12 +39,12 @@ def _answer(request: Request, one: Standing) -> Answer:
         score=body.score,
         prediction=body.prediction,
         subject=body.subject,
-        position=position((where.topic, where.partition, where.offset)),
+        position=position((where.topic, where.partition, where.offset, where.index)),
         conflicts=one.conflicts,
         policy=PolicySaid(
             label=one.policy.label,
             effective_from_ms=one.policy.effective_from_ms,
-            set_at="" if set_by is None else position(("control", set_by.partition, set_by.offset)),
+            set_at="" if set_by is None else position(("control", set_by.partition, set_by.offset, 0)),
             set_ms=None if set_by is None else set_by.append_ms,
             fields=msgspec.to_builtins(one.policy),
         ),
@@ -122,7 +122,7 @@ def _exposed(request: Request, each: Standing) -> bool:
 def _revision(record: Record, said: Feedback, why: str, cause: str) -> Revision:
     return Revision(
         revision=said.revision,
-        position=position(("feedback", record.partition, record.offset)),
+        position=position(("feedback", record.partition, record.offset, record.index)),
         status=said.status,
         label=said.label,
         kind=said.label_kind,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from schemas.inputs import Prediction
 from services.trace.request import Request
 from services.trace.shape import Fate, Happened
-from services.trace.words import ENDED, REFUSED, Place, named, position, readable, says
+from services.trace.words import ENDED, REFUSED, Place, named, position, position_of, readable, says
 from streams.join import naive
 from streams.join.naive import Admitted, Record, Refused
 
 
 def happened(request: Request, topic: str, record: Record) -> Happened:
     """Tell one of the request's records."""
-    place = topic, record.partition, record.offset
+    place = topic, record.partition, record.offset, record.index
     read = request.read[place]
     headers = dict(record.headers)
     fate, why = _fate_of(request, place, read)
@@ -43,8 +43,8 @@ def _fate_of(request: Request, place: Place, read: Admitted | Refused) -> tuple[
         return fates.get(read.fate, "dead"), REFUSED.get(read.reason, read.reason)
     event = request.event_of[place]
     first = event.records[0]
-    if (first.topic, first.partition, first.offset) != place:
-        return "duplicate", f"the same event as {position((first.topic, first.partition, first.offset))}"
+    if (first.topic, first.partition, first.offset, first.index) != place:
+        return "duplicate", f"the same event as {position_of(event)}"
     if isinstance(event.body, Prediction):
         stands = request.standing[naive.identity_of(event.body)]
         if stands.key == event.key:

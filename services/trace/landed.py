@@ -63,8 +63,10 @@ class Reader:
             for topic in INPUTS:
                 found.records += [(topic, record) for record in self._of_request(topic, request_id)]
             found.feedback = self._of_request("feedback", request_id)
-        found.records.sort(key=lambda one: (one[1].append_ms, INPUTS.index(one[0]), one[1].partition, one[1].offset))
-        found.feedback.sort(key=lambda one: (one.partition, one.offset))
+        found.records.sort(
+            key=lambda one: (one[1].append_ms, INPUTS.index(one[0]), one[1].partition, one[1].offset, one[1].index)
+        )
+        found.feedback.sort(key=lambda one: (one.partition, one.offset, one.index))
         found.dead_letters = self._dead_letters(request_id, found.records)
         partitions = sorted({found.partition, *(record.partition for _, record in found.records)})
         found.control = self.control(partitions)
@@ -92,7 +94,7 @@ class Reader:
         finally:
             store.close()
         for one in {one.place: one for one in stored}.values():
-            record = Record(one.partition, one.offset, one.append_ms, one.key, one.value, one.headers)
+            record = Record(one.partition, one.offset, one.append_ms, one.key, one.value, one.headers, one.index)
             if one.topic == FEEDBACK:
                 found.feedback.append(record)
             else:
@@ -114,13 +116,15 @@ class Reader:
         by_id = "SELECT body FROM landed_dead_letters WHERE unreadable = '' AND request_id = {id:String}"
         bodies = self._bodies(by_id, {"id": request_id})
         if found:
-            places = ", ".join(f"('{topic}', {one.partition}, {one.offset})" for topic, one in found[:1_000])
+            places = ", ".join(
+                f"('{topic}', {one.partition}, {one.offset}, {one.index})" for topic, one in found[:1_000]
+            )
             bodies += self._bodies(
                 "SELECT body FROM landed_dead_letters WHERE unreadable = '' AND request_id = '' AND "
-                f"(toString(source_topic), source_partition, source_offset) IN ({places})"
+                f"(toString(source_topic), source_partition, source_offset, source_idx) IN ({places})"
             )
         letters = [msgspec.json.decode(body, type=DeadLetter) for body in dict.fromkeys(bodies)]
-        return sorted(letters, key=lambda one: (one.at_ms, one.topic, one.partition, one.offset))
+        return sorted(letters, key=lambda one: (one.at_ms, one.topic, one.partition, one.offset, one.index))
 
     def control(self, partitions: Sequence[int]) -> list[Record]:
         """Give the policies and freezes that some partitions have heard, in the order of position."""
@@ -216,4 +220,4 @@ class Reader:
         return [decoder.decode(body) for body in self._bodies(sql, asked)]
 
 
-_RAW = "partition, offset, append_ms, key, body, headers"
+_RAW = "partition, offset, append_ms, key, body, headers, idx"

@@ -28,7 +28,7 @@ class Request:
         self.read: dict[Place, Admitted | Refused] = {}
         self.unread: set[Place] = set()
         for topic, record in landed.records:
-            place = topic, record.partition, record.offset
+            place = topic, record.partition, record.offset, record.index
             self.read[place] = naive.admit(topic, record, self.policies_of(record.partition), bounds)
             step = landed.timers.step
             if step and record.partition == step.partition and record.offset >= step.offsets.get(topic, 0):
@@ -37,13 +37,15 @@ class Request:
         self.events = naive.events_of(taken)
         self.standing = naive.standing_of(self.events, self.policies_of(landed.partition))
         self.outcomes = [each for one in self.standing.values() for each in one.outcomes]
-        self.event_of = {(r.topic, r.partition, r.offset): event for event in self.events for r in event.records}
+        self.event_of = {
+            (r.topic, r.partition, r.offset, r.index): event for event in self.events for r in event.records
+        }
         self.chains: dict[OutcomeId, list[tuple[Record, Feedback]]] = {}
         for record in landed.feedback:
             said = decode(record.value or b"", Feedback)
             identity = (said.request_id, said.model, said.deployment, said.name, said.item or "")
             self.chains.setdefault(identity, []).append((record, said))
-        self.reasons = {(one.topic, one.partition, one.offset): one.reason for one in landed.dead_letters}
+        self.reasons = {(one.topic, one.partition, one.offset, one.index): one.reason for one in landed.dead_letters}
 
     def policies_of(self, partition: int) -> list[JoinPolicy]:
         """Give the policies that a partition has, in the order of its log."""

@@ -15,6 +15,7 @@ from services.trace.panes import measured
 from services.trace.shape import Story, TrialSaid
 from services.trace.story import tell
 from services.trace.unknown import likely
+from services.trace.words import position
 from streams.join.naive import Bounds
 
 
@@ -57,7 +58,7 @@ def _story(reader: Reader, request_id: str) -> Story:
         found.likely = likely(reader, landed, found)
         return found
     bodies = {
-        f"predictions/{record.partition}/{record.offset}": record.value
+        position(("predictions", record.partition, record.offset, record.index)): record.value
         for topic, record in landed.records
         if topic == "predictions"
     }

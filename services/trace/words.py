@@ -10,8 +10,8 @@ import msgspec
 from schemas.inputs import Label, Prediction, Signal
 from streams.join.naive import Event, Standing
 
-Place = tuple[str, int, int]
-"""Logical topic, partition, offset."""
+Place = tuple[str, int, int, int]
+"""Logical topic, partition, offset, index in an envelope."""
 
 MOST_TEXT = 80
 
@@ -76,14 +76,14 @@ def rule_text(rule: Any) -> str:
 
 
 def position(place: Place) -> str:
-    """Write a position as dead letters name it: `labels/3/17`."""
-    return "/".join(map(str, place))
+    """Write a position as dead letters name it: `labels/3/17`, or `labels/3/17/4` of event 4 of an envelope."""
+    return "/".join(map(str, place if place[-1] else place[:-1]))
 
 
 def position_of(event: Event) -> str:
     """Write the position of the record whose content stands."""
     first = event.records[0]
-    return position((first.topic, first.partition, first.offset))
+    return position((first.topic, first.partition, first.offset, first.index))
 
 
 def named(one: Standing) -> str:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from xxhash import xxh64_intdigest
 
 from schemas.control import Control, PolicySet
+from schemas.envelope import ARROW, content_type
 from schemas.event import Input, encode
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy, LabelRule
@@ -22,6 +23,7 @@ from schemas.settings import Settings
 from streams.join.dead import Origin, dead_letter
 from streams.join.partition import partitions_of
 from streams.join.resolve import Bounds
+from streams.runtime.envelopes import refusal
 from streams.runtime.processor import Headers, Output, Records
 
 APPEND_HEADER = "weir-append-ms"
@@ -120,6 +122,7 @@ def origin_of(topic: str, partition: int, records: Records, index: int, append_m
         records.keys[index],
         records.values[index],
         records.headers.get(index, ()),
+        records.indexes.get(index, 0),
     )
 
 
@@ -140,7 +143,11 @@ def admit(
     headers = records.headers
     for index, value in enumerate(records.values):
         try:
-            beside = _header_bytes(headers[index]) if headers and index in headers else 0
+            beside = 0
+            if headers and index in headers:
+                if content_type(headers[index]) == ARROW:  # one that could be read is there as its events
+                    raise _Unreadable(*refusal(topic, value))
+                beside = _header_bytes(headers[index])
             event = _read(decode, given[index], value, beside, bounds.max_event_bytes)
             key = event.request_id.encode()
             if key != given[index]:

@@ -25,7 +25,7 @@ from streams.join.stubs import Asked, Away, Stub
 from streams.runtime.processor import Records
 
 Admissions = Mapping[str, Sequence[tuple[int, Admitted]]]
-"""Topic → (offset, what was admitted), in the order of offsets."""
+"""Topic → (position, what was admitted), in the order of the log."""
 
 
 def leaving(request: Request, cut_ms: int, clock_ms: int, bounds: JoinBounds) -> Stub | None:
@@ -94,7 +94,7 @@ def revived(
     kept = set(asked.kept())
     events = _admitted([event for answer in answers for event in answer.events], partition, bounds, policies)
     before = {
-        topic: [(offset, one) for offset, one in admitted if (topic, offset) not in kept]
+        topic: [(place, one) for place, one in admitted if (topic, place) not in kept]
         for topic, admitted in events.items()
     }
     said = [feedback for answer in answers for feedback in answer.feedback]
@@ -119,9 +119,9 @@ def _admitted(events: Sequence[RecalledRecord], partition: int, bounds: JoinBoun
         records = Records()
         for event in events:
             if event.topic == topic:
-                records.append(event.offset, event.append_ms, event.key, event.value, event.headers)
+                records.append(event.offset, event.append_ms, event.key, event.value, event.headers, event.index)
         admission = admit(topic, partition, records, bounds, policies.in_force, 0)
-        found[topic] = [(records.offsets[one.index], one) for one in admission.records if isinstance(one, Admitted)]
+        found[topic] = [(records.position(one.index), one) for one in admission.records if isinstance(one, Admitted)]
     return found
 
 
@@ -169,12 +169,12 @@ def _said(one: Feedback) -> Outcome:
 def _waiting(admitted: Sequence[tuple[int, Admitted]], request: Request) -> dict[int, Waiting[Any]]:
     """Give the events that count: only such requests are put away of which all do."""
     waiting: dict[int, Waiting[Any]] = {}
-    for offset, one in admitted:
+    for place, one in admitted:
         held = waiting.get(one.key)
         if held is None:
-            waiting[one.key] = Waiting(one.key, one.content, one.event, one.append_ms, offset, None, joined=True)
+            waiting[one.key] = Waiting(one.key, one.content, one.event, one.append_ms, place, None, joined=True)
         elif absorb(held, one):
-            held.offset = offset
+            held.offset = place
     return {key: held for key, held in waiting.items() if _counts(request, held)}
 
 

@@ -26,11 +26,13 @@ class Origin:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    index: int = 0
 
     @property
     def position(self) -> str:
-        """`topic/partition/offset`."""
-        return f"{self.topic}/{self.partition}/{self.offset}"
+        """`topic/partition/offset`, and the index of an event that is not the first of its envelope."""
+        named = f"{self.topic}/{self.partition}/{self.offset}"
+        return f"{named}/{self.index}" if self.index else named
 
 
 def dead_letter(
@@ -44,6 +46,7 @@ def dead_letter(
         topic=origin.topic,
         partition=origin.partition,
         offset=origin.offset,
+        index=origin.index,
         append_ms=origin.append_ms,
         key=_base64(origin.key),
         value=_base64(origin.value),

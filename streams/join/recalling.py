@@ -158,4 +158,5 @@ def _alone(records: Records, index: int) -> Records:
         [records.keys[index]],
         [records.values[index]],
         {0: headers} if headers else {},
+        {0: records.indexes[index]} if index in records.indexes else {},
     )

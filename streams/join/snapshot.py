@@ -23,7 +23,7 @@ from streams.join.policies import DEFAULT
 from streams.join.resolve import Bounds
 from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of, zeros
 from streams.join.stubs import Asked, Away, Held, Stub
-from streams.runtime.processor import Headers, Records
+from streams.runtime.processor import Headers, Records, place_of
 
 PAIR = b"\x01"
 FORMAT = b"\x03"
@@ -258,14 +258,16 @@ def _dump_asked(request_id: str, asked: Asked) -> _Asked:
         records = one.records
         headers = list(records.headers.get(0, ()))
         held.append(
-            _Held(one.topic, records.offsets[0], records.append_ms[0], records.keys[0], records.values[0], headers)
+            _Held(one.topic, records.position(0), records.append_ms[0], records.keys[0], records.values[0], headers)
         )
     return _Asked(_dump_stub(request_id, asked.stub), asked.step, asked.cause, held, asked.parts)
 
 
 def _load_held(read: _Held) -> Held:
     headers: dict[int, Headers] = {0: read.headers} if read.headers else {}
-    records = Records([read.offset], [read.append_ms], [read.key], [read.value], headers)
+    offset, index = place_of(read.offset)
+    indexes = {0: index} if index else {}
+    records = Records([offset], [read.append_ms], [read.key], [read.value], headers, indexes)
     return Held(read.topic, records, admitted_again(read.topic, records, 0))
 
 

@@ -76,7 +76,8 @@ class Predicted(Struct, gc=False):
 class Waiting(Heard[HeardT], Generic[HeardT], gc=False):
     """A label or signal in state.
 
-    `raw` is the record as it came, while it is parked: its dead letter gives it back. `joined` is its class, `kept`
+    `offset` is its position (`streams.runtime.processor.position`). `raw` is the record as it came, while it is parked:
+    its dead letter gives it back. `joined` is its class, `kept`
     says that an evicted prediction has counted it, `furthest` how far it came with evicted ones (`resolve.stage`).
     """
 

@@ -33,7 +33,8 @@ from streams.join.revise import differs, feedback, was
 from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, absorb, tracks_of
 from streams.join.stubs import Asked, Stub
 from streams.runtime.clock import RECALLED
-from streams.runtime.processor import Batch, Output, Outputs, Records
+from streams.runtime.envelopes import unfold
+from streams.runtime.processor import Batch, Output, Outputs, Records, place_of
 
 ENDED = {
     "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",
@@ -182,6 +183,7 @@ class _Step:
     def take(self, topic: str, records: Records) -> None:
         state = self.state
         counters = self.counters
+        records = unfold(topic, records, written=state.columns is None)
         if state.columns is not None:
             told, left = state.columns.take(topic, records)
             self.tell(told)
@@ -291,8 +293,9 @@ class _Step:
             stood = held.content
             changed = absorb(held, record)
             # of equals the first stands, in whatever order they are taken
-            if held.content != stood or (record.content == stood and records.offsets[index] < held.offset):
-                held.offset = records.offsets[index]
+            place = records.position(index)
+            if held.content != stood or (record.content == stood and place_of(place) < place_of(held.offset)):
+                held.offset = place
                 held.raw = None if held.joined else _raw(records, index)
             if not changed:
                 return
@@ -302,7 +305,7 @@ class _Step:
                     track.evidence = None
                 self.settle(request, case, self.seen_ms)
         else:
-            held = waiting[key] = Waiting(key, record.content, event, record.append_ms, records.offsets[index], None)
+            held = waiting[key] = Waiting(key, record.content, event, record.append_ms, records.position(index), None)
             for case in request.cases:
                 if case.stage(event, record.append_ms) == COUNTS:
                     self.arrivals.note(event, case.standing.event, record.append_ms, case.standing.append_ms)
@@ -446,14 +449,15 @@ class _Step:
 
     def end(self, request_id: str, request: Request) -> None:
         for topic, waiting in _heard(request):
-            for key in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.timers_ms):
-                held = waiting.pop(key)
+            for one in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.timers_ms):
+                held = waiting.pop(one)
                 if held.joined:
                     continue
                 self.counters[f"{topic}.parked"] -= 1
                 self.counters[f"{topic}.dead"] += 1
-                raw = held.raw or (request_id.encode(), encode(held.event), ())
-                origin = Origin(topic, self.state.partition, held.offset, held.append_ms, *raw)
+                key, value, headers = held.raw or (request_id.encode(), encode(held.event), ())
+                offset, index = place_of(held.offset)
+                origin = Origin(topic, self.state.partition, offset, held.append_ms, key, value, headers, index)
                 reason = REASONS[held.furthest]
                 model = held.event.model or ""
                 self.outputs.append(

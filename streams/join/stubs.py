@@ -29,6 +29,9 @@ from streams.runtime.processor import Records
 OPEN, PROVISIONAL = "predictions.open", "predictions.provisional"
 VOID, UNLABELLED, FINAL = "predictions.void", "predictions.unlabelled", "predictions.final"
 
+Place = tuple[str, int]
+"""Topic, and position (`streams.runtime.processor.position`: offset, and index in an envelope)."""
+
 
 class Away(Struct, gc=False):
     """A standing prediction that has been put away: its content hash, its class, how many revisions were said of it.
@@ -91,9 +94,9 @@ class Held(Struct, gc=False):
     admitted: Admitted
 
     @property
-    def place(self) -> tuple[str, int]:
-        """Topic and offset."""
-        return self.topic, self.records.offsets[0]
+    def place(self) -> Place:
+        """Where it stands in the log."""
+        return self.topic, self.records.position(0)
 
 
 class Asked(Struct, gc=False):
@@ -105,6 +108,6 @@ class Asked(Struct, gc=False):
     held: list[Held]
     parts: dict[int, bytes]
 
-    def kept(self) -> Iterator[tuple[str, int]]:
+    def kept(self) -> Iterator[Place]:
         """Give the places of the records that are kept."""
         return (held.place for held in self.held)

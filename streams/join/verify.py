@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.envelope import CONTENT_TYPE, ROWS
 from schemas.event import decode
 from schemas.feedback import Feedback, Was
 from schemas.records import DeadLetter
@@ -129,6 +130,7 @@ def verify(
     is compared too. `in_flight` says that logs end amid the stream, so that what was forwarded may not have been read
     yet.
     """
+    feedback = [row for record in feedback for row in said_in(record)]
     report = Report(records=sum(len(records) for records in logs.values()), revisions=len(feedback))
     chains = _read_chains(feedback, bounds, report)
     expectation = expect(logs, bounds, clock_by_partition, said=chains)
@@ -144,6 +146,24 @@ def verify(
     if counters is not None and not expectation.beyond and not expectation.undecided:
         report.mismatches += check_counters(expectation.counters, counters)
     return report
+
+
+def said_in(record: Record) -> list[Record]:
+    """Give the rows of a record of `feedback`: of an envelope one by one, else the record itself."""
+    if dict(record.headers).get(CONTENT_TYPE) != ROWS or not record.value:
+        return [record]
+    found = []
+    for index, row in enumerate(record.value.split(b"\n")):
+        try:
+            key: bytes | None = decode(row, _Whose).request_id.encode()
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            key = record.key
+        found.append(replace(record, key=key, value=row, headers=(), index=index))
+    return found
+
+
+class _Whose(msgspec.Struct):
+    request_id: str
 
 
 def _read_chains(records: Sequence[Record], bounds: Bounds, report: Report) -> dict[OutcomeId, list[Feedback]]:
@@ -317,7 +337,7 @@ def _check_forwarded(expectation: Expectation, logs: Logs, bounds: Bounds, in_fl
         for record in records
     )
     for topic, record in expectation.forwarded:
-        hop = f"{topic}/{record.partition}/{record.offset}"
+        hop = f"{topic}/{record.partition}/{record.offset}" + (f"/{record.index}" if record.index else "")
         count = sum(
             copies[topic, partition, hop.encode(), record.value]
             for partition in range(bounds.partitions)
@@ -339,7 +359,7 @@ def _read_dead_letters(records: Sequence[Record], report: Report) -> list[Dead]:
             sentence = f"dead-letters {record.partition}/{record.offset} is not a DeadLetter: {error}"
             report.mismatches.append(Mismatch("unreadable", place, "DeadLetter", record.value, sentence))
             continue
-        found.append(Dead(one.topic, one.partition, one.offset, one.reason))
+        found.append(Dead(one.topic, one.partition, one.offset, one.reason, one.index))
     return found
 
 

@@ -269,8 +269,8 @@ class Between:
                 return False
             held, place = chunk, 0
         while place < len(held) and held.offsets[place] < end:
-            headers = held.headers.get(place)
-            records.append(held.offsets[place], held.append_ms[place], held.keys[place], held.values[place], headers)
+            beside = held.headers.get(place), held.indexes.get(place, 0)
+            records.append(held.offsets[place], held.append_ms[place], held.keys[place], held.values[place], *beside)
             place += 1
         self._held[name] = held, place
         return place == len(held)

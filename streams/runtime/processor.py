@@ -39,20 +39,39 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 PACKED_WORDS = 7
-"""Words of a row of `Packed`: address of the value, its length (-1: none), the same of the key, offset, append_ms, and
-whether the record has headers."""
+"""Words of a row of `Packed`: address of the value, its length (-1: none), the same of the key, position, append_ms,
+and whether the record has headers."""
+
+_INDEX_SHIFT = 44
+"""A position in one number: the offset, and above it the index in an envelope. That of a record is its offset."""
+
+
+def position(offset: int, index: int) -> int:
+    """Give the position of an event as one number.
+
+    >>> position(41, 0), place_of(position(41, 7))
+    (41, (41, 7))
+    """
+    return offset | index << _INDEX_SHIFT
+
+
+def place_of(position: int) -> tuple[int, int]:
+    """Give offset and index of a position: places compare as the log has them, positions do not."""
+    return position & ((1 << _INDEX_SHIFT) - 1), position >> _INDEX_SHIFT
 
 
 @dataclass(slots=True)
 class Packed:
     """Records side by side: `table` has a row for each, `kept` is what keeps the memory that its addresses point into.
 
-    Eight bytes behind each value may be read.
+    Eight bytes behind each value may be read. `unwritten` are stretches of rows whose values and keys do not exist yet:
+    (first, last + 1, what makes them; see `streams.runtime.envelopes`).
     """
 
     table: NDArray[np.int64]
     kept: list[Any]
     headers: dict[int, Headers] = field(default_factory=dict)
+    unwritten: list[tuple[int, int, Any]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,11 +85,11 @@ class Packed:
 class Records:
     """Records of one input of one partition, column by column, in offset order. All columns have equal length.
 
-    `append_ms` is the Kafka timestamp. `headers` is sparse (index → headers), because most records have none. Records
-    may come packed; the columns are made of them when somebody asks.
+    `append_ms` is the Kafka timestamp. `headers` is sparse (index → headers), because most records have none, and so is
+    `indexes`, because most come alone. Records may come packed; the columns are made of them when somebody asks.
     """
 
-    __slots__ = ("_append_ms", "_headers", "_keys", "_offsets", "_packed", "_values")
+    __slots__ = ("_append_ms", "_headers", "_indexes", "_keys", "_offsets", "_packed", "_values")
 
     def __init__(
         self,
@@ -79,12 +98,14 @@ class Records:
         keys: list[bytes | None] | None = None,
         values: list[bytes | None] | None = None,
         headers: dict[int, Headers] | None = None,
+        indexes: dict[int, int] | None = None,
     ) -> None:
         self._offsets = offsets if offsets is not None else []
         self._append_ms = append_ms if append_ms is not None else []
         self._keys = keys if keys is not None else []
         self._values = values if values is not None else []
         self._headers = headers if headers is not None else {}
+        self._indexes = indexes if indexes is not None else {}
         self._packed: list[Packed] = []
 
     def __len__(self) -> int:
@@ -129,6 +150,27 @@ class Records:
         return self._headers
 
     @property
+    def indexes(self) -> dict[int, int]:
+        """Index in its envelope, of each event that is not its first."""
+        self._unpack()
+        return self._indexes
+
+    def position(self, index: int) -> int:
+        """Give the position of one of them (`position`)."""
+        self._unpack()
+        return position(self._offsets[index], self._indexes.get(index, 0))
+
+    def beside(self) -> dict[int, Headers]:
+        """Give the headers without unpacking anything."""
+        if not self._packed:
+            return self._headers
+        found, start = dict(self._headers), len(self._offsets)
+        for chunk in self._packed:
+            found |= {start + index: headers for index, headers in chunk.headers.items()}
+            start += len(chunk)
+        return found
+
+    @property
     def last_ms(self) -> int | None:
         """The Kafka timestamp of the last record."""
         if self._packed:
@@ -136,12 +178,20 @@ class Records:
         return self._append_ms[-1] if self._append_ms else None
 
     def append(
-        self, offset: int, append_ms: int, key: bytes | None, value: bytes | None, headers: Headers | None = None
+        self,
+        offset: int,
+        append_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        index: int = 0,
     ) -> None:
         """Add one record at the end."""
         self._unpack()
         if headers:
             self._headers[len(self._offsets)] = headers
+        if index:
+            self._indexes[len(self._offsets)] = index
         self._offsets.append(offset)
         self._append_ms.append(append_ms)
         self._keys.append(key)
@@ -179,6 +229,7 @@ class Records:
                 [self._keys[index] for index in indices],
                 [self._values[index] for index in indices],
                 {place: self._headers[index] for place, index in enumerate(indices) if index in self._headers},
+                {place: self._indexes[index] for place, index in enumerate(indices) if index in self._indexes},
             )
         packed = self.packed()
         chosen = Packed(packed.table[np.asarray(indices, dtype=np.int64)], packed.kept)
@@ -191,7 +242,7 @@ class Records:
 
     def _columns(self) -> tuple[object, ...]:
         self._unpack()
-        return self._offsets, self._append_ms, self._keys, self._values, self._headers
+        return self._offsets, self._append_ms, self._keys, self._values, self._headers, self._indexes
 
     def _pack(self) -> Packed:
         count = len(self._offsets)
@@ -204,6 +255,7 @@ class Records:
         table[:, 1], table[:, 3] = sizes[:count], sizes[count:]
         table[:, 4], table[:, 5] = self._offsets, self._append_ms
         table[list(self._headers), 6] = 1
+        table[list(self._indexes), 4] |= np.fromiter(self._indexes.values(), np.int64) << _INDEX_SHIFT
         for word, bodies in ((1, self._values), (3, self._keys)):
             if None in bodies:
                 table[[index for index, one in enumerate(bodies) if one is None], word] = -1
@@ -216,7 +268,10 @@ class Records:
         for chunk in chunks:
             first = len(self._offsets)
             self._headers |= {first + index: found for index, found in chunk.headers.items()}
-            for value, size, key, key_size, offset, append_ms, _ in chunk.table.tolist():
+            for value, size, key, key_size, place, append_ms, _ in chunk.table.tolist():
+                offset, index = place_of(place)
+                if index:
+                    self._indexes[len(self._offsets)] = index
                 self._offsets.append(offset)
                 self._append_ms.append(append_ms)
                 self._keys.append(None if key_size < 0 else ctypes.string_at(key, key_size))

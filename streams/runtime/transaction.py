@@ -19,6 +19,7 @@ from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import topic_name, width
 from streams.runtime import kafka, librdkafka
+from streams.runtime.enclose import with_envelopes
 from streams.runtime.failures import Fenced, ProcessorFailed, UnknownOutcome
 from streams.runtime.native import address
 from streams.runtime.overdue import Overdue
@@ -57,6 +58,7 @@ class Transactions:
         self._limits = {name: min(largest, kafka.record_bytes(name)) - RECORD_OVERHEAD_BYTES for name in self._names}
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
         self._widths = {name: width(name, **counts) for name in self._names}
+        self._envelopes = settings.join.feedback_envelopes
         self._open = False
         self._blocks: librdkafka.Sends | None = None
         self._queued_bytes = 0  # of blocks, since the queue was seen empty
@@ -86,6 +88,8 @@ class Transactions:
 
     def send(self, outputs: Sequence[Output], clock_ms: int) -> None:
         """Queue a step's outputs. Raises `ProcessorFailed` for one that no broker takes, `UnknownOutcome`, `Fenced`."""
+        if self._envelopes:
+            outputs = with_envelopes(outputs)
         for output in outputs.pieces if isinstance(outputs, Outputs) else outputs:
             name = self._names.get(output.topic)
             if name is None:

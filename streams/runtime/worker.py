@@ -39,7 +39,7 @@ StateT = TypeVar("StateT")
 
 IDLE_S = 0.05
 MOST_FETCHED = 50_000
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 16 << 20
 LEAD_MS = 600_000
 """An input that leads the least of its partition by more than this is paused, so that state stays small."""
 

@@ -24,6 +24,7 @@ from schemas.policy import JoinPolicy
 from streams.join.admission import JoinBounds
 from streams.join.arrivals import SIGNAL, Arm, Arrivals, Whose
 from streams.join.columns import layout as l
+from streams.join.columns.arrow import ROOM, Plan, take_rows
 from streams.join.columns.away import put_away, stow
 from streams.join.columns.fire import fire, forget, gather, governed, leave_request, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
@@ -37,6 +38,7 @@ from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.resolve import scope
 from streams.join.state import Case, Predicted, Request, Track, Waiting
 from streams.join.stubs import OPEN, PROVISIONAL, Away, Stub
+from streams.runtime.envelopes import Envelope, write
 from streams.runtime.native import Words, address
 from streams.runtime.processor import Block, Records
 
@@ -124,15 +126,47 @@ class Columns:
         table = np.ascontiguousarray(packed.table)
         told = Told([], [])
         done = 0
-        while done < len(packed):
-            done = take(self._m, address(table), done, len(packed), TOPICS.index(topic), address(LABEL_NAME))
+        if packed.unwritten:
+            ROOM.clear()
+        for first, last, envelope in packed.unwritten:
+            self._take(topic, table, done, first, told)
+            packed.kept += self._take_rows(topic, table, first, last, envelope, told)
+            done = last
+        self._take(topic, table, done, len(packed), told)
+        left = WORKSPACE.slow[: self._r[l.SLOW_N]].tolist()
+        WORKSPACE.clear(self._r)
+        return told, left
+
+    def _take(self, topic: str, table: Words, done: int, last: int, told: Told) -> None:
+        while done < last:
+            done = take(self._m, address(table), done, last, TOPICS.index(topic), address(LABEL_NAME))
             self._tell(told)
             if self._r[l.UNSURE]:
                 self._leave(table[self._r[l.UNSURE] - 1])
                 self._r[l.UNSURE] = 0
-        left = WORKSPACE.slow[: self._r[l.SLOW_N]].tolist()
-        WORKSPACE.clear(self._r)
-        return told, left
+
+    def _take_rows(
+        self, topic: str, table: Words, first: int, last: int, envelope: Envelope, told: Told
+    ) -> list[NDArray[Any]]:
+        """Take the events of an envelope, which are rows of a table; gives the arrays that these point into now."""
+        plan = Plan.of(envelope, topic)
+        if plan is None or not ROOM.has(plan.room):
+            body = write(table[first:last], envelope.keys(), envelope.texts())
+            self._take(topic, table, first, last, told)
+            return [body]
+        kept: list[NDArray[Any]] = []
+        done = first
+        while done < last:
+            at = address(plan.rows), len(plan.rows), ROOM.address, address(table)
+            done = take_rows(self._m, *at, first, done, last, TOPICS.index(topic), address(LABEL_NAME))
+            self._tell(told)
+            if done < 0:
+                row = -1 - done
+                event = envelope.select(row - first)
+                kept.append(write(table[row : row + 1], event.keys(), event.texts()))
+                self._take(topic, table, row, row + 1, told)
+                done = row + 1
+        return kept
 
     def _leave(self, row: Words) -> None:
         """Leave what follows of the same request to the object path too, whose decoder is the only one to read it."""

@@ -155,7 +155,7 @@ def _number(i: int, end: int) -> int:
 
 
 @compiled
-def _scalar(i: int, end: int) -> int:
+def scalar(i: int, end: int) -> int:
     """To the position behind a scalar; a string's is that behind its closing quote."""
     c = u8(i)
     if c == 34:
@@ -175,7 +175,7 @@ def _scalar(i: int, end: int) -> int:
 
 
 @compiled
-def _container(i: int, end: int, members_at: int) -> int:
+def container(i: int, end: int, members_at: int) -> int:
     """To the position behind an object or array; the number of members of the outermost goes to `members_at`."""
     objects = 0  # a bit per depth: whether it is an object
     depth = 0
@@ -243,7 +243,7 @@ def _container(i: int, end: int, members_at: int) -> int:
             opening = True
             scalars = strings = numbers = False
             continue
-        got = _scalar(i, end)
+        got = scalar(i, end)
         if got < 0:
             return -1
         found = got & 127
@@ -331,7 +331,7 @@ def scan(start: int, end: int, fields: int, count: int, spans: int) -> bool:
         value = i
         span = spans + (field if field >= 0 else count) * SPAN
         c = u8(i)
-        got = _container(i, end, span + MEMBERS) if c == 123 or c == 91 else _scalar(i, end)
+        got = container(i, end, span + MEMBERS) if c == 123 or c == 91 else scalar(i, end)
         if got < 0:
             return False
         found = got & 127

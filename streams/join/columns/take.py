@@ -91,7 +91,7 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
             kept = reg(m, SCRATCH) + ID_AT
             packed = pack_id(start_of(m, ID), size_of(m, ID), kept)
             h = xxh64(kept, 16, 1) if packed else xxh64(start_of(m, ID), size_of(m, ID), 0)
-            if not reg(m, SLOW_N) or not _is_left(m, h):
+            if not reg(m, SLOW_N) or not is_left(m, h):
                 if topic == 0:
                     taken = predict(m, record, h, packed)
                 else:
@@ -109,7 +109,8 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
 
 
 @compiled
-def _is_left(m: int, h: int) -> bool:
+def is_left(m: int, h: int) -> bool:
+    """Whether an earlier record of a request has been left."""
     bit = h & ((1 << LEFT_BITS) - 1)
     return (i64(reg(m, LEFT) + (bit >> 6) * 8) >> (bit & 63)) & 1 == 1
 

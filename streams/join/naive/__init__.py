@@ -2,10 +2,11 @@
 
 It gets whole logs, reads every record once, forms the sets E(r), and asks `resolve` about every standing prediction. It
 keeps no state, has no timers and takes no shortcuts, and it shares no code with the fast path: only then does equality
-of the two prove something. Reading order: `records` (a record: admission, control), `sets` (events, standing
-predictions), `outcomes` (`resolve`), and `logs` (what a whole log should lead to: `expect`).
+of the two prove something. Reading order: `envelopes`, `records` (a record: admission, control), `sets` (events,
+standing predictions), `outcomes` (`resolve`), and `logs` (what a whole log should lead to: `expect`).
 """
 
+from streams.join.naive.envelopes import is_json, text_of
 from streams.join.naive.logs import (
     Dead,
     Expectation,
@@ -24,7 +25,7 @@ from streams.join.naive.records import (
     Record,
     Refused,
     admit,
-    is_json,
+    events_in,
     murmur2,
     partition_of,
     policy_in_force,
@@ -49,6 +50,7 @@ __all__ = [
     "admit",
     "compares",
     "counts",
+    "events_in",
     "events_of",
     "expect",
     "identity_of",
@@ -62,6 +64,7 @@ __all__ = [
     "resolve",
     "same_value",
     "standing_of",
+    "text_of",
     "timers_clock",
     "why_dead",
 ]

@@ -18,6 +18,7 @@ from streams.join.naive.records import (
     Record,
     Refused,
     admit,
+    events_in,
     partition_of,
     read_command,
     read_policy,
@@ -57,6 +58,7 @@ class Dead:
     partition: int
     offset: int
     reason: str
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def expect(
 
     requests: dict[str, list[Admitted]] = {}
     for topic in INPUTS:
-        for record in logs.get(topic, ()):
+        for record in (one for came in logs.get(topic, ()) for one in events_in(topic, came)):
             found = admit(topic, record, policies[record.partition], bounds)
             if isinstance(found, Admitted):
                 requests.setdefault(found.body.request_id, []).append(found)
@@ -118,7 +120,7 @@ def expect(
             if found.fate == "forwarded":
                 expectation.forwarded.append((topic, record))
             else:
-                expectation.dead_letters.add(Dead(topic, record.partition, record.offset, found.reason))
+                expectation.dead_letters.add(Dead(topic, record.partition, record.offset, found.reason, record.index))
 
     for request_id, admitted in requests.items():
         partition = partition_of(request_id, bounds.partitions)
@@ -171,7 +173,8 @@ def _expect_request(
         if isinstance(event.body, Prediction):
             continue
         record = event.records[0]
-        dead = Dead(record.topic, record.partition, record.offset, why_dead(event, outcomes, bounds))
+        place = record.partition, record.offset
+        dead = Dead(record.topic, *place, why_dead(event, outcomes, bounds), record.index)
         if any(counts(event, one, bounds) for one in outcomes):
             counters[f"{record.topic}.joined"] += 1
         elif clock_ms < event.append_ms + bounds.early_label_ms + bounds.grace_ms:
@@ -218,7 +221,7 @@ def is_beyond(events: Sequence[Event], standing: Mapping[Identity, Standing], bo
         return True  # forwarded too late
     for event in events:
         body = event.body
-        first = min(event.records, key=lambda record: record.offset)
+        first = min(event.records, key=lambda record: record.place)
         later = [record for record in event.records if record is not first]
         if isinstance(body, Prediction):
             end_ms = standing[identity_of(body)].reach_until_ms + grace_ms

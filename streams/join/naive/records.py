@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 import xxhash
 
 from schemas.control import Control, PolicySet
+from schemas.envelope import ARROW, CONTENT_TYPE
 from schemas.event import encode
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
+from streams.join.naive.envelopes import KINDS, is_json, table_of, text_of
 
 if TYPE_CHECKING:
     from schemas.settings import Settings
 
 POLICY_NOTICE_MS = 60_000
-KINDS: dict[str, type[Prediction] | type[Label] | type[Signal]] = {
-    "predictions": Prediction,
-    "labels": Label,
-    "signals": Signal,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kafka record of one logical topic. `append_ms` is its Kafka timestamp."""
+    """A Kafka record of one logical topic, or event `index` of an envelope. `append_ms` is its Kafka timestamp."""
 
     partition: int
     offset: int
@@ -60,6 +57,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
+    index: int = 0
 
 
 Logs = Mapping[str, Sequence[Record]]
@@ -86,6 +84,12 @@ class Admitted:
     body: Prediction | Label | Signal
     content: int
     key: int
+    index: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Offset, and index in an envelope."""
+        return self.offset, self.index
 
 
 def murmur2(data: bytes) -> int:
@@ -115,6 +119,9 @@ def partition_of(request_id: str, partitions: int) -> int:
 def read_body(topic: str, record: Record, max_event_bytes: int) -> Prediction | Label | Signal | Refused:
     """Apply rule 1."""
     value = record.value
+    if dict(record.headers).get(CONTENT_TYPE) == ARROW:
+        broken = table_of(topic, value)
+        return Refused("dead", broken if isinstance(broken, str) else "bad_envelope")
     if value is None:
         return Refused("dead", "not_json")
     if size_of(record) > max_event_bytes:
@@ -154,16 +161,27 @@ def is_big_integer(value: object) -> bool:
     return isinstance(value, int) and not -(2**63) <= value < 2**64
 
 
-def is_json(value: bytes) -> bool:
-    """Say whether bytes are JSON of any shape; numbers too large to hold are."""
-    try:
-        msgspec.json.decode(value.decode("utf-8"))
-    except (UnicodeDecodeError, RecursionError):
-        return False
-    except ValueError as error:
-        malformed = isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
-        return not malformed  # else a number: beyond a double, or of thousands of digits
-    return True
+def events_in(topic: str, record: Record) -> list[Record]:
+    """Give the events of an envelope as records of their own; of what is none, or cannot be read, the record itself."""
+    if dict(record.headers).get(CONTENT_TYPE) != ARROW:
+        return [record]
+    table = table_of(topic, record.value)
+    if isinstance(table, str):
+        return [record]
+    headers = [header for header in record.headers if header[0] != CONTENT_TYPE]
+    found = []
+    for index, row in enumerate(table.to_pylist()):
+        key = row.get("request_id")
+        found.append(
+            replace(
+                record,
+                key=key.encode() if isinstance(key, str) else None,
+                value=text_of(topic, row),
+                headers=headers,
+                index=index,
+            )
+        )
+    return found
 
 
 def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bounds) -> Admitted | Refused:
@@ -189,7 +207,8 @@ def admit(topic: str, record: Record, policies: Sequence[JoinPolicy], bounds: Bo
             return Refused("dead", "too_late")
     content = xxhash.xxh64(record.value or b"", seed=1).intdigest()
     key = xxhash.xxh64(body.event_id.encode()).intdigest() if body.event_id else content
-    return Admitted(topic, record.partition, record.offset, append_ms, record.append_ms, body, content, key)
+    place = record.partition, record.offset
+    return Admitted(topic, *place, append_ms, record.append_ms, body, content, key, record.index)
 
 
 def policy_in_force(policies: Sequence[JoinPolicy], model: str, at_ms: int) -> JoinPolicy:

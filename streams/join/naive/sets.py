@@ -68,7 +68,7 @@ def events_of(admitted: Iterable[Admitted]) -> list[Event]:
         groups.setdefault((record.topic, scope, record.key), []).append(record)
     return [
         Event(
-            records=tuple(sorted(group, key=lambda one: (one.body.at_ms, one.content, one.offset))),
+            records=tuple(sorted(group, key=lambda one: (one.body.at_ms, one.content, one.place))),
             append_ms=min(one.append_ms for one in group),
         )
         for group in groups.values()

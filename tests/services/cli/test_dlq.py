@@ -75,7 +75,7 @@ def test_show(on_kafka: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert "reason" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("id", ["", "labels", "labels/1", "labels/1/x", "nope/1/2", "labels/1/2/3", "labels/-1/2"])
+@pytest.mark.parametrize("id", ["", "labels", "labels/1", "labels/1/x", "nope/1/2", "labels/1/2/3/4", "labels/-1/2"])
 def test_ids_that_are_none(on_kafka: Settings, id: str) -> None:
     with pytest.raises(WeirError, match="TOPIC/PARTITION/OFFSET") as refused:
         dlq.show(on_kafka, id)

@@ -1,0 +1,184 @@
+"""Texts of envelopes: the same from Python, from compiled code and from the twin; and what is no envelope."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.envelope import ARROW, CONTENT_TYPE, MOST_EVENTS, ROWS
+from streams.join.admission import JoinBounds
+from streams.join.columns.lane import Columns
+from streams.join.naive import Record, events_in
+from streams.runtime.enclose import MOST_ROWS_BYTES, enclose, with_envelopes
+from streams.runtime.envelopes import Unreadable, apart, read, unfold
+from streams.runtime.processor import Block, Output, Outputs, Records, place_of
+from tests.streams.join.histories import BOUNDS, T0_MS
+
+SENT = [(CONTENT_TYPE, ARROW)]
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
+CELLS = st.sampled_from(
+    ['{"a":1}', "{}", " 1", "1 ", "0.50", '"x"', "tru", "true", "1,2", '1,"b":2', "[1]", "-0", "1e400", ""]
+)
+FLOATS = st.one_of(st.floats(), st.sampled_from([0.1, 1e15, 1e16, -0.0, 5e-324]))
+BIG = st.integers(-(2**63), 2**63 - 1)
+
+
+def columns(count: int) -> st.SearchStrategy[dict[str, pa.Array]]:
+    def listed(values: st.SearchStrategy[Any], kind: pa.DataType) -> st.SearchStrategy[pa.Array]:
+        some = st.lists(st.none() | values, min_size=count, max_size=count)
+        return some.map(lambda made: pa.array(made, kind))
+
+    def coded(values: st.SearchStrategy[str]) -> st.SearchStrategy[pa.Array]:
+        return listed(values, pa.utf8()).map(lambda made: made.dictionary_encode())
+
+    return st.fixed_dictionaries(
+        {"request_id": listed(st.sampled_from(["r1", "r2", "ré", ""]), pa.utf8())},
+        optional={
+            "at_ms": listed(st.sampled_from([T0_MS, -1, 2**62]), pa.int64()),
+            "model": coded(st.sampled_from(["m1", "m2", 'a "q"'])),
+            "version": listed(TEXTS, pa.large_utf8()),
+            "score": listed(FLOATS, pa.float64()) | listed(CELLS, pa.utf8()),
+            "threshold": listed(st.floats(width=32), pa.float32()),
+            "prediction": listed(CELLS, pa.string_view()) | listed(BIG, pa.int64()) | listed(st.booleans(), pa.bool_()),
+            "features": listed(CELLS, pa.utf8()) | coded(CELLS),
+            "slices.country": coded(TEXTS),
+            "slices.new": listed(st.booleans(), pa.bool_()),
+            "slices.rank": listed(BIG, pa.int64()) | listed(FLOATS, pa.float64()),
+            "embedding": listed(st.lists(st.floats(width=32), max_size=3), pa.list_(pa.float32())),
+            "latency_ms": listed(st.integers(0, 2**64 - 1), pa.uint64()) | listed(st.integers(0, 9), pa.int8()),
+            "more": listed(TEXTS, pa.utf8()),
+            "zone.more": listed(CELLS, pa.utf8()),
+        },
+    )
+
+
+def stream(batches: list[pa.RecordBatch], **options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batches[0].schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@cache
+def columns_of_one() -> Columns:
+    return Columns(0, JoinBounds(**asdict(BOUNDS)), chained=True)
+
+
+@settings(max_examples=80)
+@given(st.integers(1, 4).flatmap(columns), st.booleans())
+def test_texts_are_the_same_whoever_writes_them(made: dict[str, pa.Array], halved: bool) -> None:
+    batch = pa.record_batch(list(made.values()), names=list(made))
+    dictionaries = any(pa.types.is_dictionary(kind) for kind in batch.schema.types)
+    batches = [batch.slice(0, 1), batch.slice(1)] if halved and not dictionaries else [batch]
+    value = stream(batches)
+    envelope = read("predictions", value)
+    texts = envelope.texts()
+    for text in texts:
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    twins = events_in("predictions", Record(0, 7, T0_MS, None, value, SENT))
+    assert [one.value for one in twins] == texts
+    assert [one.key for one in twins] == envelope.keys()
+
+    join = columns_of_one()
+    join.begin(0, T0_MS)
+    records = unfold("predictions", Records([7], [T0_MS], [None], [value], {0: SENT}), written=False)
+    join.take("predictions", records)
+    assert records.values == texts
+    assert [key or b"" for key in records.keys] == [one.key or b"" for one in twins]
+    assert [place_of(records.position(index)) for index in range(len(texts))] == [(7, k) for k in range(len(texts))]
+
+
+def test_a_text_is_json_or_a_string_and_never_another_field() -> None:
+    table = pa.record_batch([["r"], ['1,"model":"x"'], ["yes"]], names=["request_id", "score", "prediction"])
+    assert read("predictions", stream([table])).texts() == [
+        rb'{"request_id":"r","score":"1,\"model\":\"x\"","prediction":"yes"}'
+    ]
+
+
+def rows(count: int = 2, **more: Any) -> pa.RecordBatch:
+    made = {"request_id": [f"r{n}" for n in range(count)], **more}
+    return pa.record_batch(list(made.values()), names=list(made))
+
+
+WHOLE = stream([rows()])
+WRONG: dict[str, tuple[bytes | None, str]] = {
+    "no value": (None, "bad_envelope"),
+    "empty": (b"", "bad_envelope"),
+    "JSON": (b'{"request_id":"r"}', "bad_envelope"),
+    "cut off": (WHOLE[: len(WHOLE) - 60], "bad_envelope"),
+    "compressed": (stream([rows(200)], compression="zstd"), "bad_envelope"),
+    "binary": (stream([rows(score=pa.array([b"1", b"2"]))]), "bad_envelope"),
+    "nulls": (stream([rows(score=pa.nulls(2))]), "bad_envelope"),
+    "twice": (stream([pa.record_batch([["a"], ["b"]], names=["model", "model"])]), "bad_envelope"),
+    "member and whole": (
+        stream([pa.record_batch([["r"], ["{}"], ["x"]], names=["request_id", "features", "features.a"])]),
+        "bad_envelope",
+    ),
+    "too many": (stream([rows(1, at_ms=[1]).slice(0, 0), *[rows(2**16, at_ms=[1] * 2**16)] * 8]), "too_large"),
+    "a dictionary that is much": (
+        stream([rows(200, model=pa.array(["x" * 400_000] * 200).dictionary_encode())]),
+        "too_large",
+    ),
+    "not UTF-8": (
+        stream([pa.record_batch([pa.array([b"\xff"]).view(pa.utf8())], names=["request_id"])]),
+        "bad_envelope",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_envelope_stays_one_record(name: str) -> None:
+    value, reason = WRONG[name]
+    with pytest.raises(Unreadable) as refused:
+        read("predictions", value)
+    assert refused.value.reason == reason
+    assert apart("predictions", b"k", value, SENT) == [(0, b"k", value, SENT)]
+    assert [one.value for one in events_in("predictions", Record(0, 1, 2, b"k", value, SENT))] == [value]
+
+
+def test_an_empty_envelope_holds_no_event() -> None:
+    empty = pa.record_batch([pa.array([], pa.utf8())], names=["request_id"])
+    assert apart("labels", None, stream([empty]), SENT) == []
+
+
+def test_other_headers_stay_with_each_event() -> None:
+    headers = [("trace", b"7"), *SENT]
+    found = apart("labels", None, enclose([b'{"request_id":"a"}', b'{"request_id":"b"}']), headers)
+    assert found == [
+        (0, b"a", b'{"request_id":"a"}', (("trace", b"7"),)),
+        (1, b"b", b'{"request_id":"b"}', (("trace", b"7"),)),
+    ]
+    assert MOST_EVENTS == 524_287
+
+
+def test_feedback_in_envelopes_is_the_same_rows_in_the_same_order() -> None:
+    said = [json.dumps({"request_id": f"r{n}", "revision": n, "pad": "x" * (n % 400)}).encode() for n in range(9000)]
+    keys = [f"r{n}".encode() for n in range(9000)]
+    block = Records([*range(8000)], [0] * 8000, [*keys[:8000]], [*said[:8000]]).packed()
+    start = block.table[0, 0]
+    spans = block.table[:, [2, 3, 0, 1]].copy()
+    spans[:, [0, 2]] -= start
+    one = Block("feedback", 2, block.kept[0], spans)
+    singles = [Output("feedback", key, value, 2) for key, value in zip(keys[8000:], said[8000:], strict=True)]
+    other = Output("dead-letters", b"k", b"{}")
+    sent = with_envelopes(Outputs([*singles[:10], other, one, *singles[10:]]))
+    assert [output for output in sent if output.topic != "feedback"] == [other]
+    found = []
+    for output in sent:
+        if output.topic == "feedback":
+            assert (output.key, output.partition, output.headers) == (None, 2, ((CONTENT_TYPE, ROWS),))
+            assert len(output.value) < MOST_ROWS_BYTES + 1000
+            found += apart("feedback", output.key, output.value, output.headers)
+    expected = [*zip(keys[8000:8010], said[8000:8010], strict=True), *zip(keys[:8000], said[:8000], strict=True)]
+    expected += zip(keys[8010:], said[8010:], strict=True)
+    assert [(key, value) for _, key, value, _ in found] == expected
+    assert 5 < len(sent) < 20
