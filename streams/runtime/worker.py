@@ -38,7 +38,7 @@ from streams.runtime.slot import Slot, client_name, shared
 StateT = TypeVar("StateT")
 
 IDLE_S = 0.05
-MOST_FETCHED = 50_000
+MOST_FETCHED, FIRST_FETCHED = 50_000, 16
 BATCH_BYTES = 16 << 20
 LEAD_MS = 600_000
 """An input that leads the least of its partition by more than this is paused, so that state stays small."""
@@ -101,6 +101,7 @@ class Worker(Generic[StateT]):
         self._pending: list[int] | None = None  # assigned and not yet restored
         self._committed_at = self._second_at = 0.0
         self._gathered_events = self._gathered_bytes = 0
+        self._came, self._came_bytes = 0, 0  # at the last fetch
         self._phase = told()
         self._fetches: librdkafka.Fetches | None = None
         self._room = Room.of(processor, settings)
@@ -319,15 +320,28 @@ class Worker(Generic[StateT]):
         told = self._consumer.poll(0)  # the group's news; records do not come this way
         if told is not None:
             self._keep(told)
-        came = 0
+        came = came_bytes = 0
+        limit = min(limit, self._portion())
         for fetched in self._fetches.take(limit, wait_s):
             came += len(fetched.packed)
             if fetched.error is not None:
                 self._refuse(fetched.error, fetched.topic, fetched.partition, fetched.offset)
             elif (part := self._running.get(fetched.partition)) is not None:
                 self._gathered_events += part.keep_packed(self._logical[fetched.topic], fetched.packed)
-                self._gathered_bytes += fetched.packed.size
+                came_bytes += fetched.packed.size
+        self._gathered_bytes += came_bytes
+        self._came, self._came_bytes = came, came_bytes
         return came
+
+    def _portion(self) -> int:
+        """Say how many records to take at once: no more bytes than a cycle has room for, if they are like the last.
+
+        How large they are is not known before: an envelope is a record, and may be as large as a thousand. So portions
+        begin small, and double.
+        """
+        room = max(0, BATCH_BYTES - self._gathered_bytes)
+        like_last = 1 + room * self._came // max(1, self._came_bytes) if self._came else FIRST_FETCHED
+        return min(2 * self._came + FIRST_FETCHED, like_last)
 
     def _keep(self, message: Message) -> None:
         topic, number = message.topic() or "", message.partition() or 0
