@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.envelope import CONTENT_TYPE, ROWS, STRINGS
-from streams.runtime.native import address, join_lines
 from streams.runtime.processor import Block, Output, Outputs
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -60,7 +59,7 @@ def _empty(count: int) -> pa.RecordBatch:
 
 # --- feedback in rows
 
-MOST_ROWS_BYTES = 512 << 10
+MOST_ROWS_BYTES = 96 << 10
 """An envelope of rows that has so many bytes is closed."""
 
 
@@ -104,16 +103,14 @@ def _portions(rows: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 
 def _block_in_envelopes(block: Block) -> Iterator[Output]:
-    spans = np.ascontiguousarray(block.spans)
-    ends = np.cumsum(spans[:, 3] + 1)
-    room = np.empty(min(int(ends[-1]), MOST_ROWS_BYTES + int(spans[:, 3].max()) + 1), dtype=np.uint8)
-    first = done = 0
-    while first < len(spans):
-        last = int(np.searchsorted(ends, done + MOST_ROWS_BYTES)) + 1
-        part = spans[first:last]
-        end = join_lines(address(block.body), address(part), len(part), address(room))
-        yield _of_rows(block.topic, block.partition, room[: end - address(room)].tobytes())
-        first, done = last, int(ends[min(last, len(spans)) - 1])
+    starts = block.spans[:, 2]
+    ends = starts + block.spans[:, 3]
+    first = 0
+    while first < len(ends):
+        begin = int(starts[first])
+        last = min(int(np.searchsorted(ends, begin + MOST_ROWS_BYTES)), len(ends) - 1)
+        yield _of_rows(block.topic, block.partition, block.body[begin : int(ends[last])].tobytes())
+        first = last + 1
 
 
 def _of_rows(topic: str, partition: int | None, rows: bytes) -> Output:

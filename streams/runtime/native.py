@@ -253,22 +253,6 @@ def same(one: int, other: int, size: int) -> bool:
 
 
 @compiled
-def join_lines(body: int, spans: int, count: int, out: int) -> int:
-    """Write the values of a block (its spans, relative to `body`) one to a line, the last without its end.
-
-    Gives the address behind them.
-    """
-    for k in range(count):
-        if k:
-            put8(out, 10)
-            out += 1
-        size = i64(spans + k * 32 + 24)
-        copy(out, body + i64(spans + k * 32 + 16), size)
-        out += size
-    return out
-
-
-@compiled
 def write_int(out: int, value: int) -> int:
     """Write a number that is not negative in decimal; gives the address behind it."""
     digits = 1

@@ -313,7 +313,8 @@ class Output:
 class Block:
     """Many outputs of one topic and partition side by side: as an iterable, the `Output`s that it stands for.
 
-    `spans` has a row for each: where its key begins in `body` and the key's length, then the same of its value.
+    `spans` has a row for each: where its key begins in `body` and the key's length, then the same of its value. Values
+    lie in order, a line break behind each, so those from one to another are lines as they are.
     """
 
     topic: str

@@ -227,6 +227,7 @@ def revise(
         out = write_int(_say(m, out, LABELLED_), labelled_ms)
     out = write_int(_say(m, out, JOINED_), reg(m, CLOCK))
     out = _say(m, out, CLOSE_)
+    put8(out, 10)  # so that rows side by side are lines already
 
     n = reg(m, OUT_N)
     spans = reg(m, OUT_SPANS) + n * 32
@@ -235,7 +236,7 @@ def revise(
     put64(spans + 16, begin)
     put64(spans + 24, out - begin)
     put(m, OUT_N, n + 1)
-    put(m, OUT_FILL, out)
+    put(m, OUT_FILL, out + 1)
 
 
 @compiled

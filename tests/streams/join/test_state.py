@@ -125,7 +125,7 @@ class Counting:
 
 def test_chained_stage_follows_and_is_part_of_the_snapshot() -> None:
     player = Player(chained=Counting())
-    assert player.processor.version == "join-4+counting-1"
+    assert player.processor.version == "join-5+counting-1"
     outputs = player.play(policy(on_timeout="negative"), p(0), l(5), clock(1100))
     assert [output.value for output in outputs if output.topic == "measures"] == [
         b"0 1 -100000",
