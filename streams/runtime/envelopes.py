@@ -62,6 +62,11 @@ def fields_of(topic: str) -> tuple[str, ...]:
     return tuple(field.encode_name for field in msgspec.structs.fields(_KINDS[topic]))
 
 
+@lru_cache(maxsize=4096)
+def _label(name: str) -> bytes:
+    return _encode(name) + b":"
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
     """A column: the field, or the `member` of one, its values, and how they become text."""
@@ -74,12 +79,12 @@ class Cells:
     @property
     def label(self) -> bytes:
         """What stands before a value: `"name":`."""
-        return _encode(self.name if self.member is None else self.member) + b":"
+        return _label(self.name if self.member is None else self.member)
 
     @property
     def opening(self) -> bytes:
         """What stands before the first member of an object: `"features":{`."""
-        return _encode(self.name) + b":{"
+        return _label(self.name) + b"{"
 
     def texts(self) -> list[bytes | None]:
         """Give each cell's text; None for a null."""

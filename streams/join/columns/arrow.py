@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numba import types
+from numpy.typing import NDArray
 
 from streams.join.columns.fields import (
     ID,
@@ -32,8 +34,8 @@ from streams.join.columns.predict import predict
 from streams.join.columns.scan import ABSENT, END, MEMBERS, PAD, SPAN, START, STRING, TYPE, container, scalar
 from streams.join.columns.scan import INTEGER as WHOLE
 from streams.join.columns.store import pack_id
+from streams.join.columns.take import AHEAD, foresee, foreseen, is_left, leave
 from streams.join.columns.take import ROOM as OUT_ROOM
-from streams.join.columns.take import is_left, leave
 from streams.runtime.compiled import compiled
 from streams.runtime.envelopes import INTEGER, JSON, QUOTED, Cells, Envelope, is_text, offsets_of, padded
 from streams.runtime.native import (
@@ -87,9 +89,13 @@ _SPACES = np.uint64(0x2020202020202020)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An envelope's columns by address, and the room that its texts need. `kept` are the arrays behind."""
+    """An envelope's columns by address, which one has the request ids, and the room that all texts may need.
+
+    `kept` are the arrays behind.
+    """
 
     rows: Words
+    ids: int
     room: int
     kept: list[Any]
 
@@ -99,32 +105,41 @@ class Plan:
         columns, fields = envelope.columns, _FIELDS[topic]
         rows: Words = np.zeros((len(columns), _WORDS), dtype=np.int64)
         kept: list[Any] = []
-        bound, plain_ids = 0, False
+        bound, ids = 0, -1
         for k, cells in enumerate(columns):
             label, opening = cells.label, cells.opening
             if b"\\" in label:
                 return None
             for word, text in ((_TEXT, label), (_OPENING, opening)):
-                kept.append(padded(text))
-                rows[k, word], rows[k, word + 1] = address(kept[-1]), len(text)
+                body, rows[k, word] = _entered(text)
+                rows[k, word + 1] = len(text)
+                kept.append(body)
             rows[k, _FIELD] = fields.index(cells.name) if cells.name in fields else -1
             if cells.member is not None:
                 last = k + 1 == len(columns) or columns[k + 1].name != cells.name
                 rows[k, _MEMBER] = _IN | _LAST * last
             bound += _point_to(cells, rows[k], kept) + envelope.count * (len(label) + len(opening) + 4)
-            plain_ids |= cells.name == "request_id" and rows[k, _KIND] == _IS_QUOTED
-        return cls(rows, bound + 2 * envelope.count + _SHORT + PAD, kept) if plain_ids else None
+            if cells.name == "request_id" and rows[k, _KIND] == _IS_QUOTED:
+                ids = k
+        return None if ids < 0 else cls(rows, ids, bound + 2 * envelope.count + _SHORT + PAD, kept)
+
+
+@lru_cache(maxsize=4096)
+def _entered(text: bytes) -> tuple[NDArray[np.uint8], int]:
+    """Give a text with room behind it, and its address: the same names come with every envelope."""
+    body = padded(text)
+    return body, address(body)
 
 
 def _point_to(cells: Cells, row: Words, kept: list[Any]) -> int:
     """Fill a column's row. Gives how many bytes its texts have at most."""
     array, count = cells.array, len(cells.array)
     if array.null_count:
-        kept.append(np.ascontiguousarray(array.is_valid().to_numpy(zero_copy_only=False)).view(np.uint8))
+        kept.append(_valid(array))
         row[_VALID] = address(kept[-1])
     row[_KIND] = _KINDS[cells.kind]
     if cells.kind == INTEGER:
-        kept.append((array.fill_null(0) if array.null_count else array).to_numpy())
+        kept.append(_values(array, np.int64))
         row[_DATA] = address(kept[-1])
         return 21 * count
     coded = pa.types.is_dictionary(array.type)
@@ -136,8 +151,7 @@ def _point_to(cells: Cells, row: Words, kept: list[Any]) -> int:
         row[_WIDTH] = offsets.itemsize
         if not coded:
             return int(offsets[-1] - offsets[0])
-        codes = array.indices.fill_null(0) if array.null_count else array.indices
-        kept.append(codes.to_numpy())
+        kept.append(_values(array.indices.fill_null(0) if array.null_count else array.indices, np.int32))
         row[_CODES] = address(kept[-1])
         return count * int(np.diff(offsets).max(initial=0))
     texts = [text or b"" for text in cells.texts()]
@@ -147,6 +161,19 @@ def _point_to(cells: Cells, row: Words, kept: list[Any]) -> int:
     row[_KIND], row[_OFFSETS], row[_DATA], row[_WIDTH] = _IS_JSON, address(ends), address(body), 8
     kept += [ends, body]
     return int(ends[-1])
+
+
+def _values(array: pa.Array, kind: type[np.int32 | np.int64]) -> NDArray[Any]:
+    """Give an array's values as they lie, nulls too. `to_numpy` would import pandas in the midst of a step."""
+    if not len(array):
+        return np.zeros(1, dtype=kind)
+    return np.frombuffer(array.buffers()[1], dtype=kind)[array.offset : array.offset + len(array)]
+
+
+def _valid(array: pa.Array) -> NDArray[np.uint8]:
+    """Give a byte for each value: whether it is there."""
+    bits = np.frombuffer(array.buffers()[0], dtype=np.uint8)
+    return np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :]
 
 
 def _needs_no_escapes(words: pa.Array) -> bool:
@@ -302,10 +329,22 @@ def _write(m: int, plan: int, columns: int, k: int, fields_n: int, out: int) -> 
 
 
 @compiled
+def _foresee(m: int, ids: int, k: int) -> None:
+    """Do for event number `k` what `foresee` does; `ids` is the row of the column with the request ids."""
+    codes = i64(ids + _CODES * 8)
+    width = i64(ids + _WIDTH * 8)
+    place = i64(ids + _OFFSETS * 8) + (_u32(codes + k * 4) if codes else k) * width
+    first = i64(place) if width == 8 else _u32(place)
+    size = (i64(place + 8) if width == 8 else _u32(place + 4)) - first
+    foresee(m, k, i64(ids + _DATA * 8) + first, size)
+
+
+@compiled
 def take_rows(
     m: int,
     plan: int,
     columns: int,
+    ids: int,
     room: int,
     table: int,
     first: int,
@@ -316,20 +355,28 @@ def take_rows(
 ) -> int:
     """Take the events at rows [done, last) of a table, of an envelope whose first one is at row `first`.
 
-    Texts go to `room` one behind the other, so the row before says where the next one begins. Gives the number of the
-    next row, less than `last` when the room for output is used up; or -1 - the number of a row that must be scanned.
+    `ids` is the row of the plan with the request ids. A text is written over the one before, unless that event is left
+    for the object path, which is the only one to read texts later. Gives the number of the next row, less than `last`
+    when the room for output is used up; or -1 - the number of a row that must be scanned.
     """
     fields_n = 21 if topic == 0 else 10 if topic == 1 else 7
+    k = done
+    while k < done + AHEAD and k < last:
+        _foresee(m, ids, k - first)
+        k += 1
     k = done
     while k < last:
         if reg(m, OUT_END) - reg(m, OUT_FILL) < OUT_ROOM:
             break
+        if k + AHEAD < last:
+            _foresee(m, ids, k + AHEAD - first)
+        if k + AHEAD // 2 < last:
+            foreseen(m, k + AHEAD // 2 - first)
         record = table + k * (RECORD * 8)
         out = i64(room)
         end = _write(m, plan, columns, k - first, fields_n, out)
         if end < 0 or not is_name(m, ID, 1):
             return -1 - k
-        put64(room, end)
         put64(record, out)
         put64(record + 8, end - out)
         id_at = start_of(m, ID)
@@ -343,6 +390,7 @@ def take_rows(
         if not reg(m, SLOW_N) or not is_left(m, h):
             taken = predict(m, record, h, packed) if topic == 0 else hear(m, record, h, packed, topic == 1, label_name)
         if not taken:
+            put64(room, end)
             n = reg(m, SLOW_N)
             put64(reg(m, SLOW) + n * 8, k)
             put(m, SLOW_N, n + 1)

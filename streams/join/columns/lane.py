@@ -157,7 +157,8 @@ class Columns:
         kept: list[NDArray[Any]] = []
         done = first
         while done < last:
-            at = address(plan.rows), len(plan.rows), ROOM.address, address(table)
+            rows = address(plan.rows)
+            at = rows, len(plan.rows), rows + plan.ids * plan.rows.strides[0], ROOM.address, address(table)
             done = take_rows(self._m, *at, first, done, last, TOPICS.index(topic), address(LABEL_NAME))
             self._tell(told)
             if done < 0:

@@ -31,7 +31,7 @@ from streams.join.columns.store import bring_near, bring_place_near, pack_id
 from streams.runtime.compiled import compiled
 from streams.runtime.native import i64, put64, xxh64
 
-_AHEAD = 8
+AHEAD = 8
 """How many records ahead what they will meet is brought near."""
 _AHEAD_AT = ID_AT + 64
 """Where in the scratch their hashes lie, and behind them a packed key."""
@@ -41,16 +41,25 @@ ROOM = 1 << 17
 
 @compiled
 def _foresee(m: int, records: int, k: int) -> None:
-    """Guess from a record's key under which hash its request will be looked up, and bring the place near."""
     record = records + k * (RECORD * 8)
-    key = i64(record + 16)
-    size = i64(record + 24)
+    foresee(m, k, i64(record + 16), i64(record + 24))
+
+
+@compiled
+def foresee(m: int, k: int, key: int, size: int) -> None:
+    """Guess from a key under which hash the request of record number `k` will be looked up; bring the place near."""
     h = 0
     if 0 < size <= 128:
-        kept = reg(m, SCRATCH) + _AHEAD_AT + 2 * _AHEAD * 8
+        kept = reg(m, SCRATCH) + _AHEAD_AT + 2 * AHEAD * 8
         h = xxh64(kept, 16, 1) if pack_id(key, size, kept) else xxh64(key, size, 0)
         bring_place_near(m, h)
-    put64(reg(m, SCRATCH) + _AHEAD_AT + (k & (2 * _AHEAD - 1)) * 8, h)
+    put64(reg(m, SCRATCH) + _AHEAD_AT + (k & (2 * AHEAD - 1)) * 8, h)
+
+
+@compiled
+def foreseen(m: int, k: int) -> None:
+    """Bring near what stands at the place that was brought near for record number `k`."""
+    bring_near(m, i64(reg(m, SCRATCH) + _AHEAD_AT + (k & (2 * AHEAD - 1)) * 8))
 
 
 @compiled
@@ -70,17 +79,17 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
         fields = reg(m, FIELDS_SIGNAL)
         fields_n = 7
     k = first
-    while k < first + _AHEAD and k < count_:
+    while k < first + AHEAD and k < count_:
         _foresee(m, records, k)
         k += 1
     k = first
     while k < count_:
         if reg(m, OUT_END) - reg(m, OUT_FILL) < ROOM:
             break
-        if k + _AHEAD < count_:
-            _foresee(m, records, k + _AHEAD)
-        if k + _AHEAD // 2 < count_:
-            bring_near(m, i64(reg(m, SCRATCH) + _AHEAD_AT + ((k + _AHEAD // 2) & (2 * _AHEAD - 1)) * 8))
+        if k + AHEAD < count_:
+            _foresee(m, records, k + AHEAD)
+        if k + AHEAD // 2 < count_:
+            foreseen(m, k + AHEAD // 2)
         record = records + k * (RECORD * 8)
         start = i64(record)
         packed = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -86,7 +88,7 @@ def doubts(monkeypatch: pytest.MonkeyPatch) -> Doubts:
 
     def counting(*given: Any) -> int:
         done = int(take_rows(*given))
-        counted.rows += (done if done >= 0 else -1 - done) - given[6]
+        counted.rows += (done if done >= 0 else -1 - done) - given[7]
         counted.scanned += done < 0
         return done
 
@@ -137,3 +139,8 @@ def test_plain_requests_mean_the_same_in_envelopes(seed: int, doubts: Doubts) ->
 def test_colliding_requests_mean_the_same_in_envelopes(seed: int) -> None:
     one = in_envelopes(history(Random(seed), requests=4, events=40), seed)
     check(one, seed)
+
+
+def test_no_pandas_is_imported_in_a_step() -> None:
+    code = "import sys; from streams.join.columns.warm import warm; warm(); sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
