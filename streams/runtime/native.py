@@ -138,6 +138,8 @@ def _prefetch(typingctx: Any, at: Any) -> Any:
 
 u8: Callable[[int], int] = _load(8, types.int64)
 """Read a byte as int64."""
+u32: Callable[[int], int] = _load(32, types.int64)
+"""Read four bytes, without sign."""
 i64: Callable[[int], int] = _load(64, types.int64)
 """Read 8 bytes, little endian, from any address."""
 u64: Any = _load(64, types.uint64)

@@ -24,10 +24,11 @@ from schemas.policy import JoinPolicy
 from streams.join.admission import JoinBounds
 from streams.join.arrivals import SIGNAL, Arm, Arrivals, Whose
 from streams.join.columns import layout as l
-from streams.join.columns.arrow import ROOM, Plan, take_rows
+from streams.join.columns.arrow import ROOM, take_rows
 from streams.join.columns.away import put_away, stow
 from streams.join.columns.fire import fire, forget, gather, governed, leave_request, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
+from streams.join.columns.plan import Plan
 from streams.join.columns.policies import PolicyTable
 from streams.join.columns.render import RECITED, recite, recite_changes
 from streams.join.columns.scan import PAD

@@ -10,18 +10,16 @@ from typing import Any
 
 import structlog
 
-from schemas.envelope import ARROW, CONTENT_TYPE
 from schemas.event import encode
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
 from streams.join.admission import JoinBounds
+from streams.join.columns import arrow
 from streams.join.columns.lane import Columns
 from streams.join.columns.snapshot import dump, load
 from streams.join.policies import PolicyBook
 from streams.runtime import librdkafka
 from streams.runtime.compiled import is_ready, note_ready
-from streams.runtime.enclose import enclose
-from streams.runtime.envelopes import unfold
 from streams.runtime.processor import Records
 
 _log = structlog.get_logger()
@@ -49,8 +47,7 @@ def warm() -> float:
     for topic, event in events.items():
         columns.take(topic, Records([0], [1], [b"r"], [encode(event)]))
     columns.take("labels", Records([1], [1], [None], [b"?"]))
-    envelope = Records([2], [1], [None], [enclose([encode(events["labels"])])], {0: ((CONTENT_TYPE, ARROW),)})
-    columns.take("labels", unfold("labels", envelope, written=False))
+    arrow.warm(columns.memory.address)
     columns.mark("s")
     columns.forget("s")
     parts: dict[str, Any] = {name: body for name, body in dump(columns, whole=True).items() if body is not None}

@@ -142,5 +142,17 @@ def test_colliding_requests_mean_the_same_in_envelopes(seed: int) -> None:
 
 
 def test_no_pandas_is_imported_in_a_step() -> None:
-    code = "import sys; from streams.join.columns.warm import warm; warm(); sys.exit('pandas' in sys.modules)"
+    value = enclose([b'{"request_id":"r","at_ms":1,"model":"m","slices":{"a":"b"}}', b'{"request_id":"s","model":"m"}'])
+    code = f"""
+import sys
+from streams.join.columns.warm import warm
+from streams.runtime.processor import Batch, Records
+from tests.streams.join.columns.plain import BOUNDS, processor_of
+
+warm()
+processor = processor_of(BOUNDS)
+records = Records([0], [1], [None], [{value!r}], {{0: {SENT!r}}})
+processor.step(processor.empty(0), Batch(0, 1, {{"predictions": records}}), 1)
+sys.exit("pandas" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
