@@ -33,6 +33,8 @@ AIMED: tuple[Phase | None, ...] = (
 )
 PATIENCE_S = 1.0
 SETTLE_S = 60.0
+IN_VAIN_S = 5.0
+"""When nobody has been where the aims are for so long, somebody is killed wherever he is."""
 RETRIES = 8
 AHEAD, SLOW_S = 0.05, 0.3
 FEW = 30
@@ -139,9 +141,12 @@ class Round:
 
     def _kill_one(self) -> None:
         """Kill one process where it is aimed at."""
+        began = time.monotonic()
         number, slot = self._target()
         while slot is None:
             self._turn()
+            if self.aims and time.monotonic() - began > IN_VAIN_S:
+                self.aims[0] = None
             number, slot = self._target()
             if self.feed.done or self.feed.down.is_set():
                 return
