@@ -35,12 +35,16 @@ ZOMBIE_S = 20.0
 
 @dataclass(slots=True, eq=False)
 class Zombie:
-    """A process that stands still while `successor` takes its slot; woken up at `woken_at` (0: not yet)."""
+    """A process that stands still while another takes its slot; woken up at `woken_at` (0: not yet).
+
+    `lost`: somebody has been at work in its slot since. Else, as when its successor was told to leave before it began,
+    the slot is still its own.
+    """
 
     life: Life
-    successor: Life
     asleep_at: float
     woken_at: float = 0.0
+    lost: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -110,22 +114,26 @@ class Crew:
 
     def haunt(self, slot: Slot, life: Life) -> None:
         """Let a process that stands still lose its slot to another one, and wake it up when that works."""
-        slot.zombies.append(Zombie(life, self.start(slot), time.monotonic()))
+        self.start(slot)
+        slot.zombies.append(Zombie(life, time.monotonic()))
 
     def _look_after(self, slot: Slot, zombie: Zombie) -> None:
         now = time.monotonic()
+        zombie.lost |= slot.up is not None and slot.up.doing()[0] > Phase.RESTORE
         if not zombie.life.alive:
             slot.zombies.remove(zombie)
             self._ended(zombie.life)
             self.counts["zombies"] += zombie.woken_at > 0 and not zombie.life.killed
         elif not zombie.woken_at:
-            taken = zombie.successor.doing()[0] > Phase.RESTORE
-            if taken or now - zombie.asleep_at > ASLEEP_S:
+            if zombie.lost or now - zombie.asleep_at > ASLEEP_S:
                 zombie.woken_at = now
                 zombie.life.signal(signal.SIGCONT)
         elif now - zombie.woken_at > ZOMBIE_S:
             slot.zombies.remove(zombie)
-            self.problems.append(f"process {zombie.life.pid} lost slot {slot.name!r} and went on for {ZOMBIE_S:g} s")
+            if zombie.lost:
+                self.problems.append(
+                    f"process {zombie.life.pid} lost slot {slot.name!r} and went on for {ZOMBIE_S:g} s"
+                )
             zombie.life.kill()
 
     def _ended(self, life: Life) -> None:
