@@ -6,7 +6,7 @@ again (`stubs` says what may go). An answer that does not hold what the stub kno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from schemas.feedback import Feedback
 from schemas.inputs import Label, Signal
 from schemas.recall import Recalled, RecalledRecord
 from schemas.topics import INPUTS
-from streams.join.admission import Admitted, JoinBounds, admit
+from streams.join.admission import Admitted, JoinBounds, Refused, admit, admitted_again, content_of
 from streams.join.outcome import NOTHING, Counted, Outcome
 from streams.join.policies import PolicyBook
 from streams.join.resolve import COUNTS, conclude, gather
@@ -92,7 +92,8 @@ def revived(
     None when the answer lacks a prediction or a revision that the stub knows of: it is gone from the store.
     """
     kept = set(asked.kept())
-    events = _admitted([event for answer in answers for event in answer.events], partition, bounds, policies)
+    stood = {away.content for away in asked.stub.cases}
+    events = _admitted([event for answer in answers for event in answer.events], stood, partition, bounds, policies)
     before = {
         topic: [(place, one) for place, one in admitted if (topic, place) not in kept]
         for topic, admitted in events.items()
@@ -113,7 +114,10 @@ def revived(
     return request
 
 
-def _admitted(events: Sequence[RecalledRecord], partition: int, bounds: JoinBounds, policies: PolicyBook) -> Admissions:
+def _admitted(
+    events: Sequence[RecalledRecord], stood: Collection[int], partition: int, bounds: JoinBounds, policies: PolicyBook
+) -> Admissions:
+    """Admit what came before. What stood was admitted, whatever the policies and settings of today say of it."""
     found: dict[str, list[tuple[int, Admitted]]] = {}
     for topic in INPUTS:
         records = Records()
@@ -121,14 +125,20 @@ def _admitted(events: Sequence[RecalledRecord], partition: int, bounds: JoinBoun
             if event.topic == topic:
                 records.append(event.offset, event.append_ms, event.key, event.value, event.headers, event.index)
         admission = admit(topic, partition, records, bounds, policies.in_force, 0)
-        found[topic] = [(records.position(one.index), one) for one in admission.records if isinstance(one, Admitted)]
+        admitted = [
+            admitted_again(topic, records, index)
+            if isinstance(one, Refused) and topic == "predictions" and content_of(records.values[index] or b"") in stood
+            else one
+            for index, one in enumerate(admission.records)
+        ]
+        found[topic] = [(records.position(one.index), one) for one in admitted if isinstance(one, Admitted)]
     return found
 
 
 def _case(
     away: Away, before: Admissions, said: Sequence[Feedback], bounds: JoinBounds, policies: PolicyBook
 ) -> Case | None:
-    """Give the case of the prediction that stood; of earlier lives of its id there may be others."""
+    """Give the case of the prediction that stood; of earlier lives of its id there may be others, and what was said."""
     standing = _standing(away, before["predictions"])
     if standing is None:
         return None
@@ -136,7 +146,7 @@ def _case(
     tracks = [
         Track(one.name, None, one.item, NOTHING, one.revision, _said(one), event)
         for one in said
-        if (one.model, one.deployment) == (event.model, event.deployment)
+        if (one.model, one.deployment, one.predicted_at_ms) == (event.model, event.deployment, event.at_ms)
     ]
     if sum(track.revision for track in tracks) != away.revisions:
         return None

@@ -15,7 +15,7 @@ from streams.join.admission import Admitted, JoinBounds, origin_of
 from streams.join.away import leaving, revived
 from streams.join.dead import dead_letter
 from streams.join.state import JoinState, Request
-from streams.join.stubs import FINAL, OPEN, PROVISIONAL, Asked, Held, Stub, after_silence
+from streams.join.stubs import AGAIN_MS, FINAL, OPEN, PROVISIONAL, Asked, Held, Stub, after_silence
 from streams.runtime.clock import RECALLED
 from streams.runtime.processor import Batch, Output, Records
 
@@ -49,10 +49,21 @@ class Recalling:
 
     def ask(self, request_id: str, stub: Stub, cause: Cause) -> Asked:
         """Open a question about a request whose stub has been taken."""
-        asked = self.state.asked[request_id] = Asked(self.batch.step, cause, stub, [], {})
+        asked = self.state.asked[request_id] = Asked(self.batch.step, cause, stub, [], {}, 0)
         self.state.counters["recalls.asked"] += 1
-        self._new.append(request_id)
+        self._put(request_id, asked)
         return asked
+
+    def ask_again(self, request_id: str, asked: Asked) -> None:
+        """Put a question once more, as one of this step: it, or its answer, may have been lost."""
+        asked.step = self.batch.step
+        asked.parts.clear()
+        self.state.counters["recalls.again"] += 1
+        self._put(request_id, asked)
+
+    def _put(self, request_id: str, asked: Asked) -> None:
+        self.state.rearm(request_id, asked, self.clock_ms + AGAIN_MS)
+        self._new.append(request_id)
 
     def questions(self) -> list[Output]:
         """Give the questions of this step."""

@@ -121,6 +121,7 @@ class _Asked(Struct, array_like=True):
     cause: Cause
     held: list[_Held]
     parts: dict[int, bytes]
+    due_ms: int = 0
 
 
 class _State(Struct, array_like=True):
@@ -204,7 +205,9 @@ def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
     for question in read.asked:
         held = [_load_held(one) for one in question.held]
         stub = _load_stub(question.stub, known)
-        state.asked[question.stub.request_id] = Asked(question.step, question.cause, stub, held, question.parts)
+        request_id = question.stub.request_id
+        asked = state.asked[request_id] = Asked(question.step, question.cause, stub, held, question.parts, 0)
+        state.rearm(request_id, asked, question.due_ms)
     return state
 
 
@@ -260,7 +263,7 @@ def _dump_asked(request_id: str, asked: Asked) -> _Asked:
         held.append(
             _Held(one.topic, records.position(0), records.append_ms[0], records.keys[0], records.values[0], headers)
         )
-    return _Asked(_dump_stub(request_id, asked.stub), asked.step, asked.cause, held, asked.parts)
+    return _Asked(_dump_stub(request_id, asked.stub), asked.step, asked.cause, held, asked.parts, asked.due_ms)
 
 
 def _load_held(read: _Held) -> Held:

@@ -57,7 +57,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "signals": _HEARD,
     "control": ("applied", "ignored", "dead"),
     "keys": ("differ",),
-    "recalls": ("away", "put_away", "open", "asked", "answered", "missing", "repeated", "dead"),
+    "recalls": ("away", "put_away", "open", "asked", "answered", "missing", "repeated", "dead", "again"),
 }
 """Kind of record → its classes. Of the first four each record read is in exactly one; the others count beside them:
 `recalls.away` the requests that are put away, `recalls.open` those of them that a question is open for.
@@ -330,12 +330,12 @@ class JoinState:
             request.due_ms = due_ms
             heapq.heappush(self.timers, (due_ms, request_id))
 
-    def rearm(self, request_id: str, request: Request | Stub, due_ms: int) -> None:
+    def rearm(self, request_id: str, request: Request | Stub | Asked, due_ms: int) -> None:
         """Move a request whose timer has just been taken to a later moment."""
         request.due_ms = due_ms
         heapq.heappush(self.timers, (due_ms, request_id))
 
-    def take_due(self, clock_ms: int) -> tuple[str, Request | Stub] | None:
+    def take_due(self, clock_ms: int) -> tuple[str, Request | Stub | Asked] | None:
         """Take the first timer that may be due at `clock_ms`."""
         while self.timers and self.timers[0][0] <= clock_ms:
             due_ms, request_id = heapq.heappop(self.timers)
@@ -344,8 +344,8 @@ class JoinState:
                 return request_id, found
         return None
 
-    def _timed(self, request_id: str) -> Request | Stub | None:
-        return self.requests.get(request_id) or self.stubs.get(request_id)
+    def _timed(self, request_id: str) -> Request | Stub | Asked | None:
+        return self.requests.get(request_id) or self.stubs.get(request_id) or self.asked.get(request_id)
 
     def wake_at_ms(self) -> int | None:
         """Give the moment of the first live timer; None also while a source is frozen, for no clock would take it."""

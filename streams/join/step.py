@@ -215,18 +215,24 @@ class _Step:
                 self.take_back(*heard)
 
     def take_back(self, asked: Asked, answers: list[Recalled]) -> None:
-        request = self.recalling.revive(asked, answers)
-        for held in asked.held:
-            self.take_admitted(held.topic, held.records, held.admitted)
-        if request is None:
-            return
-        policies = self.state.policies
+        """Take a request back, under the policies that are in force, and then what waited beside the question.
+
+        Of that, what came when the request would have left finds it gone: it may be of the id's next life.
+        """
+        request_id, policies = answers[0].request_id, self.state.policies
+        request = self.recalling.revive(asked, answers) or Request()
         for case in request.cases:
             if policies.in_force(case.identity[0], case.scope.at_ms) is not case.policy:
                 self.rescope(case)
                 self.reclass(request)
+        for held in asked.held:
+            moment_ms = min(held.admitted.append_ms, self.timers_ms)
+            if request.cases and all(case.scope.evict_ms <= moment_ms for case in request.cases):
+                self.visit(request_id, request)
+            self.take_admitted(held.topic, held.records, held.admitted)
+        for case in request.cases:
             self.settle(request, case, self.seen_ms)
-            self.state.arm(answers[0].request_id, request, case.due_ms(self.seen_ms))
+            self.state.arm(request_id, request, case.due_ms(self.seen_ms))
 
     def take_prediction(self, record: Admitted) -> None:
         event: Prediction = record.event
@@ -420,21 +426,28 @@ class _Step:
             if isinstance(request, Stub):
                 self.recalling.look(request_id, request, self.timers_ms)
                 continue
+            if isinstance(request, Asked):
+                self.recalling.ask_again(request_id, request)
+                continue
             due_ms = request.next_due_ms(self.seen_ms, self.bounds)
             if due_ms is not None and due_ms > request.due_ms:
                 state.rearm(request_id, request, due_ms)
                 continue
-            for case in request.cases:
-                self.settle(request, case, self.timers_ms)
-            if any(case.scope.evict_ms <= self.timers_ms for case in request.cases):
-                self.evict(request)
-            if not request.cases:
-                self.end(request_id, request)
-            due_ms = request.next_due_ms(self.timers_ms, self.bounds)
-            if due_ms is None:
-                state.end(request_id)
-            else:
-                state.rearm(request_id, request, due_ms)
+            self.visit(request_id, request)
+
+    def visit(self, request_id: str, request: Request) -> None:
+        """Say what the timers' clock makes of a request, and let what has come to its end leave."""
+        for case in request.cases:
+            self.settle(request, case, self.timers_ms)
+        if any(case.scope.evict_ms <= self.timers_ms for case in request.cases):
+            self.evict(request)
+        if not request.cases:
+            self.end(request_id, request)
+        due_ms = request.next_due_ms(self.timers_ms, self.bounds)
+        if due_ms is None:
+            self.state.end(request_id)
+        else:
+            self.state.rearm(request_id, request, due_ms)
 
     def evict(self, request: Request) -> None:
         gone = [case for case in request.cases if case.scope.evict_ms <= self.timers_ms]

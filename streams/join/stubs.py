@@ -12,7 +12,8 @@ of a request does not change, so what it was when it was put away is what it was
 
 **Question.** The first record that concerns a request that was put away, a moment that is due, or another policy makes
 a question of its stub. Until the answer has come, records of the request are counted as parked and kept (`Held`); then
-they are taken as if they came now. docs/recall.md is the contract.
+they are taken as if they came now. A question that stays open for `AGAIN_MS` is asked again: it may have been lost.
+docs/recall.md is the contract.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from streams.runtime.processor import Records
 
 OPEN, PROVISIONAL = "predictions.open", "predictions.provisional"
 VOID, UNLABELLED, FINAL = "predictions.void", "predictions.unlabelled", "predictions.final"
+
+AGAIN_MS = 3_600_000
+"""After how long, by the join's clock, an open question is asked again."""
 
 Place = tuple[str, int]
 """Topic, and position (`streams.runtime.processor.position`: offset, and index in an envelope)."""
@@ -100,13 +104,17 @@ class Held(Struct, gc=False):
 
 
 class Asked(Struct, gc=False):
-    """An open question: the step that asked, the stub, what came since, the parts of the answer that have come."""
+    """An open question: the step that asked, the stub, what came since, the parts of the answer that have come.
+
+    `due_ms` is when it is asked again.
+    """
 
     step: int
     cause: Cause
     stub: Stub
     held: list[Held]
     parts: dict[int, bytes]
+    due_ms: int
 
     def kept(self) -> Iterator[Place]:
         """Give the places of the records that are kept."""

@@ -360,7 +360,7 @@ class Columns:
         revisions = _field(word, l.REVISION, 20)
         away = Away(model, None, at_ms, content & (2**64 - 1), policy, counter, revisions, revisions > 0)
         due_ms = _field(due, 0, 48)
-        ask_ms = due_ms + self.bounds.ahead_ms if _asks(counter, policy) else None
+        ask_ms = _ask_ms(policy, at_ms, due_ms) if _asks(counter, policy) else None
         self.memory.area[l.COUNTERS][place] -= 1
         surrender(self._m, position, linked)
         return request_id, Stub(due_ms, ask_ms, at_ms + policy.reach_ms + self.bounds.grace_ms + 1, (away,))
@@ -512,6 +512,16 @@ class Columns:
 def _asks(counter: str, policy: JoinPolicy) -> bool:
     """Say whether a plain request in this class has to be back before its next moment."""
     return counter == PROVISIONAL or (counter == OPEN and policy.on_timeout == "negative")
+
+
+def _ask_ms(policy: JoinPolicy, at_ms: int, due_ms: int) -> int:
+    """Give the moment that a stub waits for: it is due by `ahead_ms` before that, which may have changed since.
+
+    One that waits for its deadline was put away when its early moment had passed, and is due later than that.
+    """
+    if policy.provisional_after_ms is not None and due_ms <= at_ms + policy.provisional_after_ms:
+        return at_ms + policy.provisional_after_ms
+    return at_ms + policy.wait_ms
 
 
 def _padded(text: bytes) -> NDArray[np.uint8]:

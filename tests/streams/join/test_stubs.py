@@ -13,7 +13,9 @@ from schemas.recall import RecallRequested
 from services.recall.answer import TOPICS as LANDED
 from services.recall.answer import Stored, answer
 from streams.join.admission import JoinBounds
-from streams.runtime.processor import Batch, Records
+from streams.join.processor import JoinProcessor
+from streams.join.stubs import AGAIN_MS
+from streams.runtime.processor import Batch, Records, whole_parts
 from tests.streams.join.timeline import BOUNDS, TOPICS, Player, Row, T, clock, l, p, policy, s, said
 
 AHEAD = 20
@@ -228,3 +230,73 @@ def test_what_is_due_soon_stays() -> None:
     player.play(policy(on_timeout="negative"), p(0), clock(1100 - AHEAD))
     player.cut(1100 - AHEAD)
     assert player.counters["recalls.away"] == 0
+
+
+@pytest.mark.parametrize("fields", [{}, {"on_timeout": "negative"}])
+def test_the_next_life_of_an_id_counts_its_revisions_from_one(fields: dict[str, Any]) -> None:
+    player = Tiered()
+    player.play(policy(**fields), p(0), l(5), clock(1000), clock(1700), clock(2500))
+    player.play(p(3000, at=3000), clock(3010))
+    player.cut(3020)
+    assert player.counters["recalls.away"] == 1
+    player.play(l(3030))
+    player.answer(3040)
+    assert player.told[-1] == "3040: m #1 final explicit 1 @3030"
+    assert not player.counters["recalls.missing"]
+
+
+def test_what_stood_stands_whatever_would_be_refused_today() -> None:
+    player = Tiered()
+    player.play(policy(), p(1500), l(1501, 1, 900), clock(1510))
+    player.cut(1520)
+    player.play(policy(1530, effective=-50_000, version=2, horizon_ms=950, lateness_ms=10, retain_ms=5))
+    assert player.questions == ["policy"]
+    player.answer(1540)
+    assert not player.counters["recalls.missing"]
+    assert player.told[-1] == "1540: m #2 void", "the label is too late for the new policy"
+
+
+def test_how_long_before_may_change_while_something_is_away() -> None:
+    player = away(on_timeout="negative")
+    parts = whole_parts(player.processor, player.state)
+    player.processor = JoinProcessor(replace(BOUNDS, ahead_ms=3 * AHEAD), None)
+    player.state = player.processor.load(0, parts)
+    player.play(clock(1100 - AHEAD))
+    (stub,) = [asked.stub for asked in player.state.join.asked.values()]
+    assert stub.ask_ms == T + 1100, "the deadline is where it was"
+    player.answer(1100 - AHEAD + 5)
+    player.play(clock(1100))
+    assert player.told == ["1100: m #1 final timeout 0"]
+
+
+def test_a_question_without_an_answer_is_asked_again() -> None:
+    player = away()
+    player.play(l(30))
+    lost, player.outputs = player.outputs, []
+    player.play(clock(30 + AGAIN_MS))
+    assert player.questions == ["label"]
+    assert player.counters["recalls.asked"] == player.counters["recalls.again"] == 1
+    player.outputs = lost + player.outputs  # the first one comes after all
+    player.answer(40 + AGAIN_MS)
+    assert player.told[-1].startswith(f"{40 + AGAIN_MS}: m #1 final explicit 1")
+    assert player.counters["recalls.repeated"] == 1
+    assert player.counters["recalls.open"] == 0
+
+
+def test_what_waits_beside_a_question_may_be_of_the_next_life() -> None:
+    player = away()
+    player.play(l(1590, 1, 500), clock(1700), clock(2000))
+    player.play(p(3000, at=3000), l(3010, 1))
+    player.answer(3020)
+    assert player.told == ["3020: m #1 final explicit 1 @500", "3020: m #1 final explicit 1 @3010"]
+    assert player.counters["predictions.final"] == 2
+    assert not player.counters["predictions.conflict"]
+
+
+def test_what_waits_is_judged_by_the_policy_in_force() -> None:
+    player = away()
+    player.play(policy(25, effective=-50_000, version=2, label_name="other"))
+    player.play(l(30))
+    player.answer(40)
+    assert not player.told
+    assert player.counters["predictions.open"] == player.counters["labels.parked"] == 1
