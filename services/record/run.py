@@ -7,6 +7,11 @@ it with the same token, so ClickHouse drops what it has. Committed records of a 
 is the same both times. Should a token be forgotten (another worker got some of the partitions, or the window of tokens
 has moved on), rows stand twice in the table, and the view shows them once: the position is the table's key.
 
+That holds while a log only grows. One that ends below a or b has lost its tail (a lone broker after a power failure, an
+unclean election): new events would take positions that may have landed, and what lies below a would never be read. So
+`record` writes that into the commit's metadata, in place of b, and ends, now and at every later start: the log may grow
+again. One that grew past a and b before anybody looked is not told apart from a whole one.
+
 A flush holds what came in within `FLUSH_S`, or `FLUSH_ROWS`, or `FLUSH_BYTES`; that bounds the memory and the latency.
 While ClickHouse is away the same flush is tried again for as long as it takes, fetching is paused and the membership
 in the group kept. Offsets move past transaction markers, so a stage that is drained shows no lag.
@@ -28,7 +33,7 @@ from schemas.settings import Settings
 from schemas.topics import TOPICS, topic_name
 from services.record.land import Away, Span, Store
 from streams.runtime import kafka
-from streams.runtime.kafka import Place
+from streams.runtime.kafka import End, Place
 from streams.runtime.member import Member, PutOut, TakenAway
 from streams.runtime.offsets import Commit
 from streams.runtime.past import append
@@ -40,6 +45,12 @@ FLUSH_ROWS = 20_000
 FLUSH_BYTES = 16 << 20
 IDLE_S = 0.05
 QUEUE_KIB = 16_384
+CUT = "cut: "
+"""How the metadata of a commit begins whose log was found to end before it."""
+CUT_S, CUT_PAUSE_S = 3.0, 0.5
+"""For how long it is asked whether a later leader knows more of such a log."""
+REPEAT_S = 30.0
+"""After this long without a record or an end of those that are to be repeated it is asked anew what there is."""
 
 _log = structlog.get_logger()
 
@@ -151,11 +162,12 @@ class Recorder:
 
     def _begin(self, places: list[Place]) -> dict[Place, Reading]:
         """Give where each partition stands; one that this database has never seen is read from its beginning."""
-        first, ids = self.member.insist(lambda: self._ask(places))
+        commits = self.member.committed(places)  # before the ends are asked: a log may only be ahead of them
+        first, ends, ids = self.member.insist(lambda: self._ask(places))
         known = self.member.insist(self._store.sources)
         reading: dict[Place, Reading] = {}
         new: dict[tuple[str, int], str] = {}
-        for place, commit in self.member.committed(places).items():
+        for place, commit in commits.items():
             logical = self._logical[place[0]]
             seen = known.get((logical, place[1]))
             if seen is None:
@@ -169,29 +181,69 @@ class Recorder:
                     code=ENVIRONMENT,
                 )
             reading[place] = _resumed(logical, place, commit, first[place])
+        fresh = {place: one.landed for place, one in reading.items() if (one.topic, one.partition) in new}
+        self._refuse_cut({place: commit for place, commit in commits.items() if place not in fresh}, ends)
         if new:  # the group may remember offsets of a database that is gone: forget them first
-            fresh = {place: one.landed for place, one in reading.items() if (one.topic, one.partition) in new}
             self.member.commit(fresh)
             self.member.insist(lambda: self._store.remember(new))
         return reading
 
-    def _ask(self, places: list[Place]) -> tuple[dict[Place, int], dict[str, str]]:
-        """Ask Kafka where partitions begin and which topics these are.
+    def _refuse_cut(self, commits: dict[Place, Commit], ends: dict[Place, End]) -> None:
+        """Raise `WeirError` for logs that lost their tail, now or before: the commit says so from then on."""
+        cut = {place: one.metadata for place, one in commits.items() if one.metadata.startswith(CUT)}
+        found = self._cut({place: one for place, one in commits.items() if place not in cut}, ends)
+        if found:
+            self.member.commit({place: commits[place].offset for place in found}, found)
+        if cut := cut | found:
+            said = [f"{topic}/{number}: {cut[topic, number].removeprefix(CUT)}" for topic, number in sorted(cut)]
+            raise WeirError(
+                "the log ends before what was committed: it lost its tail\n    " + "\n    ".join(said),
+                fix="use another namespace, or set clickhouse.database to an empty one, where all that is left lands "
+                "anew; do not move the offsets instead: new events take positions of lost ones that may have landed",
+                code=ENVIRONMENT,
+            )
+
+    def _cut(self, commits: dict[Place, Commit], ends: dict[Place, End]) -> dict[Place, str]:
+        """Say of each log that ends before what was committed or planned of it what is so.
+
+        A broker that was the leader may have answered. So it is asked again, and a later leader knows better; but one
+        that grew meanwhile under the same leader is cut all the same.
+        """
+        short = {place: one for place, one in commits.items() if _reach(one) > ends[place].offset}
+        deadline = time.monotonic() + CUT_S
+        while short and time.monotonic() < deadline:
+            self.member.wait(CUT_PAUSE_S)
+            _, now, _ = self.member.insist(partial(self._ask, list(short)))
+            for place, end in now.items():
+                if end.epoch > ends[place].epoch and end.offset >= _reach(short[place]):
+                    del short[place]
+        return {place: f"{CUT}{_beyond(one, ends[place].offset)}" for place, one in short.items()}
+
+    def _ask(self, places: list[Place]) -> tuple[dict[Place, int], dict[Place, End], dict[str, str]]:
+        """Ask Kafka where partitions begin and end, and which topics these are.
+
+        The end is the high watermark: a transaction that is open holds the last stable offset back.
 
         With a client of its own: one that has seen a broker die may be refused for minutes (FENCED_LEADER_EPOCH),
         because librdkafka does not look for the leader again.
         """
         admin = kafka.make_admin(self.settings, STAGE)
         first = kafka.earliest(admin, places)
-        return first, {topic: kafka.topic_identity(admin, topic) for topic in {topic for topic, _ in places}}
+        ends = kafka.high_ends(admin, places)
+        return first, ends, {topic: kafka.topic_identity(admin, topic) for topic in {topic for topic, _ in places}}
 
     def _repeat(self, planned: dict[Place, Reading]) -> None:
-        """Land planned ranges again, exactly as planned."""
+        """Land planned ranges again, exactly as planned. Raises `TakenAway` when they do not come."""
         generation, self._reading = self.member.generation, planned
         self.member.fetch({place: one.position for place, one in planned.items()})
+        read, deadline = -1, time.monotonic() + REPEAT_S
         while any(one.position < (one.planned or 0) for one in planned.values()):
             self._keep(self.member.consume(1000, IDLE_S))
             self.member.still(generation)
+            if (now := sum(one.position for one in planned.values())) > read:
+                read, deadline = now, time.monotonic() + REPEAT_S
+            elif time.monotonic() > deadline:
+                raise TakenAway(f"nothing came for {REPEAT_S:g} s of what was planned")
         self.member.fetch({})
         before = self.landed.rows
         self._flush()
@@ -283,5 +335,20 @@ def _resumed(logical: str, place: Place, commit: Commit, first: int) -> Reading:
             effect="they were deleted before they landed",
             fix="lengthen retention.ms of the topic beyond the longest downtime",
         )
-    planned = int(commit.metadata) if commit.metadata.isdecimal() and int(commit.metadata) > start else None
-    return Reading(logical, place[1], start, start, planned)
+    planned = _planned(commit)
+    return Reading(logical, place[1], start, start, planned if planned > start else None)
+
+
+def _planned(commit: Commit) -> int:
+    """Give up to where a commit says that it is planned, 0 when it says nothing."""
+    return int(commit.metadata) if commit.metadata.isdecimal() else 0
+
+
+def _reach(commit: Commit) -> int:
+    """Give the offset that the log had reached when this was committed."""
+    return max(commit.offset, _planned(commit))
+
+
+def _beyond(commit: Commit, end: int) -> str:
+    planned = f", planned up to {_planned(commit)}" if _planned(commit) > commit.offset else ""
+    return f"committed {commit.offset}{planned}, the log ended at {end}"

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import (
@@ -28,6 +28,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    ListOffsetsResultInfo,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -285,6 +286,24 @@ def ends(admin: AdminClient, places: Sequence[Place], patience_s: float = 30.0) 
     return {place: (stable[0][place], stable[1][place]) for place in places}
 
 
+class End(NamedTuple):
+    """The high watermark of a partition, and the epoch of the leader that gave it, negative when unknown."""
+
+    offset: int
+    epoch: int
+
+
+def high_ends(admin: AdminClient, places: Sequence[Place], patience_s: float = 30.0) -> dict[Place, End]:
+    """Give the end of each place, open transactions included; raises as `ends` does.
+
+    A broker that was the leader and does not know it yet answers as well. Whoever took over has a higher epoch.
+    """
+    found = _listed(admin, places, OffsetSpec.latest(), (HIGH,), patience_s)[0]
+    return {
+        place: End(one.offset, -1 if one.leader_epoch is None else one.leader_epoch) for place, one in found.items()
+    }
+
+
 def reason(error: BaseException) -> str:
     """Give librdkafka's words for an exception, with the code's name."""
     inner = error.args[0] if error.args else None
@@ -298,6 +317,17 @@ def _offsets(
     levels: Sequence[IsolationLevel],
     patience_s: float,
 ) -> list[dict[Place, int]]:
+    listed = _listed(admin, places, spec, levels, patience_s)
+    return [{place: one.offset for place, one in found.items()} for found in listed]
+
+
+def _listed(
+    admin: AdminClient,
+    places: Sequence[Place],
+    spec: OffsetSpec,
+    levels: Sequence[IsolationLevel],
+    patience_s: float,
+) -> list[dict[Place, ListOffsetsResultInfo]]:
     """Ask for all places at every isolation level at once; again while the answer is one that passes."""
     if not places:
         return [{} for _ in levels]
@@ -306,10 +336,7 @@ def _offsets(
     while True:
         answers = [admin.list_offsets(asked, isolation_level=level, request_timeout=5) for level in levels]
         try:
-            return [
-                {(tp.topic, tp.partition): future.result().offset for tp, future in answer.items()}
-                for answer in answers
-            ]
+            return [{(tp.topic, tp.partition): future.result() for tp, future in answer.items()} for answer in answers]
         except KafkaException as error:  # a partition that was just created may have no leader yet
             if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
                 raise

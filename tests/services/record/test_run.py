@@ -1,26 +1,30 @@
 """The recorder on real parts: each position once, through kills, absences, poison, and a database that is gone."""
 
+import os
 import random
 import signal
 import time
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import TopicPartition
 from pydantic import SecretStr
 
-from schemas.errors import WeirError
+from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import ClickHouse, Settings
 from schemas.topics import INPUTS, TOPICS, topic_name
 from services.clickhouse import connect, database_of
 from services.local.clickhouse import LocalClickHouse
 from services.local.kafka import LocalKafka
-from services.record.land import Span
+from services.record.land import Span, Store
+from services.record.run import Recorder
 from services.record.tables import migrate
 from streams.runtime import kafka as ours
 from streams.runtime.backlog import lags
+from streams.runtime.kafka import End
+from streams.runtime.offsets import Commit, GroupOffsets
 from tests.services.record.harness import (
     alive,
     ask,
@@ -250,6 +254,125 @@ def test_a_topic_made_anew_is_refused(namespace: Settings) -> None:
 
     with pytest.raises(WeirError, match="made anew"):
         again()
+
+
+def append(settings: Settings, count: int) -> None:
+    """Append labels to partition 0, whatever their keys."""
+    producer = ours.make_producer(settings, "t")
+    for number in range(count):
+        producer.produce(topic_name(settings.namespace, "labels"), b"{}", b"%d" % number, 0)
+    assert producer.flush(30) == 0
+
+
+def as_if_landed(settings: Settings, commit: TopicPartition) -> None:
+    """Let the database know the place of a commit, and make the commit, as a recorder does that went before."""
+    store = Store(settings)
+    store.prepare()
+    store.remember({("labels", 0): ours.topic_identity(ours.make_admin(settings), commit.topic)})
+    store.close()
+    consumer = ours.make_consumer(settings, "t", ours.group_id(settings.namespace, "record"))
+    consumer.commit(offsets=[commit], asynchronous=False)
+    consumer.close()
+
+
+def ended(settings: Settings) -> WeirError:
+    """Give the error with which a recorder ends."""
+
+    def run() -> None:
+        with recording(settings) as recorder:
+            until(lambda: not alive(recorder), "its end")
+
+    with pytest.raises(WeirError) as error:
+        run()
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("offset", "planned", "said"),
+    [(50, "", "committed 50, the log ended at 7"), (5, "9", "committed 5, planned up to 9, the log ended at 7")],
+)
+def test_a_log_that_lost_its_tail_is_refused(namespace: Settings, offset: int, planned: str, said: str) -> None:
+    topic = topic_name(namespace.namespace, "labels")
+    append(namespace, 7)
+    as_if_landed(namespace, TopicPartition(topic, 0, offset, metadata=planned))
+    for _ in range(2):  # started again it says the same, though the log has grown past what was lost
+        error = ended(namespace)
+        assert error.code == ENVIRONMENT
+        assert "lost its tail" in error.message
+        assert f"{topic}/0: {said}" in error.message
+        append(namespace, 60)
+    assert landed(namespace, "labels") == []
+    with GroupOffsets(namespace, "record", "t") as group:
+        assert group.committed([(topic, 0)]) == {(topic, 0): offset}, "nobody moved it"
+    ask(namespace, f"DROP DATABASE {database_of(namespace)}")
+    with recording(namespace) as recorder:
+        until(lambda: recorder.landed.rows >= 127 and drained(namespace), "what is left, in an empty database")
+    assert_each_once(namespace, "labels")
+
+
+@pytest.mark.parametrize("planned", ["", "4"])
+def test_an_open_transaction_is_no_lost_tail(namespace: Settings, planned: str) -> None:
+    """The commit is at the log's end, which lies past an open transaction, and so is the plan."""
+    topic = topic_name(namespace.namespace, "labels")
+    append(namespace, 3)
+    producer = ours.make_producer(namespace, "t", f"{namespace.namespace}.t")
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"{}", b"open", 0)
+    assert producer.flush(30) == 0
+    assert ours.ends(ours.make_admin(namespace), [(topic, 0)]) == {(topic, 0): (3, 4)}
+    as_if_landed(namespace, TopicPartition(topic, 0, 2 if planned else 4, metadata=planned))
+    with recording(namespace) as recorder:
+        until(lambda: recorder._reading, "its beginning")
+        producer.commit_transaction(30)
+        append(namespace, 1)
+        until(lambda: recorder.landed.rows >= (3 if planned else 1) and drained(namespace), "what comes after it")
+    assert landed(namespace, "labels", "offset") == ([(2,), (3,), (5,)] if planned else [(5,)])
+
+
+@pytest.mark.parametrize(("later", "cut"), [(End(60, 3), True), (End(60, 4), False), (End(40, 4), True)])
+def test_only_a_later_leader_knows_better(
+    namespace: Settings, monkeypatch: pytest.MonkeyPatch, later: End, cut: bool
+) -> None:
+    """The first answer may come from a broker that leads no more; a log that grows again is cut all the same."""
+    place = (topic_name(namespace.namespace, "labels"), 0)
+    monkeypatch.setattr("services.record.run.CUT_S", 0.1)
+    recorder = Recorder(namespace, Event())
+    monkeypatch.setattr(recorder, "_ask", lambda places: ({}, dict.fromkeys(places, later), {}))
+    monkeypatch.setattr(recorder.member, "wait", lambda seconds: None)
+    found = recorder._cut({place: Commit(50, "")}, {place: End(40, 3)})
+    assert found == ({place: "cut: committed 50, the log ended at 40"} if cut else {})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_broker_that_lost_a_tail_on_its_disk(namespace: Settings, tmp_path: Path) -> None:
+    """As after a power failure: the recorder was committed up to what the disk never had."""
+    with LocalKafka(tmp_path / "k") as kafka:
+        at = namespace.kafka.model_copy(update={"bootstrap": kafka.bootstrap})
+        settings = namespace.model_copy(update={"kafka": at})
+        ours.ensure_topics(settings)
+        topic = topic_name(settings.namespace, "labels")
+        append(settings, 7)
+        segment = next((tmp_path / "k").rglob(f"{topic}-0/{0:020}.log"))
+        whole = segment.stat().st_size
+        append(settings, 5)
+        before = ours.high_ends(ours.make_admin(settings), [(topic, 0)])[topic, 0]
+
+        def run() -> None:
+            with recording(settings) as recorder:
+                until(lambda: recorder.landed.rows >= 12 and drained(settings), "all")
+                kafka.kill()
+                os.truncate(segment, whole)
+                kafka.start()
+                until(lambda: not alive(recorder), "its end")
+
+        with pytest.raises(WeirError, match=f"{topic}/0: committed 12, the log ended at 7"):
+            run()
+        assert landed(settings, "labels") == [(0, offset) for offset in range(12)]
+        after = ours.high_ends(ours.make_admin(settings), [(topic, 0)])[topic, 0]
+        assert (before.offset, after.offset) == (12, 7)
+        assert after.epoch > before.epoch >= 0, "Kafka says whose answer it is"
 
 
 @pytest.mark.slow
