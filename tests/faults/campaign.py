@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -242,6 +243,8 @@ class Campaign:
             if companions is not None:
                 companions.close()
                 report.counts.update(companions.counts)
+        if report.findings.ok:  # the next round needs the room on the small disk
+            shutil.rmtree(self.directory / "snapshots" / self.settings.namespace, ignore_errors=True)
 
     def _count(self, done: Round) -> None:
         report = self.report
