@@ -324,7 +324,7 @@ class Run:
 
     def _runnable(self) -> list[Peer]:
         found = [found.peer for found in self.board.peers.values() if not found.skipped]
-        return sorted(found, key=lambda peer: (peer.name != WEIR, peer.name != ARROW))
+        return sorted(found, key=lambda peer: (peer.name != WEIR, peer.name == ARROW))
 
     def _backlog(
         self, namespace: str, n: int, partitions: int = 0, *, in_envelopes: bool = False
