@@ -200,7 +200,7 @@ def _clocks(settings: Settings, pins: Pins) -> dict[int, int]:
     control = list(
         records(
             ask(
-                "SELECT partition, offset, append_ms, key, body, headers FROM control "
+                "SELECT partition, offset, append_ms, key, body, headers, idx FROM control "
                 "WHERE kind IN ('frozen', 'thawed') AND unreadable = '' ORDER BY partition, offset"
             )
         )
