@@ -75,6 +75,15 @@ def content_type(headers: Iterable[tuple[str, bytes | None]]) -> bytes:
     return found
 
 
+def place_name(topic: str, partition: int, offset: int, index: int = 0) -> str:
+    """Write where an event lies, as dead letters are named.
+
+    >>> place_name("labels", 3, 17), place_name("labels", 3, 17, 4)
+    ('labels/3/17', 'labels/3/17/4')
+    """
+    return f"{topic}/{partition}/{offset}" + (f"/{index}" if index else "")
+
+
 def is_compressed(stream: bytes | memoryview) -> bool:
     """Say whether some buffers of an Arrow IPC stream are compressed. Raises `ValueError` for what is none.
 

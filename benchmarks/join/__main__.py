@@ -143,11 +143,8 @@ class Run:
                 found.skipped = f"{QUICK_RACE_S} s of --quick were over before its turn: name it with --only"
                 continue
             with _noted(self.board, f"race of {peer.name}"):
-                found.raced = self._raced(peer, log, history, "race")
-                self.say(f"{peer.name}: {found.raced.per_cpu_s or 0:,.0f} events per CPU second {found.raced.said}")
-                if found.raced.finished:
-                    found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
-                elif found.raced.per_cpu_s:
+                raced = self._race_one(peer, log, history)
+                if not raced.finished and raced.per_cpu_s:
                     late.append(peer)
                 if peer.name != WEIR:
                     log.drop(log.output(peer.name))
@@ -156,13 +153,17 @@ class Run:
 
     def _race_enclosed(self, peer: Peer) -> None:
         """Let Weir read the same events in envelopes."""
-        found = self.board.peers[peer.name]
         with _noted(self.board, f"race of {peer.name}"):
-            log, history = self._backlog("enclosed", self.given.n, in_envelopes=True)
-            found.raced = self._raced(peer, log, history, "race")
-            self.say(f"{peer.name}: {found.raced.per_cpu_s or 0:,.0f} events per CPU second {found.raced.said}")
-            if found.raced.finished:
-                found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
+            self._race_one(peer, *self._backlog("enclosed", self.given.n, in_envelopes=True))
+
+    def _race_one(self, peer: Peer, log: Log, history: History) -> Raced:
+        """Let one peer read a backlog, and judge its rows if it came to the end."""
+        found = self.board.peers[peer.name]
+        found.raced = raced = self._raced(peer, log, history, "race")
+        self.say(f"{peer.name}: {raced.per_cpu_s or 0:,.0f} events per CPU second {raced.said}")
+        if raced.finished:
+            found.judged = judge(history, self.bootstrap, log.output(peer.name), self.given.partitions)
+        return raced
 
     def _judge_slow(self, late: Sequence[Peer]) -> None:
         """Judge those who did not come to the end on a log that they can finish."""

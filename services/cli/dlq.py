@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.envelope import place_name
 from schemas.errors import USAGE, WeirError
 from schemas.event import decode
 from schemas.records import DeadLetter
@@ -118,8 +119,7 @@ def read_letters(settings: Settings) -> list[Letter]:
             id = f"dead-letters/{message.partition()}/{message.offset()}"
             one = Letter(id, None, f"this record of dead-letters is no DeadLetter: {error}")
         else:
-            of_envelope = f"/{letter.index}" if letter.index else ""
-            one = Letter(f"{letter.topic}/{letter.partition}/{letter.offset}{of_envelope}", letter)
+            one = Letter(place_name(letter.topic, letter.partition, letter.offset, letter.index), letter)
         place = one.id, one.letter.stage if one.letter else ""
         found.pop(place, None)
         found[place] = one

@@ -43,8 +43,8 @@ BROKER: dict[str, str | int] = {
     # A lone broker must not be fenced while it lives. Nobody could take over, and fencing costs more than time: its
     # partitions have no leader for a moment, and a transaction that ends in that moment is called complete without a
     # marker in them (Kafka 4.3: no leader is taken for a deleted topic), so that its readers wait for ever. A busy
-    # machine stalls a broker for seconds. The one that a `kill -9` leaves behind is fenced
-    # before its successor starts (`services.local.kafka`).
+    # machine stalls a broker for seconds. The one that a `kill -9` leaves behind is fenced before its successor starts
+    # (`services.local.kafka`).
     "broker.session.timeout.ms": 120_000,
     "broker.heartbeat.interval.ms": 400,
     # A dead worker is noticed in seconds: nobody is far away here.

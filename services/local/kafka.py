@@ -140,7 +140,7 @@ class LocalKafka:
         if self._was_killed():
             self._fence(jars, deadline)
         command = [*self._java(jars, *self._more_flags), "kafka.Kafka", str(self.data_dir / "server.properties")]
-        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self._log_start = self._log_size()
         with self.console_path.open("wb") as console:
             self._launch(command, console)
         while not self._answers():
@@ -239,7 +239,7 @@ class LocalKafka:
         settings, logging = self.data_dir / "controller.properties", self.data_dir / "log4j2.properties"
         settings.write_text(controller_properties(self.data_dir / "topics", self._ports[1]))
         logging.write_text(log4j_properties(controller=True))
-        before = self.log_path.stat().st_size if self.log_path.exists() else 0
+        before = self._log_size()
         with self.console_path.open("wb") as console:
             self._launch([*self._java(jars), "kafka.Kafka", str(settings)], console)
         until, appended, size = deadline, 0, -1
@@ -254,6 +254,9 @@ class LocalKafka:
         self._tell(b"K")
         self._await_end()
         logging.write_text(log4j_properties())
+
+    def _log_size(self) -> int:
+        return self.log_path.stat().st_size if self.log_path.exists() else 0
 
     def _logged(self, start: int) -> bytes:
         """Give what the log has beyond a position; all of it when it was rolled since."""

@@ -62,8 +62,12 @@ def timers_of(ask: Ask, partition: int, control: Iterable[Record], below: int | 
     return Timers(step, int(ask(held).column(0)[0].as_py()))
 
 
+RAW = "partition, offset, append_ms, key, body, headers, idx"
+"""The columns of a landed record as it came."""
+
+
 def records(table: Any) -> Iterator[Record]:
-    """Give the raw rows of an Arrow table as Kafka had them."""
+    """Give the raw rows of an Arrow table (`RAW`) as Kafka had them."""
     for row in table.to_pylist():
         headers = [(header["name"].decode("utf-8", "replace"), header["value"]) for header in row["headers"] or ()]
         yield Record(row["partition"], row["offset"], row["append_ms"], row["key"], row["body"], headers, row["idx"])

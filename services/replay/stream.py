@@ -17,7 +17,7 @@ from schemas.feedback import Feedback
 from schemas.records import Step
 from schemas.settings import Settings
 from schemas.topics import INPUTS
-from services.record.timers import records
+from services.record.timers import RAW, records
 from services.replay.plan import Plan
 from services.trace.landed import Reader
 from streams.join.naive import Record
@@ -84,7 +84,7 @@ class Landed:
         found = {}
         for topic in INPUTS:
             sql = (
-                f"SELECT partition, offset, append_ms, key, body, headers, idx FROM landed_{topic} "
+                f"SELECT {RAW} FROM landed_{topic} "
                 f"WHERE {self._where(plan, part, topic)} AND append_ms >= {from_ms} AND append_ms < {to_ms} "
                 "ORDER BY offset, idx LIMIT 1 BY offset, idx"
             )

@@ -11,7 +11,7 @@ from schemas.inputs import Signal
 from services.trace.request import Request
 from services.trace.shape import Answer, Next, PolicySaid, Revision, Told
 from services.trace.why import reason_of
-from services.trace.words import position
+from services.trace.words import place_of, position
 from streams.join import naive
 from streams.join.naive import Expected, Outcome, Record, Standing
 from streams.join.verify import check_chain, check_last
@@ -39,7 +39,7 @@ def _answer(request: Request, one: Standing) -> Answer:
         score=body.score,
         prediction=body.prediction,
         subject=body.subject,
-        position=position((where.topic, where.partition, where.offset, where.index)),
+        position=position(place_of(where)),
         conflicts=one.conflicts,
         policy=PolicySaid(
             label=one.policy.label,

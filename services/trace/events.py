@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.inputs import Prediction
 from services.trace.request import Request
 from services.trace.shape import Fate, Happened
-from services.trace.words import ENDED, REFUSED, Place, named, position, position_of, readable, says
+from services.trace.words import ENDED, REFUSED, Place, named, place_of, position, position_of, readable, says
 from streams.join import naive
 from streams.join.naive import Admitted, Record, Refused
 
@@ -43,7 +43,7 @@ def _fate_of(request: Request, place: Place, read: Admitted | Refused) -> tuple[
         return fates.get(read.fate, "dead"), REFUSED.get(read.reason, read.reason)
     event = request.event_of[place]
     first = event.records[0]
-    if (first.topic, first.partition, first.offset, first.index) != place:
+    if place_of(first) != place:
         return "duplicate", f"the same event as {position_of(event)}"
     if isinstance(event.body, Prediction):
         stands = request.standing[naive.identity_of(event.body)]

@@ -16,7 +16,7 @@ from schemas.lifecycle import Alert, Candidate, Promote, Retrain
 from schemas.measures import Drift, Measures, Metric, Trial
 from schemas.records import DeadLetter
 from schemas.settings import Settings
-from services.record.timers import Timers, records, timers_of
+from services.record.timers import RAW, Timers, records, timers_of
 from streams.join.naive import Record
 from streams.join.partition import partition_of
 
@@ -108,7 +108,7 @@ class Reader:
             "request_id = {id:String}",
             "unreadable != '' AND JSONExtractString(ifNull(body, ''), 'request_id') = {id:String}",
         ):
-            sql = f"SELECT {_RAW} FROM landed_{topic} WHERE {mine} LIMIT 1 BY partition, offset, idx"
+            sql = f"SELECT {RAW} FROM landed_{topic} WHERE {mine} LIMIT 1 BY partition, offset, idx"
             found += records(self.arrow(sql, {"id": request_id}))
         return found
 
@@ -130,7 +130,7 @@ class Reader:
         """Give the policies and freezes that some partitions have heard, in the order of position."""
         numbers = ", ".join(map(str, partitions))
         sql = (
-            f"SELECT {_RAW} FROM control WHERE kind IN ('policy_set', 'frozen', 'thawed') AND partition IN ({numbers}) "
+            f"SELECT {RAW} FROM control WHERE kind IN ('policy_set', 'frozen', 'thawed') AND partition IN ({numbers}) "
             "ORDER BY partition, offset"
         )
         return list(records(self.arrow(sql)))
@@ -218,6 +218,3 @@ class Reader:
     def _events(self, sql: str, kind: type[EventT], asked: Mapping[str, Any]) -> list[EventT]:
         decoder = msgspec.json.Decoder(kind)
         return [decoder.decode(body) for body in self._bodies(sql, asked)]
-
-
-_RAW = "partition, offset, append_ms, key, body, headers, idx"

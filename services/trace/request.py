@@ -6,7 +6,7 @@ from schemas.event import decode
 from schemas.feedback import Feedback
 from schemas.policy import JoinPolicy
 from services.trace.landed import Landed
-from services.trace.words import Place
+from services.trace.words import Place, place_of
 from streams.join import naive
 from streams.join.naive import Admitted, Bounds, OutcomeId, Record, Refused, Standing
 
@@ -37,15 +37,13 @@ class Request:
         self.events = naive.events_of(taken)
         self.standing = naive.standing_of(self.events, self.policies_of(landed.partition))
         self.outcomes = [each for one in self.standing.values() for each in one.outcomes]
-        self.event_of = {
-            (r.topic, r.partition, r.offset, r.index): event for event in self.events for r in event.records
-        }
+        self.event_of = {place_of(one): event for event in self.events for one in event.records}
         self.chains: dict[OutcomeId, list[tuple[Record, Feedback]]] = {}
         for record in landed.feedback:
             said = decode(record.value or b"", Feedback)
             identity = (said.request_id, said.model, said.deployment, said.name, said.item or "")
             self.chains.setdefault(identity, []).append((record, said))
-        self.reasons = {(one.topic, one.partition, one.offset, one.index): one.reason for one in landed.dead_letters}
+        self.reasons = {place_of(one): one.reason for one in landed.dead_letters}
 
     def policies_of(self, partition: int) -> list[JoinPolicy]:
         """Give the policies that a partition has, in the order of its log."""

@@ -14,7 +14,7 @@ from services.trace.events import happened
 from services.trace.landed import Landed
 from services.trace.request import Request
 from services.trace.shape import VERSION, Clock, Letter, Story
-from services.trace.words import position
+from services.trace.words import place_of, position
 from streams.join import naive
 from streams.join.naive import Bounds
 
@@ -38,7 +38,7 @@ def tell(landed: Landed, bounds: Bounds, namespace: str) -> Story:
         events=events,
         dead_letters=[
             Letter(
-                id=position((one.topic, one.partition, one.offset, one.index)),
+                id=position(place_of(one)),
                 reason=one.reason,
                 detail=one.detail,
                 stage=one.stage,

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
+from schemas.envelope import place_name
 from schemas.inputs import Label, Prediction, Signal
-from streams.join.naive import Event, Standing
+from schemas.records import DeadLetter
+from streams.join.naive import Admitted, Event, Standing
 
 Place = tuple[str, int, int, int]
 """Logical topic, partition, offset, index in an envelope."""
@@ -75,15 +77,19 @@ def rule_text(rule: Any) -> str:
     return f"`{rule.signal}`{asked}{within} gives {short(rule.label)}{weight}"
 
 
+def place_of(one: Admitted | DeadLetter) -> Place:
+    """Say where an event lies, or what a dead letter is about."""
+    return one.topic, one.partition, one.offset, one.index
+
+
 def position(place: Place) -> str:
-    """Write a position as dead letters name it: `labels/3/17`, or `labels/3/17/4` of event 4 of an envelope."""
-    return "/".join(map(str, place if place[-1] else place[:-1]))
+    """Write a position as dead letters name it."""
+    return place_name(*place)
 
 
 def position_of(event: Event) -> str:
     """Write the position of the record whose content stands."""
-    first = event.records[0]
-    return position((first.topic, first.partition, first.offset, first.index))
+    return position(place_of(event.records[0]))
 
 
 def named(one: Standing) -> str:

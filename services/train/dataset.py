@@ -33,7 +33,7 @@ from schemas.policy import JoinPolicy
 from schemas.settings import Settings
 from services.clickhouse import Unreachable, connect, first_line
 from services.kafka import places_of
-from services.record.timers import records, timers_of
+from services.record.timers import RAW, records, timers_of
 from services.train.rows import DatasetRefused, Rows
 from services.train.teaching import Waits, is_settled, waits_of, weight_of
 from streams.measure.reading import binary
@@ -200,7 +200,7 @@ def _clocks(settings: Settings, pins: Pins) -> dict[int, int]:
     control = list(
         records(
             ask(
-                "SELECT partition, offset, append_ms, key, body, headers, idx FROM control "
+                f"SELECT {RAW} FROM control "
                 "WHERE kind IN ('frozen', 'thawed') AND unreadable = '' ORDER BY partition, offset"
             )
         )

@@ -28,7 +28,7 @@ from schemas.envelope import (
     is_compressed,
 )
 from schemas.inputs import Label, Prediction, Signal
-from streams.runtime.native import Words, address
+from streams.runtime.native import Words, address, padded
 from streams.runtime.processor import (
     PACKED_WORDS,
     Headers,
@@ -39,8 +39,6 @@ from streams.runtime.processor import (
 
 _KINDS: dict[str, type[msgspec.Struct]] = {"predictions": Prediction, "labels": Label, "signals": Signal}
 _MARKS = {**dict.fromkeys(_KINDS, ARROW), "feedback": ROWS}
-_PADDED = 40
-"""Bytes behind data of our own that compiled code may read."""
 
 QUOTED, JSON, INTEGER = 0, 1, 2
 """How a cell becomes text: between quotes, as it is if it is JSON, in decimal."""
@@ -439,11 +437,6 @@ def _unwritten(packed: Packed, opened: dict[int, Envelope | Lines]) -> Records:
     records = Records()
     records.extend(Packed(np.ascontiguousarray(np.concatenate(tables)), kept, headers, unwritten))
     return records
-
-
-def padded(body: bytes) -> NDArray[np.uint8]:
-    """Give bytes with those behind them that compiled code may read."""
-    return np.frombuffer(body + bytes(_PADDED), dtype=np.uint8)
 
 
 def write(table: Words, keys: Sequence[bytes | None], texts: Sequence[bytes]) -> NDArray[np.uint8]:

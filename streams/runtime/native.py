@@ -26,6 +26,8 @@ from streams.runtime.compiled import compiled
 
 Words = NDArray[np.int64]
 
+PADDED = 40
+"""Bytes behind data of our own that compiled code may read."""
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
@@ -61,6 +63,11 @@ def release(words: Words, start: int, count: int) -> None:
 def address(array: NDArray[Any]) -> int:
     """Give where an array's first element lies. The caller keeps the array alive."""
     return int(array.__array_interface__["data"][0])  # a tenth of what `ctypes` takes
+
+
+def padded(body: bytes) -> NDArray[np.uint8]:
+    """Give bytes with those behind them that compiled code may read."""
+    return np.frombuffer(body + bytes(PADDED), dtype=np.uint8)
 
 
 def _load(width: int, result: Any) -> Any:

@@ -27,6 +27,8 @@ GIVEN_UP = (UNKNOWN_OUTCOME, FENCED, KAFKA_FAILED, ENVIRONMENT)
 COLD_EVERY = 25
 """One start in so many takes the whole way: a new Python, all imports."""
 LOOK_S = 0.0002
+STACK = "Current thread"
+"""In what a process writes when it is asked where it stands (`faulthandler`)."""
 STILL_S = 2.0
 BREATH_S = 0.1
 ASLEEP_S = 5.0
@@ -144,20 +146,27 @@ class Crew:
         if life.status not in GIVEN_UP:
             self.problems.append(f"process {life.pid} ended with status {life.status}: {self.tail()}")
 
-    def tail(self) -> str:
+    def tail(self, size: int = 1_500) -> str:
         """Give the end of what all workers wrote."""
-        return self.log.read_text(errors="replace")[-1_500:] if self.log.exists() else "(nothing)"
+        return self.log.read_text(errors="replace")[-size:] if self.log.exists() else "(nothing)"
 
     def stuck(self) -> str:
         """Give who is up, in which phase, and where each stands, for a join that does not get done."""
-        said: list[str] = []
-        for slot in self.slots:
-            if (life := slot.up) is not None:
-                said.append(f"slot {slot.name}: process {life.pid}, {'/'.join(phase.name for phase in life.doing())}")
-                life.signal(SAY_WHERE)
-        time.sleep(BREATH_S)
-        text = self.log.read_text(errors="replace")[-20_000:] if self.log.exists() else "(nothing)"
-        return "\n".join([*said, text])
+        up = [(slot.name, life) for slot in self.slots if (life := slot.up) is not None]
+        phases = [
+            f"slot {name}: process {life.pid}, {'/'.join(phase.name for phase in life.doing())}" for name, life in up
+        ]
+        wanted = self.told(STACK) + len(up)
+        for _, life in up:
+            life.signal(SAY_WHERE)
+        deadline = time.monotonic() + STILL_S
+        while self.told(STACK) < wanted and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+        return "\n".join([*phases, self.tail(20_000)])
+
+    def told(self, what: str) -> int:
+        """Count how often something stands in what all workers wrote."""
+        return self.log.read_text(errors="replace").count(what) if self.log.exists() else 0
 
     def living(self, *, at_work: bool | None = None) -> list[Slot]:
         """Give the slots with a process; those that work (or only those that still start), when asked."""

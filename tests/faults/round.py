@@ -331,8 +331,7 @@ class Round:
         return noticed
 
     def _failures(self) -> int:
-        log = self.crew.log
-        return log.read_bytes().count(b"snapshot_failed") if log.exists() else 0
+        return self.crew.told("snapshot_failed")
 
     def _empty(self) -> None:
         self._filled_until = -1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 
 from streams.join.columns.fields import (
+    FIELD_COUNTS,
     ID,
     ID_AT,
     is_name,
@@ -37,10 +38,9 @@ from streams.join.columns.plan import (
     VALID,
     WIDTH,
     WORDS,
-    is_plain,
 )
 from streams.join.columns.predict import predict
-from streams.join.columns.scan import ABSENT, END, MEMBERS, SPAN, START, STRING, TYPE, container, scalar
+from streams.join.columns.scan import ABSENT, END, MEMBERS, SPAN, START, STRING, TYPE, container, is_plain, scalar
 from streams.join.columns.scan import INTEGER as WHOLE
 from streams.join.columns.store import pack_id
 from streams.join.columns.take import AHEAD, foresee, foreseen, is_left, leave
@@ -131,6 +131,17 @@ def _span_of(m: int, k: int, start: int, end: int) -> bool:
 
 
 @compiled
+def _cell(row: int, k: int) -> tuple[int, int]:
+    """Give where the text of event number `k` in a column lies, and its length."""
+    codes = i64(row + CODES * 8)
+    width = i64(row + WIDTH * 8)
+    place = i64(row + OFFSETS * 8) + (u32(codes + k * 4) if codes else k) * width
+    first = i64(place) if width == 8 else u32(place)
+    size = (i64(place + 8) if width == 8 else u32(place + 4)) - first
+    return i64(row + DATA * 8) + first, size
+
+
+@compiled
 def _write(m: int, plan: int, columns: int, k: int, fields_n: int, out: int) -> int:
     """Write the text of event number `k` at `out` and note the spans of its fields; gives its end, or -1 in doubt."""
     spans = reg(m, SPANS)
@@ -170,20 +181,16 @@ def _write(m: int, plan: int, columns: int, k: int, fields_n: int, out: int) -> 
                 if not member and field >= 0:
                     _span(m, field, start, out, WHOLE)
             else:
-                codes = i64(row + CODES * 8)
-                width = i64(row + WIDTH * 8)
-                place = i64(row + OFFSETS * 8) + (u32(codes + k * 4) if codes else k) * width
-                first = i64(place) if width == 8 else u32(place)
-                size = (i64(place + 8) if width == 8 else u32(place + 4)) - first
+                cell, size = _cell(row, k)
                 if kind == IS_QUOTED:
                     put8(out, 34)
-                    copy(out + 1, i64(row + DATA * 8) + first, size)
+                    copy(out + 1, cell, size)
                     out += size + 2
                     put8(out - 1, 34)
                     if not member and field >= 0:
                         _span(m, field, start + 1, out - 1, STRING)
                 else:
-                    copy(out, i64(row + DATA * 8) + first, size)
+                    copy(out, cell, size)
                     out += size
                     put64(out, 0)  # so that nothing behind it is taken for more of it
                     if not _span_of(m, -1 if member else field, start, out):
@@ -205,12 +212,8 @@ def _foresee(m: int, ids: int, k: int) -> None:
     if valid and not u8(valid + k):
         foresee(m, k, 0, 0)
         return
-    codes = i64(ids + CODES * 8)
-    width = i64(ids + WIDTH * 8)
-    place = i64(ids + OFFSETS * 8) + (u32(codes + k * 4) if codes else k) * width
-    first = i64(place) if width == 8 else u32(place)
-    size = (i64(place + 8) if width == 8 else u32(place + 4)) - first
-    foresee(m, k, i64(ids + DATA * 8) + first, size)
+    key, size = _cell(ids, k)
+    foresee(m, k, key, size)
 
 
 @compiled
@@ -233,7 +236,7 @@ def take_rows(
     for the object path, which is the only one to read texts later. Gives the number of the next row, less than `last`
     when the room for output is used up; or -1 - the number of a row that must be scanned.
     """
-    fields_n = 21 if topic == 0 else 10 if topic == 1 else 7
+    fields_n = FIELD_COUNTS[topic]
     k = done
     while k < done + AHEAD and k < last:
         _foresee(m, ids, k - first)

@@ -57,6 +57,8 @@ LABEL_FIELDS = ("request_id", "at_ms", "model", "event_id", "label", "name", "it
 LABEL_, NAME, ITEM, SOURCE, CONFIDENCE, OP = range(4, 10)
 SIGNAL_FIELDS = ("request_id", "at_ms", "model", "event_id", "signal", "value", "item")
 SIGNAL_, VALUE, S_ITEM = range(4, 7)
+FIELD_COUNTS = len(PREDICTION_FIELDS), len(LABEL_FIELDS), len(SIGNAL_FIELDS)
+"""By number of the topic."""
 
 _MAX_MS = 253_402_300_799_999
 LAST_MS = 1 << 47

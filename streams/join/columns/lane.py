@@ -31,7 +31,6 @@ from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.join.columns.plan import Plan
 from streams.join.columns.policies import PolicyTable
 from streams.join.columns.render import RECITED, recite, recite_changes
-from streams.join.columns.scan import PAD
 from streams.join.columns.store import NEVER, text
 from streams.join.columns.take import take
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
@@ -40,7 +39,7 @@ from streams.join.resolve import scope
 from streams.join.state import Case, Predicted, Request, Track, Waiting
 from streams.join.stubs import OPEN, PROVISIONAL, Away, Stub
 from streams.runtime.envelopes import Envelope, write
-from streams.runtime.native import Words, address
+from streams.runtime.native import PADDED, Words, address, padded
 from streams.runtime.processor import Block, Records
 
 TOPICS = ("predictions", "labels", "signals")
@@ -176,8 +175,8 @@ class Columns:
             request_id = _whose.decode(ctypes.string_at(int(row[0]), max(int(row[1]), 0))).request_id.encode()
         except (ValueError, RecursionError):
             return  # nobody can
-        request = _padded(request_id)
-        leave_request(self._m, address(request), len(request) - PAD)
+        request = padded(request_id)
+        leave_request(self._m, address(request), len(request) - PADDED)
 
     def fire(self, clock_ms: int) -> tuple[Told, list[int]]:
         """Visit what is due; gives also the positions of what the object path must visit (`lift` them)."""
@@ -264,21 +263,21 @@ class Columns:
 
     def find(self, request_id: str) -> int:
         """Give the position of a request that lives here, or -1."""
-        body = _padded(request_id.encode())
-        position = look_up(self._m, address(body), len(body) - PAD)
+        body = padded(request_id.encode())
+        position = look_up(self._m, address(body), len(body) - PADDED)
         if position < 0 or _field(int(self._arena[position]), l.KIND, 3) in (l.MARKER, l.STUB):
             return -1
         return int(position)
 
     def mark(self, request_id: str) -> None:
         """Note that a new request lives in the object path."""
-        body = _padded(request_id.encode())
-        mark(self._m, address(body), len(body) - PAD)
+        body = padded(request_id.encode())
+        mark(self._m, address(body), len(body) - PADDED)
 
     def forget(self, request_id: str) -> None:
         """Note that a request has left the object path."""
-        body = _padded(request_id.encode())
-        forget(self._m, address(body), len(body) - PAD)
+        body = padded(request_id.encode())
+        forget(self._m, address(body), len(body) - PADDED)
 
     def lift(self, position: int, *, linked: bool = True) -> Lifted:
         """Turn a request into objects; a marker stays. `linked` is false for what `fire` has just given."""
@@ -344,8 +343,8 @@ class Columns:
 
     def find_stub(self, request_id: str) -> int:
         """Give the position of the stub of a request, or -1."""
-        body = _padded(request_id.encode())
-        position = int(look_up(self._m, address(body), len(body) - PAD))
+        body = padded(request_id.encode())
+        position = int(look_up(self._m, address(body), len(body) - PADDED))
         return position if position >= 0 and self.is_stub(position) else -1
 
     def lift_stub(self, position: int, *, linked: bool = True) -> tuple[str, Stub]:
@@ -377,8 +376,8 @@ class Columns:
             or stub.ends_ms >= 1 << 47
         ):
             return False
-        body = _padded(request_id.encode())
-        marker = int(look_up(self._m, address(body), len(body) - PAD))
+        body = padded(request_id.encode())
+        marker = int(look_up(self._m, address(body), len(body) - PADDED))
         number = self.policies.add(policy)
         place = l.P_CLASSES.index(away.counter.removeprefix("predictions."))
         content = away.content - (1 << 64) if away.content >> 63 else away.content
@@ -394,8 +393,8 @@ class Columns:
 
     def name(self, body: bytes) -> int:
         """Give the number of a text. Raises `ValueError` when there are too many."""
-        padded = _padded(body)
-        number = int(text(self._m, address(padded), len(body), l.MOST_TEXTS))
+        entered = padded(body)
+        number = int(text(self._m, address(entered), len(body), l.MOST_TEXTS))
         if number < 0:
             raise ValueError(f"more than {l.MOST_TEXTS} names in one partition")
         return number
@@ -522,11 +521,6 @@ def _ask_ms(policy: JoinPolicy, at_ms: int, due_ms: int) -> int:
     if policy.provisional_after_ms is not None and due_ms <= at_ms + policy.provisional_after_ms:
         return at_ms + policy.provisional_after_ms
     return at_ms + policy.wait_ms
-
-
-def _padded(text: bytes) -> NDArray[np.uint8]:
-    """Give a text with the bytes behind it that compiled code may read."""
-    return np.frombuffer(text + bytes(PAD), dtype=np.uint8)
 
 
 def _unpacked(request: bytes, flags: int) -> bytes:

@@ -11,10 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streams.join.columns.fields import LABEL_FIELDS, PREDICTION_FIELDS, SIGNAL_FIELDS
-from streams.join.columns.scan import PAD
-from streams.runtime.compiled import compiled
-from streams.runtime.envelopes import INTEGER, JSON, QUOTED, Cells, Envelope, is_text, offsets_of, padded
-from streams.runtime.native import Words, address, u8, u64
+from streams.join.columns.scan import PAD, is_plain
+from streams.runtime.envelopes import INTEGER, JSON, QUOTED, Cells, Envelope, is_text, offsets_of
+from streams.runtime.native import Words, address, padded
 
 _FIELDS = {"predictions": PREDICTION_FIELDS, "labels": LABEL_FIELDS, "signals": SIGNAL_FIELDS}
 
@@ -38,12 +37,6 @@ IN, LAST = 1, 2
 IS_QUOTED, IS_JSON, IS_INTEGER = 0, 1, 2
 _KINDS = {QUOTED: IS_QUOTED, JSON: IS_JSON, INTEGER: IS_INTEGER}
 SHORT = 32
-
-_ONES = np.uint64(0x0101010101010101)
-_HIGHS = np.uint64(0x8080808080808080)
-_QUOTES = np.uint64(0x2222222222222222)
-_SLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
-_SPACES = np.uint64(0x2020202020202020)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +131,3 @@ def _valid(array: pa.Array) -> NDArray[np.uint8]:
 def _needs_no_escapes(words: pa.Array) -> bool:
     data = words.buffers()[2]
     return data is None or bool(is_plain(data.address, data.size))
-
-
-@compiled
-def is_plain(start: int, size: int) -> bool:
-    """Whether bytes hold no quote, backslash or control character."""
-    i = 0
-    while i + 8 <= size:
-        word = u64(start + i)
-        quote = word ^ _QUOTES
-        slash = word ^ _SLASHES
-        odd = ((quote - _ONES) & ~quote) | ((slash - _ONES) & ~slash) | ((word - _SPACES) & ~word)
-        if (odd & _HIGHS) != np.uint64(0):
-            return False  # or a byte behind one that is; never the other way round
-        i += 8
-    while i < size:
-        c = u8(start + i)
-        if c < 32 or c == 34 or c == 92:
-            return False
-        i += 1
-    return True

@@ -12,6 +12,8 @@ returns one number most cheaply; -1 means doubt.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,15 +79,36 @@ def _blank(i: int, end: int) -> int:
 
 
 @compiled
+def _odd(word: Any) -> Any:
+    """Set the high bit of a byte that is a quote, a backslash or a control character, or behind one that is."""
+    quote = word ^ _QUOTES
+    slash = word ^ _SLASHES
+    return ((quote - _ONES) & ~quote) | ((slash - _ONES) & ~slash) | ((word - _SPACES) & ~word)
+
+
+@compiled
+def is_plain(start: int, size: int) -> bool:
+    """Whether bytes hold no quote, backslash or control character."""
+    i = 0
+    while i + 8 <= size:
+        if (_odd(u64(start + i)) & _HIGHS) != np.uint64(0):
+            return False
+        i += 8
+    while i < size:
+        c = u8(start + i)
+        if c < 32 or c == 34 or c == 92:
+            return False
+        i += 1
+    return True
+
+
+@compiled
 def _string(i: int, end: int) -> int:
     """From behind the opening quote to the closing one."""
     found = STRING
     while i < end:
         word = u64(i)
-        quote = word ^ _QUOTES
-        slash = word ^ _SLASHES
-        odd = ((quote - _ONES) & ~quote) | ((slash - _ONES) & ~slash) | ((word - _SPACES) & ~word) | word
-        if (odd & _HIGHS) == np.uint64(0):
+        if ((_odd(word) | word) & _HIGHS) == np.uint64(0):
             i += 8
             continue
         stop = i + 8

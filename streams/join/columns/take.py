@@ -6,7 +6,7 @@ it is refused with its reason.
 
 from __future__ import annotations
 
-from streams.join.columns.fields import ID, ID_AT, is_name, size_of, start_of
+from streams.join.columns.fields import FIELD_COUNTS, ID, ID_AT, is_name, size_of, start_of
 from streams.join.columns.hear import hear
 from streams.join.columns.layout import (
     FIELDS_LABEL,
@@ -71,13 +71,11 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
     are listed in `SLOW`.
     """
     fields = reg(m, FIELDS_PREDICTION)
-    fields_n = 21
     if topic == 1:
         fields = reg(m, FIELDS_LABEL)
-        fields_n = 10
     elif topic == 2:
         fields = reg(m, FIELDS_SIGNAL)
-        fields_n = 7
+    fields_n = FIELD_COUNTS[topic]
     k = first
     while k < first + AHEAD and k < count_:
         _foresee(m, records, k)
