@@ -27,7 +27,8 @@ from streams.join.columns.warm import warm
 from streams.join.partition import partition_of
 from streams.join.processor import JoinProcessor
 from streams.measure.measure import Measure, MeasureState
-from streams.runtime.processor import Batch, Records
+from streams.runtime.processor import Batch
+from streams.runtime.records import Records
 
 T = 1_700_000_000_000
 PARTITIONS = 4

@@ -30,7 +30,8 @@ from streams.runtime import steps
 from streams.runtime.clock import VirtualClock
 from streams.runtime.manifest import Header, Manifest
 from streams.runtime.objects import Files
-from streams.runtime.processor import Batch, Records, Stepped
+from streams.runtime.processor import Batch, Stepped
+from streams.runtime.records import Records
 from streams.runtime.snapshot import Snapshot, SnapshotStore
 
 ResultT = TypeVar("ResultT")

@@ -24,7 +24,8 @@ from schemas.event import decode
 from schemas.recall import RecallRequested
 from services.recall.answer import Stored, answer
 from streams.join.processor import JoinProcessor
-from streams.runtime.processor import Batch, Records, Stepped
+from streams.runtime.processor import Batch, Stepped
+from streams.runtime.records import Records
 
 CUTS = 20
 

@@ -20,7 +20,7 @@ from benchmarks.join.history import CHUNK, LABELLED, MODEL, History
 from benchmarks.join.log import policy_body
 from benchmarks.join.state import START_MS, Drive, pss
 from streams.join.columns import layout as l
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 HOURS = 24
 HOUR_MS = 3_600_000

@@ -23,7 +23,8 @@ from benchmarks.join.history import LABELLED, History
 from benchmarks.join.log import policy_body
 from streams.join.admission import JoinBounds
 from streams.join.processor import JoinProcessor
-from streams.runtime.processor import Batch, Records, Stepped
+from streams.runtime.processor import Batch, Stepped
+from streams.runtime.records import Records
 
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000

@@ -17,7 +17,7 @@ import structlog
 from schemas.event import encode
 from schemas.recall import InputTopic, Recalled, RecalledRecord, RecallRequested
 from streams.join.partition import partition_of
-from streams.runtime.processor import place_of
+from streams.runtime.records import place_of
 
 KINDS: tuple[InputTopic, ...] = ("predictions", "labels", "signals")
 FEEDBACK = len(KINDS)

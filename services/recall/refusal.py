@@ -9,7 +9,7 @@ from confluent_kafka import Message
 from schemas.event import encode
 from schemas.records import DeadLetter
 from services.recall.answer import BadQuestion
-from streams.runtime.processor import Headers
+from streams.runtime.records import Headers
 
 
 def refusal(message: Message, error: BadQuestion, topic: str) -> tuple[str, bytes]:

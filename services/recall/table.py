@@ -8,7 +8,7 @@ feedback, as they land, into `recallable`:
 - `topic` (index of `services.recall.answer.TOPICS`), `partition`, `offset`: the position, which makes copies merge.
 - `record`: topic, partition, position, append_ms, request id, key, body, headers in one string (ClickHouse's
   RowBinary): a look-up costs one read per column, and this way there are two. A position is the offset with the index
-  in an envelope above it (`streams.runtime.processor.position`), here and in `offset`.
+  in an envelope above it (`streams.runtime.records.position`), here and in `offset`.
 
 What a look-up costs is unpacking: a granule for each record found that lies apart from the others, which is most of
 them as long as merges have not brought them together. So a granule has 32 rows, a compressed block holds one, and LZ4

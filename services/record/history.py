@@ -19,7 +19,7 @@ from schemas.topics import topic_name
 from services.clickhouse import connect, database_of, first_line
 from streams.runtime import kafka
 from streams.runtime.history import HistoryAway
-from streams.runtime.processor import Headers, Records
+from streams.runtime.records import Headers, Records
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,7 +20,7 @@ from schemas.settings import Settings
 from services.clickhouse import Unreachable, connect, database_of, first_line
 from services.record.rows import to_arrow
 from services.record.tables import migrate, table_of
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient

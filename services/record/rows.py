@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from services.record.columns import Column
 from services.record.tables import EVENTS, POSITION, Table
-from streams.runtime.envelopes import is_refused, unfold
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
+from streams.runtime.unfold import is_refused, unfold
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

@@ -37,7 +37,7 @@ from streams.runtime.kafka import End, Place
 from streams.runtime.member import Member, PutOut, TakenAway
 from streams.runtime.offsets import Commit
 from streams.runtime.past import append
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 STAGE = "record"
 FLUSH_S = 0.25

@@ -31,7 +31,8 @@ from streams.join.outcome import Change
 from streams.join.processor import JoinProcessor
 from streams.measure.cells import Deltas
 from streams.measure.ledger import Ledger
-from streams.runtime.processor import Batch, Records
+from streams.runtime.processor import Batch
+from streams.runtime.records import Records
 
 STEPS: Final = 20_000
 """A partition's time is cut into at most about so many spans."""

@@ -23,8 +23,9 @@ from schemas.settings import Settings
 from streams.join.dead import Origin, dead_letter
 from streams.join.partition import partitions_of
 from streams.join.resolve import Bounds
-from streams.runtime.envelopes import refusal
-from streams.runtime.processor import Headers, Output, Records
+from streams.runtime.processor import Output
+from streams.runtime.records import Headers, Records
+from streams.runtime.unfold import refusal
 
 APPEND_HEADER = "weir-append-ms"
 HOP_HEADER = "weir-hop"

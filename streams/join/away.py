@@ -22,7 +22,7 @@ from streams.join.resolve import COUNTS, conclude, gather
 from streams.join.revise import differs
 from streams.join.state import Case, Predicted, Request, Track, Waiting, absorb, tracks_of
 from streams.join.stubs import Asked, Away, Stub
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 Admissions = Mapping[str, Sequence[tuple[int, Admitted]]]
 """Topic → (position, what was admitted), in the order of the log."""

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from schemas.event import encode
 from schemas.records import DeadLetter
-from streams.runtime.processor import Headers, Output
+from streams.runtime.processor import Output
+from streams.runtime.records import Headers
 
 LETTER_BYTES = 3_900_000
 """A larger letter, which would not be taken, leaves the record out; its position says where it is."""

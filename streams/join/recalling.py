@@ -17,7 +17,8 @@ from streams.join.dead import dead_letter
 from streams.join.state import JoinState, Request
 from streams.join.stubs import AGAIN_MS, FINAL, OPEN, PROVISIONAL, Asked, Held, Stub, after_silence
 from streams.runtime.clock import RECALLED
-from streams.runtime.processor import Batch, Output, Records
+from streams.runtime.processor import Batch, Output
+from streams.runtime.records import Records
 
 _KINDS: tuple[InputTopic, ...] = ("predictions", "labels", "signals")
 _CAUSES: dict[str, Cause] = {"predictions": "prediction", "labels": "label", "signals": "signal"}

@@ -23,7 +23,7 @@ from streams.join.policies import DEFAULT
 from streams.join.resolve import Bounds
 from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of, zeros
 from streams.join.stubs import Asked, Away, Held, Stub
-from streams.runtime.processor import Headers, Records, place_of
+from streams.runtime.records import Headers, Records, place_of
 
 PAIR = b"\x01"
 FORMAT = b"\x03"

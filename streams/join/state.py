@@ -30,7 +30,7 @@ from streams.join.outcome import NOTHING, Counted, Outcome
 from streams.join.policies import PolicyBook
 from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope, scope, stage
 from streams.join.stubs import Asked, Stub
-from streams.runtime.processor import Headers
+from streams.runtime.records import Headers
 
 if TYPE_CHECKING:
     from streams.join.admission import Admitted
@@ -76,7 +76,7 @@ class Predicted(Struct, gc=False):
 class Waiting(Heard[HeardT], Generic[HeardT], gc=False):
     """A label or signal in state.
 
-    `offset` is its position (`streams.runtime.processor.position`). `raw` is the record as it came, while it is parked:
+    `offset` is its position (`streams.runtime.records.position`). `raw` is the record as it came, while it is parked:
     its dead letter gives it back. `joined` is its class, `kept`
     says that an evicted prediction has counted it, `furthest` how far it came with evicted ones (`resolve.stage`).
     """

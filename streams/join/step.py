@@ -33,8 +33,9 @@ from streams.join.revise import differs, feedback, was
 from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, absorb, tracks_of
 from streams.join.stubs import Asked, Stub
 from streams.runtime.clock import RECALLED
-from streams.runtime.envelopes import unfold
-from streams.runtime.processor import Batch, Output, Outputs, Records, place_of
+from streams.runtime.processor import Batch, Output, Outputs
+from streams.runtime.records import Records, place_of
+from streams.runtime.unfold import unfold
 
 ENDED = {
     "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",

@@ -25,7 +25,7 @@ from msgspec import Struct
 from schemas.policy import JoinPolicy
 from schemas.recall import Cause
 from streams.join.admission import Admitted
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 OPEN, PROVISIONAL = "predictions.open", "predictions.provisional"
 VOID, UNLABELLED, FINAL = "predictions.void", "predictions.unlabelled", "predictions.final"
@@ -34,7 +34,7 @@ AGAIN_MS = 3_600_000
 """After how long, by the join's clock, an open question is asked again."""
 
 Place = tuple[str, int]
-"""Topic, and position (`streams.runtime.processor.position`: offset, and index in an envelope)."""
+"""Topic, and position (`streams.runtime.records.position`: offset, and index in an envelope)."""
 
 
 class Away(Struct, gc=False):

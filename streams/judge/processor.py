@@ -37,7 +37,8 @@ from streams.judge.gates import Layer
 from streams.judge.guard import Guard
 from streams.judge.panes import Closing, Key, Pane, Panes, Window
 from streams.judge.watch import Stream, Watch, distances
-from streams.runtime.processor import Batch, Dump, Output, Records, Stepped, only
+from streams.runtime.processor import Batch, Dump, Output, Stepped, only
+from streams.runtime.records import Records
 
 _FORMAT = b"judge/1\n"
 

@@ -23,7 +23,7 @@ from typing import Protocol
 import msgspec
 
 from schemas.control import ClockAdvanced, Control
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 CONTROL = "control"
 RECALLED = "recalled"

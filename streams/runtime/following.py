@@ -23,7 +23,8 @@ from schemas.settings import Settings
 from schemas.topics import topic_name
 from streams.runtime import kafka, steps
 from streams.runtime.past import append, refuse
-from streams.runtime.processor import Processor, Records
+from streams.runtime.processor import Processor
+from streams.runtime.records import Records
 from streams.runtime.restore import Restored, repeat
 
 StateT = TypeVar("StateT")

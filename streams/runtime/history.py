@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from schemas.records import Step
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 
 class HistoryAway(Exception):

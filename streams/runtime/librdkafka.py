@@ -29,7 +29,7 @@ from numba.extending import intrinsic
 
 from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, address, copy, i64, put64
-from streams.runtime.processor import Packed
+from streams.runtime.records import Packed
 
 _KNOWN = ("2.16.",)
 """Versions of confluent-kafka whose objects were seen to begin with the handle."""
@@ -163,7 +163,7 @@ def _bytes_of(rows: int, count: int) -> int:
 
 @compiled
 def _carry(rows: int, count: int, body: int, table: int) -> None:
-    """Write the words of `streams.runtime.processor.Packed` at `table`; values that must be copied go into `body`."""
+    """Write the words of `streams.runtime.records.Packed` at `table`; values that must be copied go into `body`."""
     to = body
     for k in range(count):
         row = rows + k * (ROW * 8)

@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from streams.runtime.clock import TIMELESS, BrokerClock
 from streams.runtime.health import PartitionProgress
 from streams.runtime.past import append
-from streams.runtime.processor import Packed, Records
+from streams.runtime.records import Packed, Records
 from streams.runtime.restore import Restored
 
 StateT = TypeVar("StateT")

@@ -22,7 +22,7 @@ from schemas.topics import topic_name
 from streams.runtime import kafka
 from streams.runtime.failures import NotRestored
 from streams.runtime.history import History, HistoryAway
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 ResultT = TypeVar("ResultT")
 

@@ -36,7 +36,8 @@ from streams.runtime.failures import NotRestored
 from streams.runtime.history import History
 from streams.runtime.manifest import Manifest
 from streams.runtime.past import Gone, Past
-from streams.runtime.processor import Batch, Forgetful, Processor, Records
+from streams.runtime.processor import Batch, Forgetful, Processor
+from streams.runtime.records import Records
 from streams.runtime.snapshot import SnapshotStore
 
 StateT = TypeVar("StateT")

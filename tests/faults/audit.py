@@ -28,7 +28,8 @@ from streams.join.naive import Record
 from streams.join.verify import Mismatch
 from streams.runtime import kafka
 from streams.runtime.clock import RECALLED
-from streams.runtime.processor import Batch, Records, whole_parts
+from streams.runtime.processor import Batch, whole_parts
+from streams.runtime.records import Records
 from streams.runtime.snapshot import SnapshotStore
 from streams.runtime.steps import digest
 from streams.stages import join_processor

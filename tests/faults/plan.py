@@ -24,7 +24,8 @@ from schemas.event import encode
 from schemas.policy import JoinPolicy
 from schemas.topics import INPUTS
 from streams.join.naive import Bounds, Record, expect, partition_of
-from streams.runtime.processor import Batch, Output, Records
+from streams.runtime.processor import Batch, Output
+from streams.runtime.records import Records
 from tests.streams.join.histories import BOUNDS, Arrival, History, history, request_of
 from tests.streams.join.test_equality import processor_of
 

@@ -38,9 +38,11 @@ from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.resolve import scope
 from streams.join.state import Case, Predicted, Request, Track, Waiting
 from streams.join.stubs import OPEN, PROVISIONAL, Away, Stub
-from streams.runtime.envelopes import Envelope, write
+from streams.runtime.envelopes import Envelope
 from streams.runtime.native import PADDED, Words, address, padded
-from streams.runtime.processor import Block, Records
+from streams.runtime.processor import Block
+from streams.runtime.records import Records
+from streams.runtime.unfold import write
 
 TOPICS = ("predictions", "labels", "signals")
 _KINDS = (None, "explicit", "implicit", "timeout")

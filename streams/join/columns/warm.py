@@ -20,7 +20,7 @@ from streams.join.columns.snapshot import dump, load
 from streams.join.policies import PolicyBook
 from streams.runtime import librdkafka
 from streams.runtime.compiled import is_ready, note_ready
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 _log = structlog.get_logger()
 

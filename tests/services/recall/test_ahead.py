@@ -12,7 +12,7 @@ from services.local.clickhouse import LocalClickHouse
 from services.recall.ahead import Ahead, Found
 from services.recall.table import Recallable, prepare
 from services.record.land import Away, Span, Store
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 pytestmark = pytest.mark.clickhouse
 

@@ -12,7 +12,7 @@ from services.recall import table
 from services.recall.answer import Stored
 from services.recall.table import Recallable, prepare
 from services.record.land import Span, Store
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 pytestmark = pytest.mark.clickhouse
 

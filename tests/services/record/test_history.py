@@ -20,7 +20,8 @@ from streams.runtime.backlog import lags
 from streams.runtime.failures import NotRestored
 from streams.runtime.history import History, HistoryAway
 from streams.runtime.past import append
-from streams.runtime.processor import Batch, Records
+from streams.runtime.processor import Batch
+from streams.runtime.records import Records
 from streams.stages import join_processor
 from tests.services.record.harness import label, prediction, recording, until
 from tests.services.record.harness import send as send_events

@@ -32,7 +32,7 @@ from streams.measure.ledger import VECTORS, Ledger
 from streams.measure.measure import Measure
 from streams.runtime.backlog import Backlog
 from streams.runtime.kafka import ensure_topics
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 from tests.processes import Process, process, until
 from tests.services.record.shapes import DIMENSION, announced, enriched, reference, traffic
 from tests.streams.join.driver import Driver

@@ -9,7 +9,7 @@ import pytest
 from schemas.topics import TOPICS
 from services.record.rows import to_arrow
 from services.record.tables import EVENTS, POSITION, table_of
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 
 def records(*bodies: bytes | None) -> Records:

@@ -25,7 +25,7 @@ from streams.join.admission import JoinBounds
 from streams.join.naive import Bounds, Record, partition_of
 from streams.join.processor import JoinProcessor
 from streams.measure.measure import Measure
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 from tests.streams.join.driver import TOPICS, Driver
 from tests.streams.join.histories import Arrival, History
 

@@ -12,7 +12,7 @@ from schemas.lifecycle import Retrain
 from schemas.settings import Settings
 from services.record.land import Span, Store
 from services.train.rows import Rows
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 from tests.services.train.rowing import ORIGIN_MS
 
 

@@ -23,7 +23,8 @@ from schemas.topics import INPUTS
 from services.recall.answer import TOPICS as LANDED
 from services.recall.answer import Stored, answer
 from streams.join.naive import Record, partition_of, timers_clock
-from streams.runtime.processor import Batch, Output, Processor, Records, Stepped, whole_parts
+from streams.runtime.processor import Batch, Output, Processor, Stepped, whole_parts
+from streams.runtime.records import Records
 from tests.streams.join.histories import T0_MS, History, S, request_of
 
 StateT = TypeVar("StateT")

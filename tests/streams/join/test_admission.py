@@ -15,7 +15,8 @@ from schemas.records import DeadLetter
 from schemas.settings import Settings
 from streams.join.admission import Admitted, JoinBounds, Refused, admit, read_control
 from streams.join.partition import partition_of
-from streams.runtime.processor import Headers, Output, Records
+from streams.runtime.processor import Output
+from streams.runtime.records import Headers, Records
 from tests.streams.join.timeline import BOUNDS, T
 
 GOOD: dict[str, Any] = {"request_id": "r", "at_ms": T, "model": "m", "label": 1, "signal": "click"}

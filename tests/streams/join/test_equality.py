@@ -22,7 +22,8 @@ from streams.join.admission import JoinBounds
 from streams.join.naive import OutcomeId, expect
 from streams.join.processor import JoinProcessor
 from streams.join.verify import CLASSES, Report, verify
-from streams.runtime.processor import Batch, Records, whole_parts
+from streams.runtime.processor import Batch, whole_parts
+from streams.runtime.records import Records
 from tests.streams.join.driver import END_MS, Driver
 from tests.streams.join.histories import BOUNDS, History, S, histories, history
 

@@ -22,7 +22,8 @@ from streams.runtime import steps
 from streams.runtime.clock import VirtualClock
 from streams.runtime.failures import NotRestored
 from streams.runtime.past import Gone
-from streams.runtime.processor import Batch, Records, whole_parts
+from streams.runtime.processor import Batch, whole_parts
+from streams.runtime.records import Records
 from streams.runtime.restore import Restored
 from streams.runtime.window import MARGIN_MS, rebuilt
 

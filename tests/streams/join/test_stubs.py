@@ -15,7 +15,8 @@ from services.recall.answer import Stored, answer
 from streams.join.admission import JoinBounds
 from streams.join.processor import JoinProcessor
 from streams.join.stubs import AGAIN_MS
-from streams.runtime.processor import Batch, Records, whole_parts
+from streams.runtime.processor import Batch, whole_parts
+from streams.runtime.records import Records
 from tests.streams.join.timeline import BOUNDS, TOPICS, Player, Row, T, clock, l, p, policy, s, said
 
 AHEAD = 20

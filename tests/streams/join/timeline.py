@@ -17,7 +17,8 @@ from schemas.records import DeadLetter
 from streams.join.admission import JoinBounds
 from streams.join.chained import Chained
 from streams.join.processor import JoinMeasureState, JoinProcessor
-from streams.runtime.processor import Batch, Output, Processor, Records
+from streams.runtime.processor import Batch, Output, Processor
+from streams.runtime.records import Records
 
 T = 1_700_000_000_000
 BOUNDS = JoinBounds(skew_ms=5000, early_label_ms=300, grace_ms=50, partitions=1, max_event_bytes=10_000, virtual=True)

@@ -24,7 +24,8 @@ from streams.measure.ledger import Ledger
 from streams.measure.reading import bucket
 from streams.measure.reference import learn
 from streams.measure.tally import ledger_of
-from streams.runtime.processor import WHOLE, Batch, Output, Records, whole_parts
+from streams.runtime.processor import WHOLE, Batch, Output, whole_parts
+from streams.runtime.records import Records
 
 MINUTE = 60_000
 POLICY = JoinPolicy(model="m", effective_from_ms=MINUTE, horizon_ms=2 * MINUTE, lateness_ms=MINUTE, retain_ms=MINUTE)

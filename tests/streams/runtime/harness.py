@@ -22,7 +22,8 @@ from streams.runtime.history import History
 from streams.runtime.manifest import Parts
 from streams.runtime.manifest import decode as decode_manifest
 from streams.runtime.objects import Files
-from streams.runtime.processor import Batch, Output, Records
+from streams.runtime.processor import Batch, Output
+from streams.runtime.records import Records
 from streams.runtime.worker import Worker
 from tests.streams.runtime.counting import Counting, Counts
 

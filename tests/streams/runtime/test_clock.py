@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from schemas.control import ClockAdvanced, Thawed
 from schemas.event import encode
 from streams.runtime.clock import BrokerClock, VirtualClock
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 INPUTS = ("control", "predictions", "labels", "signals")
 

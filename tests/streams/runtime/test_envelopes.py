@@ -19,8 +19,10 @@ from streams.join.admission import JoinBounds
 from streams.join.columns.lane import Columns
 from streams.join.naive import Record, events_in
 from streams.runtime.enclose import MOST_ROWS_BYTES, enclose, with_envelopes
-from streams.runtime.envelopes import Unreadable, apart, read, unfold
-from streams.runtime.processor import Block, Output, Outputs, Records, place_of
+from streams.runtime.envelopes import Unreadable, read
+from streams.runtime.processor import Block, Output, Outputs
+from streams.runtime.records import Records, place_of
+from streams.runtime.unfold import apart, unfold
 from tests.streams.join.histories import BOUNDS, T0_MS
 
 SENT = [(CONTENT_TYPE, ARROW)]

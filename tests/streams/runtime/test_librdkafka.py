@@ -19,7 +19,7 @@ from streams.runtime import kafka as ours
 from streams.runtime import librdkafka
 from streams.runtime.librdkafka import ROW, VALUE, VALUE_SIZE, Fetches
 from streams.runtime.native import Words, address
-from streams.runtime.processor import PACKED_WORDS, Records
+from streams.runtime.records import PACKED_WORDS, Records
 from tests.streams.runtime.harness import DEADLINE_S, everything, fresh
 
 PAGE = 4096

@@ -19,8 +19,8 @@ from streams.join.naive import expect
 from streams.join.processor import JoinProcessor
 from streams.join.verify import verify
 from streams.runtime.enclose import enclose
-from streams.runtime.envelopes import unfold
 from streams.runtime.processor import Batch
+from streams.runtime.unfold import unfold
 from tests.streams.join.columns.plain import plain_history, processor_of
 from tests.streams.join.columns.test_plain import assert_same_steps
 from tests.streams.join.driver import Driver
@@ -146,7 +146,8 @@ def test_no_pandas_is_imported_in_a_step() -> None:
     code = f"""
 import sys
 from streams.join.columns.warm import warm
-from streams.runtime.processor import Batch, Records
+from streams.runtime.processor import Batch
+from streams.runtime.records import Records
 from tests.streams.join.columns.plain import BOUNDS, processor_of
 
 warm()

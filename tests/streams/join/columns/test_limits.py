@@ -20,7 +20,8 @@ from streams.join.columns.lane import Columns
 from streams.join.columns.policies import PolicyTable, plain
 from streams.join.policies import DEFAULT
 from streams.join.processor import JoinProcessor
-from streams.runtime.processor import Batch, Records, whole_parts
+from streams.runtime.processor import Batch, whole_parts
+from streams.runtime.records import Records
 from tests.streams.join.columns.test_plain import told
 from tests.streams.join.histories import BOUNDS, T0_MS, S
 

@@ -27,7 +27,8 @@ from streams.join.processor import JoinProcessor
 from streams.join.state import JoinState
 from streams.join.verify import verify
 from streams.measure.ledger import Ledger
-from streams.runtime.processor import Output, Records
+from streams.runtime.processor import Output
+from streams.runtime.records import Records
 from tests.streams.join.columns.plain import chained_of, plain_history, processor_of
 from tests.streams.join.driver import Driver
 from tests.streams.join.histories import BOUNDS, History

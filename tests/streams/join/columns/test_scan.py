@@ -22,7 +22,7 @@ from streams.join.columns.memory import FIELDS
 from streams.join.columns.scan import scan, utf8
 from streams.join.policies import DEFAULT
 from streams.runtime.native import address
-from streams.runtime.processor import Records
+from streams.runtime.records import Records
 
 ROUNDS = int(os.environ.get("WEIR_SCAN_ROUNDS", "2500"))
 BOUNDS = JoinBounds(

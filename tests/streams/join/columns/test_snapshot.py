@@ -15,7 +15,8 @@ from streams.join.columns import layout as l
 from streams.join.columns.lane import Columns
 from streams.join.columns.snapshot import SMALL
 from streams.join.processor import JoinProcessor
-from streams.runtime.processor import Batch, Records, flat, whole_parts
+from streams.runtime.processor import Batch, flat, whole_parts
+from streams.runtime.records import Records
 from tests.streams.join.columns.plain import chained_of, plain_history, processor_of
 from tests.streams.join.driver import Driver
 from tests.streams.join.histories import BOUNDS, T0_MS, S
