@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from schemas.settings import Settings
 from services.cli.configuration import write_running
@@ -83,8 +83,15 @@ def process(name: str, settings: Settings) -> Iterator[Process]:
         one.stop()
 
 
-def until(condition: Callable[[], Any], what: str, *, of: Process | None = None, deadline_s: float = DEADLINE_S) -> Any:
-    """Wait for a condition and give what it gave. Fails at the deadline, with the process's log."""
+class Logged(Protocol):
+    """What can tell what it did, when a test waits for it in vain."""
+
+    def log(self) -> str:
+        """Give the end of what was written."""
+
+
+def until(condition: Callable[[], Any], what: str, *, of: Logged | None = None, deadline_s: float = DEADLINE_S) -> Any:
+    """Wait for a condition and give what it gave. Fails at the deadline, with the log of who was waited for."""
     deadline = time.monotonic() + deadline_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {deadline_s:g} s for {what}\n{of.log() if of else ''}"

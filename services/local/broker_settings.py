@@ -40,11 +40,13 @@ BROKER: dict[str, str | int] = {
     # A machine that was off for weeks finds its groups' offsets and its transactional ids (fencing) again.
     "offsets.retention.minutes": 365 * 24 * 60,
     "transactional.id.expiration.ms": 24 * _DAY_MS,  # a 32-bit number
-    # A lone broker must not be fenced while it lives. Nobody could take over, and fencing costs more than time: its
-    # partitions have no leader for a moment, and a transaction that ends in that moment is called complete without a
+    # A lone broker must keep its partitions while it lives. Nobody could take over, and losing them costs more than
+    # time: they have no leader for a moment, and a transaction that ends in that moment is called complete without a
     # marker in them (Kafka 4.3: no leader is taken for a deleted topic), so that its readers wait for ever. A busy
-    # machine stalls a broker for seconds. The one that a `kill -9` leaves behind is fenced before its successor starts
+    # machine stalls a broker for seconds: it is not fenced for that. Nor does it hand over before it stops: what is
+    # committed meanwhile would be such a transaction. Who is gone is fenced before its successor starts
     # (`services.local.kafka`).
+    "controlled.shutdown.enable": "false",
     "broker.session.timeout.ms": 120_000,
     "broker.heartbeat.interval.ms": 400,
     # A dead worker is noticed in seconds: nobody is far away here.

@@ -12,9 +12,9 @@ else gets in before the JVM is gone. What was acknowledged survives `kill -9` of
               kafka.log   warnings and errors (rolled);  console.log: what the JVM printed since the last start
               tmp/        emptied at each start
 
-After a `kill -9` the controller still believes in the broker that is gone, and would fence it under the eyes of the
-new one, which has taken up its transactions by then (`broker_settings` says what that breaks). So a controller without
-a broker runs first, for the second that it takes to notice.
+At its start the controller still believes in the broker that is gone, killed or stopped, and would fence it under the
+eyes of the new one, which has taken up its transactions by then (`broker_settings` says what that breaks). So a
+controller without a broker runs first, for the second that it takes to notice.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class LocalKafka:
         self._ports = self._choose_ports()
         self._prepare()
         self._format(jars, deadline)
-        if self._was_killed():
+        if self._ran_before():
             self._fence(jars, deadline)
         command = [*self._java(jars, *self._more_flags), "kafka.Kafka", str(self.data_dir / "server.properties")]
         self._log_start = self._log_size()
@@ -224,17 +224,14 @@ class LocalKafka:
         unfinished.rename(topics)
         settings.unlink()
 
-    def _was_killed(self) -> bool:
-        """Whether a broker ran here and did not end cleanly. It takes the mark away when it starts."""
-        topics = self.data_dir / "topics"
-        ran = (topics / "recovery-point-offset-checkpoint").exists()
-        return ran and not (topics / ".kafka_cleanshutdown").exists()
+    def _ran_before(self) -> bool:
+        return (self.data_dir / "topics" / "recovery-point-offset-checkpoint").exists()
 
     def _fence(self, jars: list[Path], deadline: float) -> None:
-        """Let a lone controller give up the broker that was killed.
+        """Let a lone controller give up the broker that ran here.
 
-        When it has said nothing of the kind for `_FENCE_S` of being active, there is none to give up: it was killed
-        between this and its own start.
+        When it has said nothing of the kind for `_FENCE_S` of being active, there is none to give up: the broker was
+        killed between this and its own start.
         """
         settings, logging = self.data_dir / "controller.properties", self.data_dir / "log4j2.properties"
         settings.write_text(controller_properties(self.data_dir / "topics", self._ports[1]))

@@ -28,7 +28,7 @@ from services.local.clickhouse import LocalClickHouse
 from services.local.kafka import LocalKafka
 from services.record.residual import counted
 from streams.runtime.kafka import ensure_topics
-from tests.processes import Process, process, until
+from tests.processes import Logged, Process, process, until
 from tests.services.record.harness import label, positions, prediction, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.clickhouse, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -57,7 +57,7 @@ def pairs(settings: Settings, numbers: range) -> set[str]:
     return {f"r{number:06d}" for number in numbers}
 
 
-def assert_nothing_lost(settings: Settings, of: Process | None = None) -> None:
+def assert_nothing_lost(settings: Settings, of: Logged | None = None) -> None:
     """Wait until the recorder has caught up: the twin agrees, the residual is 0, every position is counted."""
 
     def whole() -> bool:
@@ -192,34 +192,50 @@ def test_disk_of_clickhouse_and_of_snapshots_is_full(on_kafka: Settings, small_d
             assert recorder.alive, recorder.log()
 
 
+class Told:
+    """What `weir up` said, and the ends of the logs beside it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._lines: list[str] = []
+
+    def say(self, who: str, text: str) -> None:
+        self._lines.append(f"{time.time():.3f} {who}: {text}")
+
+    def heard(self, text: str) -> bool:
+        return any(text in line for line in list(self._lines))
+
+    def log(self) -> str:
+        logs = [*sorted(self._data_dir.glob("logs/*.log")), self._data_dir / "kafka" / "kafka.log"]
+        ends = [f"--- {path.name}\n{path.read_text(errors='replace')[-4_000:]}" for path in logs]
+        return "\n".join([*self._lines, *ends])
+
+
 def test_disk_of_everything_is_full(small_disk: Path) -> None:
     """`weir up` with data, logs and snapshots on it: it stops Kafka and says why, and all goes on with space."""
-    told: list[tuple[str, str]] = []
     acknowledged: set[str] = set()
     data = Settings(namespace="full", partitions=2, data_dir=small_disk / "data", runtime=QUICK)
+    told = Told(data.data_dir)
 
-    def heard(text: str) -> bool:
-        return any(text in line for _, line in list(told))
-
-    with running(data, ["join", "record"], embedded=True, say=lambda who, text: told.append((who, text))) as system:
+    with running(data, ["join", "record"], embedded=True, say=told.say) as system:
         settings = system.settings
         stop = threading.Event()
         producing = threading.Thread(target=produce, args=(settings, acknowledged, stop))
         producing.start()
         try:
-            until(lambda: len(joined(settings)) > 20, "the first pairs")
+            until(lambda: len(joined(settings)) > 20, "the first pairs", of=told)
             with filled(small_disk, left_kb=100):
-                until(lambda: heard("is full"), "weir up to say that the disk is full")
-                until(lambda: heard("nothing acknowledged is lost"), "and what that means")
+                until(lambda: told.heard("is full"), "weir up to say that the disk is full", of=told)
+                until(lambda: told.heard("nothing acknowledged is lost"), "and what that means", of=told)
                 time.sleep(2)  # everything goes on trying meanwhile
-            until(lambda: heard("up again at"), "Kafka to be started again")
+            until(lambda: told.heard("up again at"), "Kafka to be started again", of=told)
             before = len(acknowledged)
-            until(lambda: len(acknowledged) > before + 20, "producers to go on")
+            until(lambda: len(acknowledged) > before + 20, "producers to go on", of=told)
         finally:
             stop.set()
             producing.join()
-        until(lambda: joined(settings) >= acknowledged, "all that was acknowledged to be joined")
-        assert_nothing_lost(settings)
+        until(lambda: joined(settings) >= acknowledged, "all that was acknowledged to be joined", of=told)
+        assert_nothing_lost(settings, told)
 
 
 def produce(settings: Settings, acknowledged: set[str], stop: threading.Event) -> None:

@@ -297,11 +297,11 @@ def test_a_stalled_broker_keeps_its_partitions(kafka: LocalKafka, topic: str) ->
     assert before.leader_epoch() == after.leader_epoch()
 
 
-def test_a_killed_broker_is_given_up_before_its_successor_starts(tmp_path: Path) -> None:
+def test_a_broker_that_is_gone_is_given_up_before_its_successor_starts(tmp_path: Path) -> None:
     kafka = LocalKafka(tmp_path)
     given_up = 0
     try:
-        for end, wanted in ((kafka.kill, 1), (kafka.stop, 1), (kafka.kill, 2)):
+        for end, wanted in ((kafka.kill, 1), (kafka.stop, 2), (kafka.kill, 3)):
             kafka.start()
             end()
             kafka.start()

@@ -130,6 +130,7 @@ class System:
             if process.poll() is None:
                 process.kill()
             process.wait(10)
+        print((self.directory / "decide.log").read_text(errors="replace")[-8_000:])  # pytest shows it of what failed
 
 
 def start(settings: Settings, data: Path, worker: str, log: Path) -> subprocess.Popen[bytes]:
