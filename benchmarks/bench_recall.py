@@ -51,6 +51,7 @@ from services.record.run import Recorder
 from streams.join.partition import partition_of
 from streams.runtime import kafka
 from streams.runtime.backlog import lags
+from streams.runtime.topics import ensure_topics
 
 CHUNK = 1_000_000
 T = 1_700_000_000_000
@@ -192,7 +193,7 @@ def wait(condition: Any) -> float:
 
 def end_to_end(settings: Settings, questions: int) -> dict[str, float]:
     """Let real predictions land, then ask about each."""
-    kafka.ensure_topics(settings)
+    ensure_topics(settings)
     prefix = f"{time.time_ns():x}"
     names = [f"{prefix}-{request_id(number)}" for number in range(questions)]
     with Sender(settings, "bench") as sender:

@@ -32,7 +32,7 @@ from schemas.settings import Kafka, Serve, Settings
 from services.kafka import Sender
 from services.local.kafka import LocalKafka
 from services.train.artifact import Artifact, Card, Lineage, Network, Probe, registry_of, save
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 
 FEATURES = ("period", "nsw_price", "nsw_demand", "vic_price", "vic_demand", "transfer")
 

@@ -35,7 +35,8 @@ from schemas.settings import Kafka, Settings
 from schemas.topics import topic_name
 from services.kafka import Sender
 from services.local.kafka import LocalKafka
-from streams.runtime.kafka import ensure_topics, make_reader
+from streams.runtime.kafka import make_reader
+from streams.runtime.topics import ensure_topics
 
 DEADLINE_S = 60.0
 SETTLED_S = 0.5

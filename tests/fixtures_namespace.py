@@ -15,7 +15,7 @@ from services.local.kafka import LocalKafka
 @pytest.fixture
 def on_kafka(kafka: LocalKafka) -> Settings:
     """Give settings of a fresh namespace whose topics exist: 4 partitions, the broker's clock."""
-    from streams.runtime.kafka import ensure_topics
+    from streams.runtime.topics import ensure_topics
 
     name = f"test-{uuid.uuid4().hex[:12]}"
     settings = Settings(namespace=name, partitions=4, kafka=Kafka(bootstrap=kafka.bootstrap))

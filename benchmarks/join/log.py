@@ -20,6 +20,7 @@ from benchmarks.join.history import MODEL, Record
 from schemas.settings import Join, Kafka, Settings
 from schemas.topics import topic_name
 from streams.runtime import kafka
+from streams.runtime.topics import planned
 
 EARLY_LABEL_MS = 60_000
 PATIENCE_S = 15.0
@@ -74,7 +75,7 @@ class Log:
             NewTopic(plan.topic, plan.partitions, 1, config={**plan.config, _STAMP: stamped[plan.topic]})
             if plan.topic in stamped
             else NewTopic(plan.topic, plan.partitions, 1, config=plan.config)
-            for plan in kafka.planned(self.settings)
+            for plan in planned(self.settings)
         )
 
     def create_output(self, peer: str) -> str:

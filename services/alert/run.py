@@ -28,6 +28,7 @@ from services.local.owner import DirectoryInUse, DirectoryOwner
 from streams.runtime import kafka
 from streams.runtime.member import cannot_go_on
 from streams.runtime.offsets import committed
+from streams.runtime.topics import check_topics
 
 STAGE = "alert"
 TOPIC = "alerts"
@@ -123,7 +124,7 @@ class _Process:
         settings, stop = self._settings, self._stop
         if not kafka.wait_for_kafka(settings, stop):
             return
-        kafka.check_topics(settings, [TOPIC])
+        check_topics(settings, [TOPIC])
         self._admin = kafka.make_admin(settings, STAGE)
         client = f"{STAGE}-{settings.runtime.worker}"
         group = kafka.group_id(settings.namespace, STAGE)

@@ -28,7 +28,7 @@ def show_plan(settings: Settings, *, as_json: bool = False) -> None:
 
 def apply(settings: Settings) -> None:
     """Create what is missing and check the rest. Raises `WeirError` that names every difference."""
-    from streams.runtime.kafka import ensure_topics
+    from streams.runtime.topics import ensure_topics
 
     created = ensure_topics(settings)
     for name in created:

@@ -239,7 +239,7 @@ def _watched(kafka: LocalKafka, say: Say) -> Iterator[None]:
 def _prepare(settings: Settings, names: Sequence[str], say: Say) -> None:
     from services.recall.table import prepare
     from services.record.tables import migrate
-    from streams.runtime.kafka import ensure_topics
+    from streams.runtime.topics import ensure_topics
 
     created = ensure_topics(settings)
     if created:

@@ -37,6 +37,7 @@ from services.record.land import Away
 from streams.runtime import kafka
 from streams.runtime.health import HealthServer, PartitionProgress
 from streams.runtime.member import BACKOFF_S, Member, TakenAway
+from streams.runtime.topics import check_topics
 
 STAGE = "recall"
 REQUESTS, ANSWERS = "recall-requests", "recalled"
@@ -92,7 +93,7 @@ class Recaller:
         try:
             if not kafka.wait_for_kafka(settings, self.stop) or not self.member.wait_for(self._store.prepare):
                 return
-            kafka.check_topics(settings, [REQUESTS, ANSWERS, *TOPICS])
+            check_topics(settings, [REQUESTS, ANSWERS, *TOPICS])
             self._admin = kafka.make_admin(settings, STAGE)
             self._landed_below = LandedBelow(settings, self._store)
             self._sender = Sender(settings, STAGE)

@@ -38,6 +38,7 @@ from streams.runtime.member import Member, PutOut, TakenAway
 from streams.runtime.offsets import Commit
 from streams.runtime.past import append
 from streams.runtime.records import Records
+from streams.runtime.topics import check_topics
 
 STAGE = "record"
 FLUSH_S = 0.25
@@ -125,7 +126,7 @@ class Recorder:
         """Wait for Kafka and ClickHouse, then gather and flush until asked to stop."""
         if not kafka.wait_for_kafka(self.settings, self.stop) or not self.member.wait_for(self._store.prepare):
             return
-        kafka.check_topics(self.settings, TOPICS)
+        check_topics(self.settings, TOPICS)
         try:
             with self.member:
                 self.member.run(self._turn)

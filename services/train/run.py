@@ -26,6 +26,7 @@ from services.train.initial import send_reference
 from streams.runtime import kafka
 from streams.runtime.member import cannot_go_on
 from streams.runtime.offsets import committed
+from streams.runtime.topics import check_topics
 
 STAGE = "train"
 _IDLE_S = 0.2
@@ -38,7 +39,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Answer retrain events until `stop` is set. Raises `WeirError` for what waiting does not mend."""
     if not kafka.wait_for_kafka(settings, stop):
         return
-    kafka.check_topics(settings, ("retrain", "candidates", "control", "dead-letters"))
+    check_topics(settings, ("retrain", "candidates", "control", "dead-letters"))
     _warm_up()
     sender, consumer = Sender(settings, STAGE), _open(settings)
     try:

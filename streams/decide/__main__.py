@@ -20,6 +20,7 @@ from schemas.settings import Settings
 from streams.runtime import kafka
 from streams.runtime.failures import KafkaFailed, ProcessorFailed
 from streams.runtime.stderr import LossyStderr
+from streams.runtime.topics import check_topics
 
 STOP_S = 2.5
 _log = structlog.get_logger()
@@ -98,7 +99,7 @@ async def _kafka_answers(settings: Settings, stop: asyncio.Event, topics: set[st
         try:
             found = kafka.wait_for_kafka(settings, quit_)
             if found:
-                kafka.check_topics(settings, topics)
+                check_topics(settings, topics)
             result: Any = found
         except BaseException as error:
             result = error

@@ -1,4 +1,4 @@
-"""How every process speaks to Kafka: client properties, names of groups, topics as planned, how far a group is behind.
+"""How every process speaks to Kafka: client properties, names of groups, how far a group is behind.
 
 Defaults that only tune come first, then `settings.kafka.properties`, then what correctness rests on: the hash that
 pairs a prediction with its labels, isolation, explicit offsets, the transactional id. Nobody can set those aside by
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -25,19 +25,13 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import (
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     ListOffsetsResultInfo,
-    NewTopic,
     OffsetSpec,
-    ResourceType,
 )
 
 from schemas import topics
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
-from schemas.topics import Plan, topic_name
 
 MESSAGE_BYTES = 1_000_000
 """Largest record that our producers send to most topics; a little under what brokers accept by default."""
@@ -47,7 +41,6 @@ LARGE_MESSAGE_BYTES = 4_000_000
 _log = structlog.get_logger()
 _rdkafka = logging.getLogger("librdkafka")
 _SAY_S = 5.0
-_NO_ENTRY = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 _PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -55,8 +48,6 @@ _PASSING = (
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
 )
-STAMPED = "message.timestamp.type"
-LIMITS = ("max.message.bytes", "message.timestamp.before.max.ms", "message.timestamp.after.max.ms")
 STABLE, HIGH = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
 
 Place = tuple[str, int]
@@ -89,9 +80,14 @@ def producer_properties(
 
     A batch of several records stays below a broker's default limit (`batch.size`), whatever one record may have. The
     outputs of a stage are not compressed: that took a tenth of the join's CPU. `kafka.properties` may say otherwise.
+
+    Who commits flushes, so nothing waits as long as a transactional producer may linger. Were it short, librdkafka's
+    thread would spin: when a partition has five requests on their way, the most that it may, and what comes next has
+    lingered long enough, it asks again and again without waiting (a fifth of the join's CPU).
     """
+    linger_ms = 5 if transactional is None else settings.runtime.transaction_timeout_ms // 2
     tuning: dict[str, Any] = {
-        "linger.ms": 5,
+        "linger.ms": linger_ms,
         "compression.type": "lz4" if transactional is None else "none",
         "queue.buffering.max.messages": 1_000_000,
         "message.max.bytes": LARGE_MESSAGE_BYTES if large else MESSAGE_BYTES,
@@ -188,80 +184,6 @@ def record_bytes(logical: str) -> int:
     return LARGE_MESSAGE_BYTES if large else MESSAGE_BYTES
 
 
-def planned(settings: Settings) -> list[Plan]:
-    """Give what `schemas.topics.plan` says for these settings."""
-    return topics.plan(
-        settings.namespace,
-        partitions=settings.partitions,
-        measures_partitions=settings.measures_partitions,
-        virtual=settings.clock == "virtual",
-    )
-
-
-def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics that are missing, check those that exist, and give the names of the created ones.
-
-    A limit (`LIMITS`) of an existing topic that is tighter than planned is loosened to the plan. Raises `WeirError` for
-    a topic that exists with another partition count or timestamp type, or that cannot be made.
-    """
-    admin = make_admin(settings)
-    plans = planned(settings)
-    existing = partition_counts(admin, settings)
-    missing = [plan for plan in plans if plan.topic not in existing]
-    created = []
-    if missing:
-        wanted = [NewTopic(plan.topic, plan.partitions, replication_factor=-1, config=plan.config) for plan in missing]
-        for name, future in admin.create_topics(wanted, request_timeout=30).items():
-            try:
-                future.result()
-                created.append(name)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was quicker
-                    raise WeirError(
-                        f"topic {name} cannot be created: {reason(error)}",
-                        fix="let an administrator create the topics: weir topics plan",
-                        code=ENVIRONMENT,
-                    ) from None
-        _wait_visible(admin, settings, [plan.topic for plan in missing])
-    _loosen(admin, [plan for plan in plans if plan.topic in existing])
-    check_topics(settings)
-    return created
-
-
-def check_topics(settings: Settings, logical: Collection[str] | None = None) -> None:
-    """Check that topics (all, or those with these logical names) exist as planned.
-
-    Raises `WeirError` that names every difference.
-    """
-    admin = make_admin(settings)
-    names = None if logical is None else {topic_name(settings.namespace, name) for name in logical}
-    plans = [plan for plan in planned(settings) if names is None or plan.topic in names]
-    counts = partition_counts(admin, settings)
-    wrong = [f"{plan.topic}: missing" for plan in plans if plan.topic not in counts]
-    present = [plan for plan in plans if plan.topic in counts]
-    wrong += [
-        f"{plan.topic}: {counts[plan.topic]} partitions, expected {plan.partitions}"
-        for plan in present
-        if counts[plan.topic] != plan.partitions
-    ]
-    for plan, found in zip(present, _configs(admin, present), strict=True):
-        if found is None:
-            continue
-        if found[STAMPED] != plan.config[STAMPED]:
-            wrong.append(f"{plan.topic}: {STAMPED}={found[STAMPED]}, expected {plan.config[STAMPED]}")
-        for name, value in _tighter(plan, found).items():
-            wrong.append(f"{plan.topic}: {name}={found[name]}, expected at least {value}")
-    if wrong:
-        raise WeirError(
-            f"namespace {settings.namespace!r} (clock {settings.clock!r}) has topics that are not as planned:\n    "
-            + "\n    ".join(wrong),
-            fix="create what is missing and loosen what is too tight with `weir topics apply`; a wrong partition "
-            "count or timestamp type needs another namespace, or settings.partitions, measures_partitions and clock as "
-            "they were",
-            code=ENVIRONMENT,
-        )
-
-
 def topic_identity(admin: AdminClient, topic: str) -> str:
     """Give the id that Kafka gave a topic at its creation: a topic made anew under the same name has another.
 
@@ -354,55 +276,3 @@ def partition_counts(admin: AdminClient, settings: Settings) -> dict[str, int]:
             code=ENVIRONMENT,
         ) from None
     return {name: len(metadata.partitions) for name, metadata in found.items() if metadata.error is None}
-
-
-def _tighter(plan: Plan, found: Mapping[str, str]) -> dict[str, str]:
-    """Give the limits of the plan that a topic's own lie below."""
-    wanted = {name: plan.config[name] for name in LIMITS if name in plan.config}
-    return {name: value for name, value in wanted.items() if int(found[name]) < int(value)}
-
-
-def _loosen(admin: AdminClient, plans: Sequence[Plan]) -> None:
-    """Set limits that are too tight as planned. What we may not change is left for `check_topics` to name."""
-    changes = []
-    for plan, found in zip(plans, _configs(admin, plans), strict=True):
-        entries = [
-            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-            for name, value in ({} if found is None else _tighter(plan, found)).items()
-        ]
-        if entries:
-            changes.append(ConfigResource(ResourceType.TOPIC, plan.topic, incremental_configs=entries))
-    for future in admin.incremental_alter_configs(changes, request_timeout=30).values() if changes else ():
-        try:
-            future.result()
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_ENTRY:
-                raise
-            _log.warning("topic_settings_not_changed", reason=reason(error))
-
-
-def _configs(admin: AdminClient, plans: Sequence[Plan]) -> list[dict[str, str] | None]:
-    """Give each topic's settings that we check; None where we may not ask."""
-    if not plans:
-        return []
-    resources = [ConfigResource(ResourceType.TOPIC, plan.topic) for plan in plans]
-    futures = admin.describe_configs(resources, request_timeout=30)
-    found: list[dict[str, str] | None] = []
-    for resource in resources:
-        try:
-            entries = futures[resource].result()
-            found.append({name: entries[name].value for name in (STAMPED, *LIMITS)})
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_ENTRY:
-                raise
-            _log.warning("topic_settings_unknown", topic=resource.name, reason=reason(error))
-            found.append(None)
-    return found
-
-
-def _wait_visible(admin: AdminClient, settings: Settings, created: Sequence[str]) -> None:
-    deadline = time.monotonic() + 30
-    while not set(created) <= set(partition_counts(admin, settings)):
-        if time.monotonic() > deadline:
-            raise WeirError("created topics do not show up within 30 s", fix="try again", code=ENVIRONMENT)
-        time.sleep(0.02)

@@ -24,6 +24,7 @@ from streams.runtime.phase import Untold
 from streams.runtime.processor import Processor
 from streams.runtime.restore import Restored
 from streams.runtime.snapshot import SnapshotStore
+from streams.runtime.topics import check_topics
 from streams.runtime.transaction import Transactions
 
 StateT = TypeVar("StateT")
@@ -50,7 +51,7 @@ class Slot(Generic[StateT]):
         """Open everything, without taking the slot. Raises `WeirError` for topics that are not as the stage needs."""
         librdkafka.warm()  # loading compiled code takes up to seconds, which a slot that was taken has not
         stage, inputs = processor.stage, processor.inputs
-        kafka.check_topics(settings, {*inputs, "steps"})
+        check_topics(settings, {*inputs, "steps"})
         counts = {"partitions": settings.partitions, "measures_partitions": settings.measures_partitions}
         widths = {width(name, **counts) for name in shared(inputs)}
         if len(widths) != 1 or max(widths) > settings.partitions:

@@ -36,6 +36,9 @@ CHUNK = 20_000
 MOST_QUEUED, MOST_QUEUED_BYTES = 900_000, 768 << 20
 """Below librdkafka's limits on its queue (`kafka.producer_properties`, and a gigabyte)."""
 
+REQUEST_BYTES, EASE_S = 1_000_000, 0.01
+"""How large a request of librdkafka's becomes (`batch.size`), and how long one may take while others are behind it."""
+
 OVERDUE_S = 3.0
 """How much longer than its timeouts a commit may take."""
 
@@ -62,6 +65,7 @@ class Transactions:
         self._open = False
         self._blocks: librdkafka.Sends | None = None
         self._queued_bytes = 0  # of blocks, since the queue was seen empty
+        self._sent_bytes = 0  # since the last commit
         self._overdue = Overdue("a commit", 3 * self._timeout_s + OVERDUE_S)
         self.moment_ms: int | None = None
         self._moment_at = 0.0
@@ -110,6 +114,7 @@ class Transactions:
                 )
             if output.partition is None and output.key is None and self._widths[output.topic] > 1:
                 raise ProcessorFailed(f"an output to {output.topic!r} has neither key nor partition")
+            self._sent_bytes += size
             self._produce(
                 name,
                 output.value,
@@ -129,6 +134,7 @@ class Transactions:
             self._blocks = librdkafka.Sends(self._producer)
         messages = self._blocks.messages(address(block.body), block.spans)
         sizes = block.spans[:, 1] + block.spans[:, 3]
+        self._sent_bytes += int(sizes.sum())
         try:
             self._begin()
             for start in range(0, len(messages), CHUNK):
@@ -181,6 +187,7 @@ class Transactions:
                 self._begin()
                 metadata = consumer.consumer_group_metadata()
                 self._producer.send_offsets_to_transaction(positions, metadata, self._timeout_s)
+                self._ease()
                 if left := self._producer.flush(self._timeout_s):
                     raise UnknownOutcome("a flush", f"{left} records were not taken within {self._timeout_s:g} s")
                 self._phase.enter(Phase.COMMIT)
@@ -190,6 +197,19 @@ class Transactions:
         self._open = False
         with _plainly():
             self._producer.poll(0)
+
+    def _ease(self) -> None:
+        """Wait until no full request is on its way: while a flush waits for several, librdkafka's thread spins.
+
+        What is left when nothing has come back for a moment lingers, and the flush sends it.
+        """
+        left = len(self._producer) if self._sent_bytes > REQUEST_BYTES else 0
+        while left:
+            self._producer.poll(EASE_S)
+            before, left = left, len(self._producer)
+            if left == before:
+                break
+        self._sent_bytes = 0
 
     def estimate_ms(self, now: float) -> int | None:
         """Guess the broker's time at `now` (`time.monotonic`), never ahead of it: good for scheduling only."""

@@ -20,7 +20,7 @@ from schemas.policy import Attribution, JoinPolicy
 from schemas.settings import Join, Settings
 from services.kafka import Sender
 from streams.join.naive import partition_of
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 from tests.faults.feed import Feed
 from tests.faults.plan import PARTITIONS
 from tests.streams.join.histories import POISON, Arrival

@@ -15,8 +15,8 @@ from random import Random
 from schemas.errors import WeirError
 from schemas.settings import Settings
 from services.local.kafka import LocalKafka
-from streams.runtime.kafka import ensure_topics
 from streams.runtime.phase import Phase
+from streams.runtime.topics import ensure_topics
 from tests.faults.crew import Crew, Slot, snapshots_in, stop_in
 from tests.faults.feed import PAUSE_S, Feed
 from tests.faults.nursery import Life, Nursery

@@ -34,7 +34,8 @@ from services.local.kafka import LocalKafka
 from services.record.residual import counted
 from streams.join.partition import partition_of
 from streams.runtime.backlog import lags
-from streams.runtime.kafka import MESSAGE_BYTES, ensure_topics, make_admin
+from streams.runtime.kafka import MESSAGE_BYTES, make_admin
+from streams.runtime.topics import ensure_topics
 from tests.processes import process, until
 from tests.services.record.harness import positions
 from tests.services.test_bad_input import BAD, body

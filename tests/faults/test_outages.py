@@ -27,7 +27,7 @@ from services.kafka import read_to_end
 from services.local.clickhouse import LocalClickHouse
 from services.local.kafka import LocalKafka
 from services.record.residual import counted
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 from tests.processes import Logged, Process, process, until
 from tests.services.record.harness import label, positions, prediction, send
 

@@ -17,7 +17,7 @@ from services.kafka import Sender
 from services.local.kafka import LocalKafka
 from streams.runtime.backlog import lags
 from streams.runtime.failures import FENCED
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 from tests.processes import process, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]

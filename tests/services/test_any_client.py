@@ -19,7 +19,7 @@ from services.cli.policy import send_control
 from services.cli.verify import verification
 from services.kafka import read_to_end
 from services.local.kafka import LocalKafka
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 from tests.processes import process, until
 
 pytestmark = pytest.mark.kafka

@@ -10,6 +10,7 @@ from schemas.topics import topic_name
 from services.kafka import Sender, places_of, read_to_end
 from streams.join.partition import partition_of
 from streams.runtime import kafka as ours
+from streams.runtime.topics import ensure_topics
 
 pytestmark = pytest.mark.kafka
 
@@ -99,7 +100,7 @@ def test_an_error_in_the_block_is_not_hidden(on_kafka: Settings) -> None:
 
 def test_times_are_ours_only_where_the_clock_is_virtual(on_kafka: Settings) -> None:
     virtual = on_kafka.model_copy(update={"namespace": on_kafka.namespace + "v", "clock": "virtual"})
-    ours.ensure_topics(virtual)
+    ensure_topics(virtual)
     for settings in (on_kafka, virtual):
         with Sender(settings) as sender:
             sender.send("labels", b"v", append_ms=12_345)

@@ -28,7 +28,8 @@ from services.cli.verify import verification
 from services.kafka import Sender, read_to_end
 from services.local.kafka import LocalKafka
 from streams.runtime.backlog import Backlog
-from streams.runtime.kafka import ends, ensure_topics, make_admin
+from streams.runtime.kafka import ends, make_admin
+from streams.runtime.topics import ensure_topics
 from tests.processes import Process, process, until
 
 pytestmark = pytest.mark.kafka

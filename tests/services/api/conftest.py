@@ -29,7 +29,7 @@ def house(
     """Give a served namespace in which the story has been told and has landed."""
     from services.record.tables import migrate
     from streams.runtime.backlog import lags
-    from streams.runtime.kafka import ensure_topics
+    from streams.runtime.topics import ensure_topics
 
     settings = Settings(
         namespace=f"test-{uuid.uuid4().hex[:12]}",

@@ -18,7 +18,7 @@ from services.cli.verify import verification
 from services.kafka import Sender, read_to_end
 from streams.join.admission import JoinBounds
 from streams.join.processor import JoinProcessor
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 from tests.services.recall.harness import recalling
 from tests.services.record.harness import recording, until
 from tests.streams.runtime.harness import Running

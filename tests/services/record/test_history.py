@@ -22,6 +22,7 @@ from streams.runtime.history import History, HistoryAway
 from streams.runtime.past import append
 from streams.runtime.processor import Batch
 from streams.runtime.records import Records
+from streams.runtime.topics import ensure_topics
 from streams.stages import join_processor
 from tests.services.record.harness import label, prediction, recording, until
 from tests.services.record.harness import send as send_events
@@ -214,7 +215,7 @@ def test_history_of_another_log_is_refused(settings: Settings) -> None:
     for future in admin.delete_topics([name]).values():
         future.result()
     until(lambda: name not in ours.partition_counts(admin, settings), "the topic's end")
-    ours.ensure_topics(settings)
+    ensure_topics(settings)
     with pytest.raises(HistoryAway, match="another topic that was once named"):
         next(RecordedHistory(settings).records("labels", 0, 0, 5))
 

@@ -31,8 +31,8 @@ from streams.join.processor import JoinProcessor
 from streams.measure.ledger import VECTORS, Ledger
 from streams.measure.measure import Measure
 from streams.runtime.backlog import Backlog
-from streams.runtime.kafka import ensure_topics
 from streams.runtime.records import Records
+from streams.runtime.topics import ensure_topics
 from tests.processes import Process, process, until
 from tests.services.record.shapes import DIMENSION, announced, enriched, reference, traffic
 from tests.streams.join.driver import Driver

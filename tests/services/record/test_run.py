@@ -25,6 +25,7 @@ from streams.runtime import kafka as ours
 from streams.runtime.backlog import lags
 from streams.runtime.kafka import End
 from streams.runtime.offsets import Commit, GroupOffsets
+from streams.runtime.topics import ensure_topics
 from tests.services.record.harness import (
     alive,
     ask,
@@ -351,7 +352,7 @@ def test_a_broker_that_lost_a_tail_on_its_disk(namespace: Settings, tmp_path: Pa
     with LocalKafka(tmp_path / "k") as kafka:
         at = namespace.kafka.model_copy(update={"bootstrap": kafka.bootstrap})
         settings = namespace.model_copy(update={"kafka": at})
-        ours.ensure_topics(settings)
+        ensure_topics(settings)
         topic = topic_name(settings.namespace, "labels")
         append(settings, 7)
         segment = next((tmp_path / "k").rglob(f"{topic}-0/{0:020}.log"))
@@ -383,7 +384,7 @@ def test_kafka_away_at_the_start_and_killed_amid_a_flush(namespace: Settings, tm
     with LocalKafka(tmp_path / "k") as kafka:
         at = namespace.kafka.model_copy(update={"bootstrap": kafka.bootstrap})
         settings = namespace.model_copy(update={"kafka": at})
-        ours.ensure_topics(settings)
+        ensure_topics(settings)
         kafka.stop()
         with recording(settings) as recorder:
             time.sleep(0.5)  # it starts without Kafka

@@ -21,7 +21,7 @@ from services.local.kafka import LocalKafka
 from services.serve.outbox import PREDICTIONS, Outbox
 from services.serve.segments import Record, Segments
 from streams.join.partition import partition_of
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 from tests.services.serve.serving import NOBODY, settings_in, until
 
 

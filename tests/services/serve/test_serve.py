@@ -26,7 +26,7 @@ from services.kafka import Sender, read_to_end
 from services.local.kafka import LocalKafka
 from services.serve.routing import Router
 from services.serve.segments import Segments
-from streams.runtime.kafka import ensure_topics
+from streams.runtime.topics import ensure_topics
 from tests.services.serve.serving import (
     NOBODY,
     Client,

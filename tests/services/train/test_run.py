@@ -29,6 +29,7 @@ from services.train.initial import train_initial
 from services.train.rows import Rows
 from streams.runtime import kafka as ours
 from streams.runtime.offsets import GroupOffsets
+from streams.runtime.topics import ensure_topics
 from tests.services.record.harness import environment, recording, until
 from tests.services.threads import DEADLINE_S, in_thread
 from tests.services.train.events import outcomes, predictions, retrain
@@ -201,7 +202,7 @@ def test_a_version_that_is_taken_is_left_alone(settings: Settings) -> None:
 
 def test_where_the_clock_is_virtual_everything_happens_at_the_event(settings: Settings) -> None:
     virtual = settings.model_copy(update={"namespace": f"{settings.namespace}-v", "clock": "virtual"})
-    ours.ensure_topics(virtual)
+    ensure_topics(virtual)
     given = rows(300)
     send_rows(virtual, given)
     asked = retrain(given, base_version="")

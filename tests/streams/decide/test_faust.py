@@ -31,7 +31,8 @@ from streams.decide.rows import Effect, Row
 from streams.decide.state import empty
 from streams.runtime.backlog import lags
 from streams.runtime.failures import PROCESSOR_FAILED
-from streams.runtime.kafka import ensure_topics, group_id, make_admin, make_producer, make_reader
+from streams.runtime.kafka import group_id, make_admin, make_producer, make_reader
+from streams.runtime.topics import ensure_topics
 from tests.streams.decide.builders import MODEL, candidate, drift, first, gate, policy, tick
 
 pytestmark = [pytest.mark.kafka, pytest.mark.serial]

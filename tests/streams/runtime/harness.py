@@ -24,6 +24,7 @@ from streams.runtime.manifest import decode as decode_manifest
 from streams.runtime.objects import Files
 from streams.runtime.processor import Batch, Output
 from streams.runtime.records import Records
+from streams.runtime.topics import ensure_topics
 from streams.runtime.worker import Worker
 from tests.streams.runtime.counting import Counting, Counts
 
@@ -41,7 +42,7 @@ def configuration(bootstrap: str, data_dir: Path, **more: Any) -> dict[str, Any]
 def fresh(bootstrap: str, data_dir: Path, **more: Any) -> Settings:
     """Give settings of a namespace whose topics exist."""
     settings = Settings(**configuration(bootstrap, data_dir, **more))
-    kafka.ensure_topics(settings)
+    ensure_topics(settings)
     return settings
 
 

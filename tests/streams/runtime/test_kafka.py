@@ -14,6 +14,8 @@ from schemas.errors import WeirError
 from schemas.settings import Settings
 from services.local.kafka import LocalKafka
 from streams.runtime import kafka as ours
+from streams.runtime.topics import check_topics, ensure_topics, planned
+from tests.processes import until
 from tests.streams.runtime.harness import configuration
 
 
@@ -30,32 +32,32 @@ def test_what_correctness_rests_on_wins_over_properties() -> None:
 @pytest.mark.kafka
 def test_topics_are_created_once(kafka: LocalKafka, tmp_path: Path) -> None:
     settings = Settings(**configuration(kafka.bootstrap, tmp_path, partitions=3))
-    created = ours.ensure_topics(settings)
+    created = ensure_topics(settings)
     assert f"{settings.namespace}.predictions" in created
-    assert ours.ensure_topics(settings) == []
+    assert ensure_topics(settings) == []
 
 
 @pytest.mark.kafka
 def test_wrong_partition_count_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
     given = configuration(kafka.bootstrap, tmp_path)
-    ours.ensure_topics(Settings(**given))
+    ensure_topics(Settings(**given))
     with pytest.raises(WeirError, match=r"predictions: 2 partitions, expected 3"):
-        ours.ensure_topics(Settings(**{**given, "partitions": 3}))
+        ensure_topics(Settings(**{**given, "partitions": 3}))
 
 
 @pytest.mark.kafka
 def test_wrong_timestamp_type_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
     given = configuration(kafka.bootstrap, tmp_path)
-    ours.ensure_topics(Settings(**given))
+    ensure_topics(Settings(**given))
     with pytest.raises(WeirError, match=r"labels: message.timestamp.type=LogAppendTime, expected CreateTime"):
-        ours.ensure_topics(Settings(**{**given, "clock": "virtual"}))
+        ensure_topics(Settings(**{**given, "clock": "virtual"}))
 
 
 @pytest.mark.kafka
 def test_missing_topic_is_named(kafka: LocalKafka, tmp_path: Path) -> None:
     settings = Settings(**configuration(kafka.bootstrap, tmp_path))
     with pytest.raises(WeirError, match=r"steps: missing(.|\n)*weir topics apply"):
-        ours.check_topics(settings, ["steps"])
+        check_topics(settings, ["steps"])
 
 
 @pytest.mark.kafka
@@ -64,18 +66,18 @@ def test_limits_that_are_too_tight_are_named_and_loosened(kafka: LocalKafka, tmp
     tight = ("max.message.bytes", "1048588"), ("message.timestamp.after.max.ms", "3600000")
     admin = ours.make_admin(settings)
     made = [
-        NewTopic(plan.topic, plan.partitions, 1, config={**plan.config, **dict(tight)})
-        for plan in ours.planned(settings)
+        NewTopic(plan.topic, plan.partitions, 1, config={**plan.config, **dict(tight)}) for plan in planned(settings)
     ]
     for future in admin.create_topics(made).values():
         future.result()
+    until(lambda: len(ours.partition_counts(admin, settings)) == len(made), "the topics that were made")
     with pytest.raises(WeirError) as refused:
-        ours.check_topics(settings)
+        check_topics(settings)
     assert "dead-letters: max.message.bytes=1048588, expected at least 4194304" in refused.value.message
     assert "labels: message.timestamp.after.max.ms=3600000, expected at least 9223372036854775807" in str(refused.value)
     assert "labels: max.message.bytes" not in str(refused.value), "an input's limit is its owner's"
-    assert ours.ensure_topics(settings) == []
-    ours.check_topics(settings)
+    assert ensure_topics(settings) == []
+    check_topics(settings)
 
 
 def test_kafka_that_is_not_there_is_waited_for_and_named() -> None:

@@ -17,6 +17,7 @@ from schemas.topics import topic_name
 from services.local.kafka import LocalKafka
 from streams.runtime import kafka as ours
 from streams.runtime.backlog import lags
+from streams.runtime.topics import ensure_topics
 from tests.streams.runtime.harness import (
     DEADLINE_S,
     assert_exactly_once,
@@ -64,7 +65,7 @@ def test_twenty_kills_lose_nothing_and_repeat_nothing(kafka: LocalKafka, tmp_pat
     dice = random.Random(20)
     given = configuration(kafka.bootstrap, tmp_path, runtime={"snapshot_s": 0.3})
     settings = Settings(**given)
-    ours.ensure_topics(settings)
+    ensure_topics(settings)
     feed = Feed(settings, 7)
     try:
         for kill in range(KILLS):

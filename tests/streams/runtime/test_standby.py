@@ -19,10 +19,10 @@ import pytest
 from schemas.errors import USAGE, WeirError
 from schemas.settings import Settings
 from services.local.kafka import LocalKafka
-from streams.runtime import kafka as ours
 from streams.runtime.backlog import lags
 from streams.runtime.failures import FENCED, NOT_RESTORED
 from streams.runtime.standby import Standby
+from streams.runtime.topics import ensure_topics
 from tests.streams.runtime.counting import Counting
 from tests.streams.runtime.harness import (
     DEADLINE_S,
@@ -115,7 +115,7 @@ def drained(settings: Settings) -> bool:
 @pytest.fixture
 def given(kafka: LocalKafka, tmp_path: Path) -> dict[str, Any]:
     given = configuration(kafka.bootstrap, tmp_path)
-    ours.ensure_topics(Settings(**given))
+    ensure_topics(Settings(**given))
     return given
 
 

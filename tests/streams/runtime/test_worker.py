@@ -21,6 +21,7 @@ from streams.runtime import failures, worker
 from streams.runtime import kafka as ours
 from streams.runtime.backlog import lags
 from streams.runtime.failures import NotRestored, ProcessorFailed, UnknownOutcome
+from streams.runtime.topics import ensure_topics
 from streams.runtime.transaction import Transactions
 from tests.streams.runtime.counting import Counting
 from tests.streams.runtime.harness import (
@@ -180,7 +181,7 @@ def test_virtual_clock_moves_every_partition_once_and_drains(kafka: LocalKafka, 
 def test_second_process_with_the_same_slot_fences_the_first(kafka: LocalKafka, tmp_path: Path) -> None:
     given = configuration(kafka.bootstrap, tmp_path)
     settings = Settings(**given)
-    ours.ensure_topics(settings)
+    ensure_topics(settings)
     send(settings, "predictions", values(10))
     command = [sys.executable, "-m", "tests.streams.runtime.counting", json.dumps(given)]
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -200,7 +201,7 @@ def test_second_process_with_the_same_slot_fences_the_first(kafka: LocalKafka, t
 def test_term_stops_cleanly_with_a_snapshot_of_the_last_step(kafka: LocalKafka, tmp_path: Path) -> None:
     given = configuration(kafka.bootstrap, tmp_path, runtime={"snapshot_s": 1000})
     settings = Settings(**given)
-    ours.ensure_topics(settings)
+    ensure_topics(settings)
     send(settings, "predictions", values(10))
     command = [sys.executable, "-m", "tests.streams.runtime.counting", json.dumps(given)]
     with subprocess.Popen(command) as process:
@@ -250,7 +251,7 @@ def test_unknown_outcome_ends_the_process_and_its_successor_finds_out(
 def test_two_workers_share_and_one_takes_over(kafka: LocalKafka, tmp_path: Path) -> None:
     given = configuration(kafka.bootstrap, tmp_path)
     settings = Settings(**given)
-    ours.ensure_topics(settings)
+    ensure_topics(settings)
     other = Settings(**{**given, "runtime": {**given["runtime"], "worker": "1"}})
     send(settings, "predictions", values(40))
     with running(settings) as first:
