@@ -21,6 +21,7 @@ from streams.join.columns.fields import (
 from streams.join.columns.hear import hear
 from streams.join.columns.layout import OUT_END, OUT_FILL, RECORD, SCRATCH, SLOW, SLOW_N, SPANS, put, reg
 from streams.join.columns.plan import (
+    BEYOND,
     CODES,
     DATA,
     FIELD,
@@ -107,6 +108,15 @@ def _short(out: int, start: int, size: int) -> int:
 
 
 @compiled
+def _copy_cell(out: int, cell: int, size: int, beyond: int) -> None:
+    """Write a cell: as `_short` does, where so many bytes may be read."""
+    if size <= SHORT and cell <= beyond:
+        copy(out, cell, SHORT)
+    else:
+        copy(out, cell, size)
+
+
+@compiled
 def _span(m: int, k: int, start: int, end: int, kind: int) -> None:
     span = reg(m, SPANS) + k * SPAN
     put64(span + START, start)
@@ -184,13 +194,13 @@ def _write(m: int, plan: int, columns: int, k: int, fields_n: int, out: int) -> 
                 cell, size = _cell(row, k)
                 if kind == IS_QUOTED:
                     put8(out, 34)
-                    copy(out + 1, cell, size)
+                    _copy_cell(out + 1, cell, size, i64(row + BEYOND * 8))
                     out += size + 2
                     put8(out - 1, 34)
                     if not member and field >= 0:
                         _span(m, field, start + 1, out - 1, STRING)
                 else:
-                    copy(out, cell, size)
+                    _copy_cell(out, cell, size, i64(row + BEYOND * 8))
                     out += size
                     put64(out, 0)  # so that nothing behind it is taken for more of it
                     if not _span_of(m, -1 if member else field, start, out):

@@ -17,7 +17,8 @@ from streams.runtime.native import Words, address, padded
 
 _FIELDS = {"predictions": PREDICTION_FIELDS, "labels": LABEL_FIELDS, "signals": SIGNAL_FIELDS}
 
-# Words of a plan's row, one for each column. `IN`: it is a member of an object, and `LAST`: the last one.
+# Words of a plan's row, one for each column. `BEYOND`: from a cell that begins later, `SHORT` bytes may not be read.
+# `IN`: it is a member of an object, and `LAST`: the last one.
 (
     KIND,
     FIELD,
@@ -31,8 +32,9 @@ _FIELDS = {"predictions": PREDICTION_FIELDS, "labels": LABEL_FIELDS, "signals": 
     MEMBER,
     OPENING,
     OPENING_N,
+    BEYOND,
     WORDS,
-) = range(13)
+) = range(14)
 IN, LAST = 1, 2
 IS_QUOTED, IS_JSON, IS_INTEGER = 0, 1, 2
 _KINDS = {QUOTED: IS_QUOTED, JSON: IS_JSON, INTEGER: IS_INTEGER}
@@ -101,6 +103,7 @@ def _point_to(cells: Cells, row: Words, kept: list[Any]) -> int:
         kept += [offsets, array]
         row[OFFSETS], row[DATA] = address(offsets), 0 if data is None else data.address
         row[WIDTH] = offsets.itemsize
+        row[BEYOND] = row[DATA] + (0 if data is None else data.size) - SHORT
         if not coded:
             return int(offsets[-1] - offsets[0])
         kept.append(_values(array.indices, np.int32))
