@@ -12,14 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.event import decode
-from schemas.inputs import Label, Prediction, Signal
+from schemas.inputs import Label, Signal
 from schemas.policy import JoinPolicy
 from streams.join.admission import JoinBounds
 from streams.join.arrivals import SIGNAL, Arm, Arrivals, Whose
@@ -30,13 +28,12 @@ from streams.join.columns.fire import fire, forget, gather, governed, leave_requ
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.join.columns.plan import Plan
 from streams.join.columns.policies import PolicyTable
-from streams.join.columns.render import RECITED, recite, recite_changes
+from streams.join.columns.reading import Reading, field
 from streams.join.columns.store import NEVER, text
 from streams.join.columns.take import take
-from streams.join.outcome import NOTHING, Change, Counted, Outcome
+from streams.join.outcome import Change
 from streams.join.policies import DEFAULT, PolicyBook
-from streams.join.resolve import scope
-from streams.join.state import Case, Predicted, Request, Track, Waiting
+from streams.join.state import Request, Waiting
 from streams.join.stubs import OPEN, PROVISIONAL, Away, Stub
 from streams.runtime.envelopes import Envelope
 from streams.runtime.native import PADDED, Words, address, padded
@@ -45,15 +42,12 @@ from streams.runtime.records import Records
 from streams.runtime.unfold import write
 
 TOPICS = ("predictions", "labels", "signals")
-_KINDS = (None, "explicit", "implicit", "timeout")
-_STATUSES = ("provisional", "final", "void")
 _NAMED = {
     **{f"predictions.{name}": k for k, name in enumerate(l.P_CLASSES)},
     **{f"labels.{name}": l.LABEL_COUNTERS + k for k, name in enumerate(l.H_CLASSES)},
     **{f"signals.{name}": l.SIGNAL_COUNTERS + k for k, name in enumerate(l.H_CLASSES)},
 }
 _FIRE = 1 << 16
-_prediction = msgspec.json.Decoder(Prediction)
 
 
 class _Answered(msgspec.Struct):
@@ -72,7 +66,6 @@ class _Whose(msgspec.Struct):
 
 _whose = msgspec.json.Decoder(_Whose)
 _arm = msgspec.json.Decoder(_Answered)
-_POSITION = (1 << 40) - 1
 
 
 @dataclass(slots=True)
@@ -103,7 +96,6 @@ class Columns:
         self._r = self.memory.registers
         self._m = self.memory.address
         self._arena = self.memory.area[l.ARENA]
-        self._bytes: NDArray[np.uint8] = self._arena.view(np.uint8)
         r = self._r
         r[l.PARTITION], r[l.PARTITIONS] = partition, bounds.partitions
         r[l.SKEW], r[l.EARLY], r[l.GRACE] = bounds.skew_ms, bounds.early_label_ms, bounds.grace_ms
@@ -112,6 +104,7 @@ class Columns:
         r[l.CHAINED] = chained
         r[l.KEEP] = chained or bounds.virtual  # there a policy that carries features may come later
         self.policies = PolicyTable(self.memory, self.name, DEFAULT)
+        self.reading = Reading(self.memory, self.policies, bounds)
 
     # Taking.
 
@@ -203,7 +196,7 @@ class Columns:
             body = WORKSPACE.out.view(np.uint8)[: used + 8].copy()
             told.blocks.append(Block("feedback", self.partition, body, spans))
         if r[l.CHANGES_N]:
-            told.changes += self._changes(int(r[l.CHANGES_N]))
+            told.changes += self.reading.changes(int(r[l.CHANGES_N]))
         r[l.OUT_FILL] = r[l.OUT]
         r[l.OUT_N] = r[l.CHANGES_N] = 0
 
@@ -219,14 +212,10 @@ class Columns:
             arrivals.add(self._whose(int(sorted_[start, 0])), sorted_[start:end, 1:])
 
     def _whose(self, word: int) -> Whose:
-        name = self._text(_field(word, 0, 20)).decode()
-        arm = _arm.decode(b"{" + self._text(_field(word, 20, 20)) + b"}")
-        source = SIGNAL + name if _field(word, 40, 1) else name
+        name = self.reading.text(field(word, 0, 20)).decode()
+        arm = _arm.decode(b"{" + self.reading.text(field(word, 20, 20)) + b"}")
+        source = SIGNAL + name if field(word, 40, 1) else name
         return Whose(source, Arm(arm.model, arm.version, arm.deployment))
-
-    def _text(self, number: int) -> bytes:
-        start, end = self.memory.area[l.TEXT_AT][number : number + 2].tolist()
-        return self.memory.area[l.TEXT].view(np.uint8)[start:end].tobytes()
 
     @property
     def differing(self) -> int:
@@ -261,13 +250,21 @@ class Columns:
         for request_id in requests:
             self.mark(request_id)
 
+    def name(self, body: bytes) -> int:
+        """Give the number of a text. Raises `ValueError` when there are too many."""
+        entered = padded(body)
+        number = int(text(self._m, address(entered), len(body), l.MOST_TEXTS))
+        if number < 0:
+            raise ValueError(f"more than {l.MOST_TEXTS} names in one partition")
+        return number
+
     # Changing over to the object path.
 
     def find(self, request_id: str) -> int:
         """Give the position of a request that lives here, or -1."""
         body = padded(request_id.encode())
         position = look_up(self._m, address(body), len(body) - PADDED)
-        if position < 0 or _field(int(self._arena[position]), l.KIND, 3) in (l.MARKER, l.STUB):
+        if position < 0 or field(int(self._arena[position]), l.KIND, 3) in (l.MARKER, l.STUB):
             return -1
         return int(position)
 
@@ -285,26 +282,19 @@ class Columns:
         """Turn a request into objects; a marker stays. `linked` is false for what `fire` has just given."""
         words = self._arena
         word = int(words[position])
-        is_case = _field(word, l.KIND, 3) == l.CASE
+        is_case = field(word, l.KIND, 3) == l.CASE
         counters: list[str] = []
         request = Request(due_ms=int(words[position + l.W_DUE]) & ((1 << 48) - 1))
         if is_case:
-            request_id = self._request_id(position)
-            request.cases = (self._case(position),)
-            counters.append(f"predictions.{l.P_CLASSES[_field(word, l.CLASS, 4)]}")
+            request_id = self.reading.request_id(position)
+            request.cases = (self.reading.case(position),)
+            counters.append(f"predictions.{l.P_CLASSES[field(word, l.CLASS, 4)]}")
         else:
-            start = (position + l.HEAD_WORDS) * 8
-            size = _field(int(words[position + l.W_AT]), 48, 8)
-            request_id = _unpacked(self._slice(start, size), _field(word, l.FLAGS, 8)).decode()
+            request_id = self.reading.id_of_head(position)
         labels: dict[int, Waiting[Label]] = {}
         signals: dict[int, Waiting[Signal]] = {}
-        chain = []
-        heard = (int(words[position + l.W_HEARD]) & _POSITION) - 1
-        while heard >= 0:
-            chain.append(heard)
-            heard = (int(words[heard + l.W_HEARD_NEXT]) & _POSITION) - 1
-        for heard in reversed(chain):
-            of_label, joined, waiting = self._waiting(heard, request_id)
+        for heard in self.reading.heard(position):
+            of_label, joined, waiting = self.reading.waiting(heard, request_id)
             (labels if of_label else signals)[waiting.key] = waiting
             counters.append(f"{'labels' if of_label else 'signals'}.{'joined' if joined else 'parked'}")
         request.labels, request.signals = labels or None, signals or None
@@ -341,7 +331,7 @@ class Columns:
 
     def is_stub(self, position: int) -> bool:
         """Say whether a record is a stub."""
-        return _field(int(self._arena[position]), l.KIND, 3) == l.STUB
+        return field(int(self._arena[position]), l.KIND, 3) == l.STUB
 
     def find_stub(self, request_id: str) -> int:
         """Give the position of the stub of a request, or -1."""
@@ -352,15 +342,15 @@ class Columns:
     def lift_stub(self, position: int, *, linked: bool = True) -> tuple[str, Stub]:
         """Turn a stub into an object, out of what is counted here; a marker stays."""
         word, due, chain, content, at = (int(self._arena[position + k]) for k in range(l.HEAD_WORDS))
-        size, at_ms = _field(at, 48, 8), _field(at, 0, 48)
-        request_id = _unpacked(self._slice((position + l.HEAD_WORDS) * 8, size), _field(word, l.FLAGS, 8)).decode()
-        policy = self._policy(position)
-        place = _field(word, l.CLASS, 4)
-        model = self._text(_field(chain, l.S_MODEL, 20)).decode()
+        at_ms = field(at, 0, 48)
+        request_id = self.reading.id_of_head(position)
+        policy = self.reading.policy(position)
+        place = field(word, l.CLASS, 4)
+        model = self.reading.text(field(chain, l.S_MODEL, 20)).decode()
         counter = f"predictions.{l.P_CLASSES[place]}"
-        revisions = _field(word, l.REVISION, 20)
+        revisions = field(word, l.REVISION, 20)
         away = Away(model, None, at_ms, content & (2**64 - 1), policy, counter, revisions, revisions > 0)
-        due_ms = _field(due, 0, 48)
+        due_ms = field(due, 0, 48)
         ask_ms = _ask_ms(policy, at_ms, due_ms) if _asks(counter, policy) else None
         self.memory.area[l.COUNTERS][place] -= 1
         surrender(self._m, position, linked)
@@ -388,127 +378,6 @@ class Columns:
         self.memory.area[l.COUNTERS][place] += 1
         return True
 
-    # Reading records.
-
-    def _slice(self, start: int, size: int) -> bytes:
-        return self._bytes[start : start + size].tobytes()
-
-    def name(self, body: bytes) -> int:
-        """Give the number of a text. Raises `ValueError` when there are too many."""
-        entered = padded(body)
-        number = int(text(self._m, address(entered), len(body), l.MOST_TEXTS))
-        if number < 0:
-            raise ValueError(f"more than {l.MOST_TEXTS} names in one partition")
-        return number
-
-    def _start(self, position: int) -> int:
-        flags = _field(int(self._arena[position]), l.FLAGS, 8)
-        return (position + l.CASE_WORDS + bool(flags & l.EVENT_ID) + bool(flags & l.LONG)) * 8
-
-    def _request_id(self, position: int) -> str:
-        size = _field(int(self._arena[position + l.W_AT]), 48, 8)
-        flags = _field(int(self._arena[position]), l.FLAGS, 8)
-        return _unpacked(self._slice(self._start(position), size), flags).decode()
-
-    def prediction(self, position: int) -> Prediction:
-        """Read the standing prediction of a case: all that was kept of it."""
-        out = np.empty(RECITED, dtype=np.uint8)
-        end = recite(self._m, position, address(out), 1)
-        return _prediction.decode(out[: end - address(out)].tobytes())
-
-    def _case(self, position: int) -> Case:
-        words = self._arena
-        word = int(words[position])
-        event = self.prediction(position)
-        key = int(words[position + l.W_KEY]) & (2**64 - 1)
-        content = key
-        if _field(word, l.FLAGS, 8) & l.EVENT_ID:
-            content = int(words[position + l.W_CONTENT]) & (2**64 - 1)
-        append_ms = _field(int(words[position + l.W_APPEND]), 0, 48)
-        policy = self._policy(position)
-        revision = _field(word, l.REVISION, 20)
-        said = int(words[position + l.W_HEARD])
-        by = (int(words[position + l.W_SAID]) & _POSITION) - 1
-        kind, rule = _field(said, 40, 2), _field(said, 46, 8)
-        told = self._outcome(policy, kind, _field(said, 42, 2), rule, by) if revision else NOTHING
-        counted = self._outcome(policy, kind, _field(said, 44, 2), rule, by)
-        return Case(
-            identity=(event.model, event.deployment),
-            standing=Predicted(key, content, event, append_ms),
-            policy=policy,
-            tracks=(
-                Track(
-                    name=policy.label_name,
-                    scope=scope(event, append_ms, policy, self.bounds),
-                    outcome=counted,
-                    revision=revision,
-                    said=told,
-                    said_of=event if revision else None,
-                ),
-            ),
-            counted=Counted(event, counted, revision),
-            counter=f"predictions.{l.P_CLASSES[_field(word, l.CLASS, 4)]}",
-        )
-
-    def _policy(self, position: int) -> JoinPolicy:
-        return self.policies.policies[_field(int(self._arena[position + l.W_DUE]), 48, 16)]
-
-    def _waiting(self, position: int, request_id: str) -> tuple[bool, bool, Waiting[Any]]:
-        w = [int(word) for word in self._arena[position : position + l.HEARD_WORDS]]
-        of_label = _field(w[0], l.KIND, 3) == l.LABEL
-        joined = bool(_field(w[0], l.FLAGS, 8) & l.JOINED)
-        raw = self._slice((position + l.HEARD_WORDS) * 8, w[l.W_REST] & 0xFFFFFFFF)
-        event: Any = decode(raw, Label) if of_label else decode(raw, Signal)
-        waiting: Waiting[Any] = Waiting(
-            key=w[l.W_HEARD_KEY] & (2**64 - 1),
-            content=w[l.W_HEARD_CONTENT] & (2**64 - 1),
-            event=event,
-            append_ms=w[l.W_HEARD_APPEND],
-            offset=w[l.W_OFFSET],
-            raw=None if joined else (request_id.encode(), raw, ()),
-            joined=joined,
-        )
-        return of_label, joined, waiting
-
-    def _outcome(self, policy: JoinPolicy, kind: int, status: int, rule: int, by: int) -> Outcome:
-        if kind == l.NONE:
-            return NOTHING
-        named: Any = _STATUSES[status]
-        if kind == l.TIMEOUT:
-            fake = policy.p_fake_negative if status == l.PROVISIONAL else 0.0
-            return Outcome(policy.negative_label, "timeout", 1.0, named, fake)
-        at_ms = int(self._arena[by + l.W_HEARD_AT])
-        if kind == l.IMPLICIT:
-            given = policy.attribution[rule]
-            return Outcome(given.label, "implicit", given.weight, named, 0.0, at_ms)
-        value, rest = int(self._arena[by + l.W_VALUE]), int(self._arena[by + l.W_REST])
-        label = msgspec.json.decode(self._slice(by * 8 + (value & 0xFFFFFFFF), _field(value, 32, 32)))
-        size = _field(rest, 56, 8)
-        weight = float(self._slice(by * 8 + _field(rest, 32, 24), size)) if size else 1.0
-        return Outcome(label, "explicit", weight, named, 0.0, at_ms)
-
-    def _changes(self, count: int) -> list[Change]:
-        rows = WORKSPACE.changes[: count * l.CHANGE].reshape(count, l.CHANGE).tolist()
-        found: list[Change] = []
-        while len(found) < count:
-            first = len(found)
-            done = int(recite_changes(self._m, first, count))
-            ends = WORKSPACE.out_spans[: done - first].tolist()
-            body = WORKSPACE.out.view(np.uint8)[: ends[-1]].tobytes()
-            start = 0
-            for end, row in zip(ends, rows[first:done], strict=True):
-                position, had, before, before_by, revision_before, after, after_by, revision = row
-                event = _prediction.decode(body[start:end])
-                start = end
-                policy = self._policy(position)
-                was = None
-                if had:
-                    outcome = self._outcome(policy, before & 3, (before >> 2) & 3, (before >> 8) & 255, before_by)
-                    was = Counted(event, outcome, revision_before)
-                outcome = self._outcome(policy, after & 3, (after >> 2) & 3, (after >> 8) & 255, after_by)
-                found.append(Change(was, Counted(event, outcome, revision)))
-        return found
-
 
 def _asks(counter: str, policy: JoinPolicy) -> bool:
     """Say whether a plain request in this class has to be back before its next moment."""
@@ -523,14 +392,3 @@ def _ask_ms(policy: JoinPolicy, at_ms: int, due_ms: int) -> int:
     if policy.provisional_after_ms is not None and due_ms <= at_ms + policy.provisional_after_ms:
         return at_ms + policy.provisional_after_ms
     return at_ms + policy.wait_ms
-
-
-def _unpacked(request: bytes, flags: int) -> bytes:
-    if not flags & l.PACKED:
-        return request
-    first, second = (int.from_bytes(request[k : k + 8], "little") for k in (0, 8))
-    return str(UUID(int=first << 64 | second)).encode()
-
-
-def _field(word: int, shift: int, bits: int) -> int:
-    return (word >> shift) & ((1 << bits) - 1)
