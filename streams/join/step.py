@@ -14,38 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec.structs import replace
-
 from schemas.control import Control, Frozen, PolicySet, Thawed
-from schemas.event import encode
 from schemas.inputs import Prediction
 from schemas.recall import Recalled
 from schemas.topics import INPUTS
 from streams.join.admission import Admitted, JoinBounds, admit, origin_of, read_control
 from streams.join.arrivals import Arrivals
 from streams.join.columns.lane import Told
-from streams.join.dead import Origin, dead_letter
-from streams.join.outcome import NOTHING, Change, Counted
+from streams.join.dead import dead_letter
+from streams.join.outcome import Change
 from streams.join.policies import too_late
 from streams.join.recalling import Recalling
-from streams.join.resolve import COUNTS, REASONS, conclude, gather, known, stage
-from streams.join.revise import differs, feedback, was
-from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, absorb, tracks_of
+from streams.join.resolve import COUNTS, stage
+from streams.join.settling import Settling
+from streams.join.state import Case, JoinState, Predicted, Request, Waiting, absorb, tracks_of
 from streams.join.stubs import Asked, Stub
 from streams.runtime.clock import RECALLED
 from streams.runtime.processor import Batch, Output, Outputs
 from streams.runtime.records import Records, place_of
 from streams.runtime.unfold import unfold
-
-ENDED = {
-    "orphan": "no prediction of this request and model is known: it never came, came too late, or left state long ago",
-    "unknown_name": "no prediction of this request accepts the name: compare it with `label_name` and `labels` of the "
-    "policy",
-    "unknown_item": "no prediction of this request lists its `item` among its `items`",
-    "outside_horizon": "its `at_ms` lies outside the window of every prediction of this request: compare `horizon_ms`",
-    "too_late": "its Kafka timestamp lies beyond the reach of every prediction of this request: compare `recall_ms`, "
-    "`retain_ms` and the namespace's `early_label_ms`",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +93,8 @@ class _Step:
         self.counters = state.counters
         self.clock_ms = clock_ms
         self.seen_ms = self.timers_ms = state.timers_ms
-        self.outputs = Outputs()
-        self.changes: list[Change] = []
+        self.cases = Settling(bounds, state, clock_ms)
+        self.outputs, self.changes = self.cases.outputs, self.cases.changes
         self.control: list[Control] = []
         self.arrivals = Arrivals()
         self.recalling = Recalling(bounds, state, batch, clock_ms)
@@ -170,9 +157,9 @@ class _Step:
             if case.identity[0] == model and self.state.policies.in_force(model, case.scope.at_ms) is not case.policy
         ]
         for request_id, _, request, case in sorted(found, key=lambda entry: entry[:2]):
-            self.rescope(case)
-            self.reclass(request)
-            self.settle(request, case, self.seen_ms)
+            self.cases.rescope(case)
+            self.cases.reclass(request)
+            self.cases.settle(request, case, self.seen_ms)
             self.state.arm(request_id, request, case.due_ms(self.seen_ms))
 
     # Records.
@@ -224,15 +211,15 @@ class _Step:
         request = self.recalling.revive(asked, answers) or Request()
         for case in request.cases:
             if policies.in_force(case.identity[0], case.scope.at_ms) is not case.policy:
-                self.rescope(case)
-                self.reclass(request)
+                self.cases.rescope(case)
+                self.cases.reclass(request)
         for held in asked.held:
             moment_ms = min(held.admitted.append_ms, self.timers_ms)
             if request.cases and all(case.scope.evict_ms <= moment_ms for case in request.cases):
                 self.visit(request_id, request)
             self.take_admitted(held.topic, held.records, held.admitted)
         for case in request.cases:
-            self.settle(request, case, self.seen_ms)
+            self.cases.settle(request, case, self.seen_ms)
             self.state.arm(request_id, request, case.due_ms(self.seen_ms))
 
     def take_prediction(self, record: Admitted) -> None:
@@ -253,8 +240,8 @@ class _Step:
                 if case.stage(held.event, held.append_ms) == COUNTS:
                     self.arrivals.note(held.event, event, held.append_ms, record.append_ms)
         if request.labels or request.signals:
-            self.reclass(request)
-        self.settle(request, case, self.seen_ms)
+            self.cases.reclass(request)
+        self.cases.settle(request, case, self.seen_ms)
         self.state.arm(request_id, request, case.due_ms(self.seen_ms))
 
     def take_again(self, case: Case, record: Admitted) -> bool:
@@ -279,7 +266,7 @@ class _Step:
             case.standing = held
             changed = True
         if changed:
-            self.rescope(case)
+            self.cases.rescope(case)
         return changed
 
     def take_heard(self, topic: str, records: Records, record: Admitted) -> None:
@@ -306,11 +293,11 @@ class _Step:
                 held.raw = None if held.joined else _raw(records, index)
             if not changed:
                 return
-            self.reclass(request)
+            self.cases.reclass(request)
             for case in request.cases:
                 for track in case.tracks:
                     track.evidence = None
-                self.settle(request, case, self.seen_ms)
+                self.cases.settle(request, case, self.seen_ms)
         else:
             held = waiting[key] = Waiting(key, record.content, event, record.append_ms, records.position(index), None)
             for case in request.cases:
@@ -321,93 +308,16 @@ class _Step:
                         held.joined = True
                         if track.evidence is not None:
                             track.evidence.add(track.scope, held)
-                        self.settle_track(request, case, track, self.seen_ms)
+                        self.cases.settle_track(request, case, track, self.seen_ms)
                 if held.joined:
-                    self.count(case, self.seen_ms)
+                    self.cases.count(case, self.seen_ms)
             if held.joined:
                 self.counters[f"{topic}.joined"] += 1
             else:
                 self.counters[f"{topic}.parked"] += 1
                 held.raw = _raw(records, index)
         if not request.cases:
-            self.state.arm(event.request_id, request, self.end_ms(held))
-
-    # Cases.
-
-    def rescope(self, case: Case) -> None:
-        case.policy, case.tracks = tracks_of(case.standing, self.state.policies, self.bounds, case.tracks)
-
-    def reclass(self, request: Request) -> None:
-        """Say anew of every label and signal of a request whether it counts."""
-        for topic, waiting in _heard(request):
-            for held in waiting.values():
-                joined = held.kept or any(case.stage(held.event, held.append_ms) == COUNTS for case in request.cases)
-                if joined is not held.joined:
-                    self.counters[f"{topic}.{'joined' if joined else 'parked'}"] += 1
-                    self.counters[f"{topic}.{'parked' if joined else 'joined'}"] -= 1
-                    held.joined = joined
-                    held.raw = None
-
-    def settle(self, request: Request, case: Case, clock_ms: int) -> None:
-        """Resolve all outcomes of a case at `clock_ms`; emit, count and tell what follows."""
-        for track in case.tracks:
-            self.settle_track(request, case, track, clock_ms)
-        self.count(case, clock_ms)
-
-    def settle_track(self, request: Request, case: Case, track: Track, clock_ms: int) -> None:
-        """Resolve one outcome and emit what follows; `count` is due after it."""
-        prediction = case.standing.event
-        scope = track.scope
-        outcome = NOTHING
-        if scope is not None:
-            evidence = track.evidence
-            if evidence is None and (request.labels or request.signals):
-                evidence = gather(scope, request.labels, request.signals)
-                if request.many:
-                    track.evidence = evidence
-            outcome = conclude(scope, evidence, clock_ms)
-        said = track.said
-        if differs(said, track.said_of, outcome, prediction):
-            track.revision += 1
-            self.outputs.append(
-                feedback(
-                    prediction,
-                    case.policy,
-                    (track.name, track.item),
-                    outcome,
-                    track.revision,
-                    None if track.said_of is None else was(said, track.said_of, prediction, (track.name, track.item)),
-                    negative_sample=1.0 if scope is None else scope.policy.negative_sample,
-                    partition=self.state.partition,
-                    clock_ms=self.clock_ms,
-                )
-            )
-            track.said = outcome
-            track.said_of = prediction
-        elif outcome.labelled_at_ms != said.labelled_at_ms:
-            # A source that repeats itself later is no revision. What is counted stays what the last revision said, so
-            # that it can be counted again from `feedback`.
-            outcome = replace(outcome, labelled_at_ms=said.labelled_at_ms)
-        track.outcome = outcome
-
-    def count(self, case: Case, clock_ms: int) -> None:
-        """Tell what stands and what is known of it as a whole by `label_name`, and move the prediction's class."""
-        prediction, outcome, before = case.standing.event, case.tracks[0].outcome, case.counted
-        revision = sum(track.revision for track in case.tracks if track.item is None)
-        if (
-            before is None
-            or before.prediction is not prediction
-            or before.revision != revision
-            or before.outcome != outcome
-        ):
-            case.counted = Counted(prediction, outcome, revision)
-            self.changes.append(Change(before, case.counted))
-        counter = f"predictions.{case.class_at(clock_ms)}"
-        if counter != case.counter:
-            self.counters[counter] += 1
-            if case.counter:
-                self.counters[case.counter] -= 1
-            case.counter = counter
+            self.state.arm(event.request_id, request, self.cases.end_ms(held))
 
     # Timers.
 
@@ -439,56 +349,20 @@ class _Step:
     def visit(self, request_id: str, request: Request) -> None:
         """Say what the timers' clock makes of a request, and let what has come to its end leave."""
         for case in request.cases:
-            self.settle(request, case, self.timers_ms)
+            self.cases.settle(request, case, self.timers_ms)
         if any(case.scope.evict_ms <= self.timers_ms for case in request.cases):
-            self.evict(request)
+            self.cases.evict(request, self.timers_ms)
         if not request.cases:
-            self.end(request_id, request)
+            self.cases.end(request_id, request, self.timers_ms)
         due_ms = request.next_due_ms(self.timers_ms, self.bounds)
         if due_ms is None:
             self.state.end(request_id)
         else:
             self.state.rearm(request_id, request, due_ms)
 
-    def evict(self, request: Request) -> None:
-        gone = [case for case in request.cases if case.scope.evict_ms <= self.timers_ms]
-        request.cases = tuple(case for case in request.cases if case.scope.evict_ms > self.timers_ms)
-        for case in gone:
-            for held in request.heard():
-                reached = case.stage(held.event, held.append_ms)
-                if reached == COUNTS:
-                    held.kept = True
-                elif known(case.scope, held.append_ms, self.bounds):
-                    held.furthest = max(held.furthest, reached)
-
-    def end(self, request_id: str, request: Request) -> None:
-        for topic, waiting in _heard(request):
-            for one in sorted(key for key, held in waiting.items() if self.end_ms(held) <= self.timers_ms):
-                held = waiting.pop(one)
-                if held.joined:
-                    continue
-                self.counters[f"{topic}.parked"] -= 1
-                self.counters[f"{topic}.dead"] += 1
-                key, value, headers = held.raw or (request_id.encode(), encode(held.event), ())
-                offset, index = place_of(held.offset)
-                origin = Origin(topic, self.state.partition, offset, held.append_ms, key, value, headers, index)
-                reason = REASONS[held.furthest]
-                model = held.event.model or ""
-                self.outputs.append(
-                    dead_letter(origin, reason, ENDED[reason], self.clock_ms, request_id=request_id, model=model)
-                )
-
-    def end_ms(self, held: Waiting[Any]) -> int:
-        return held.append_ms + self.bounds.early_label_ms + self.bounds.grace_ms
-
 
 def _identity(case: Case) -> tuple[str, str]:
     return case.identity
-
-
-def _heard(request: Request) -> list[tuple[str, dict[int, Any]]]:
-    named = (("labels", request.labels), ("signals", request.signals))
-    return [(topic, waiting) for topic, waiting in named if waiting]
 
 
 def _raw(records: Records, index: int) -> tuple[bytes | None, bytes | None, Any]:

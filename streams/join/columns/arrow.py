@@ -19,6 +19,7 @@ from streams.join.columns.fields import (
     start_of,
 )
 from streams.join.columns.hear import hear
+from streams.join.columns.ids import pack_id
 from streams.join.columns.layout import OUT_END, OUT_FILL, RECORD, SCRATCH, SLOW, SLOW_N, SPANS, put, reg
 from streams.join.columns.plan import (
     BEYOND,
@@ -43,7 +44,6 @@ from streams.join.columns.plan import (
 from streams.join.columns.predict import predict
 from streams.join.columns.scan import ABSENT, END, MEMBERS, SPAN, START, STRING, TYPE, container, is_plain, scalar
 from streams.join.columns.scan import INTEGER as WHOLE
-from streams.join.columns.store import pack_id
 from streams.join.columns.take import AHEAD, foresee, foreseen, is_left, leave
 from streams.join.columns.take import ROOM as OUT_ROOM
 from streams.runtime.compiled import compiled

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from streams.join.columns.arena import allocate_for, free, free_heard, life_of, touch
+from streams.join.columns.ids import hash_of, id_of, packed_of, size_of_id
 from streams.join.columns.layout import (
     AHEAD,
     ARENA,
@@ -63,22 +65,8 @@ from streams.join.columns.layout import (
     with_field,
 )
 from streams.join.columns.settle import policy_of
-from streams.join.columns.store import (
-    NEVER,
-    allocate_for,
-    free,
-    free_heard,
-    hash_of,
-    id_of,
-    life_of,
-    link,
-    packed_of,
-    remove,
-    replace,
-    size_of_id,
-    touch,
-    unlink,
-)
+from streams.join.columns.table import remove, replace
+from streams.join.columns.wheel import NEVER, link, unlink
 from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, put64
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streams.join.columns.arena import touch
 from streams.join.columns.layout import (
     ARENA,
     BOOK,
@@ -30,7 +31,6 @@ from streams.join.columns.layout import (
 )
 from streams.join.columns.met import meet
 from streams.join.columns.settle import counts, policy_of
-from streams.join.columns.store import touch
 from streams.runtime.compiled import compiled
 from streams.runtime.native import i64, put64
 

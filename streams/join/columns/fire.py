@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from streams.join.columns.arena import age, allocate_for, free, free_heard
 from streams.join.columns.away import look
 from streams.join.columns.cases import in_force, next_due, retire
 from streams.join.columns.fields import ID_AT
+from streams.join.columns.ids import hash_of, id_of, pack_id, packed_of, size_of_id
 from streams.join.columns.layout import (
     ARENA,
     BUCKET,
@@ -56,24 +58,9 @@ from streams.join.columns.layout import (
     reg,
 )
 from streams.join.columns.settle import DONE, policy_of, settle
-from streams.join.columns.store import (
-    age,
-    allocate_for,
-    find,
-    first_due,
-    free,
-    free_heard,
-    hash_of,
-    id_of,
-    insert,
-    link,
-    pack_id,
-    packed_of,
-    remove,
-    replace,
-    size_of_id,
-)
+from streams.join.columns.table import find, insert, remove, replace
 from streams.join.columns.take import ROOM, leave
+from streams.join.columns.wheel import first_due, link
 from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, put64, xxh64
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streams.join.columns.arena import allocate, allocate_for, free, life_of, touch
 from streams.join.columns.cases import count
 from streams.join.columns.fields import (
     AT,
@@ -84,7 +85,9 @@ from streams.join.columns.layout import (
 from streams.join.columns.met import meet
 from streams.join.columns.scan import ABSENT, ESCAPED, FALSE, FLOAT, INTEGER, NULL, SPAN, STRING, TRUE, TYPE
 from streams.join.columns.settle import DONE, counts, policy_of, settle
-from streams.join.columns.store import allocate, allocate_for, find, free, insert, life_of, link, text, touch
+from streams.join.columns.table import find, insert
+from streams.join.columns.texts import text
+from streams.join.columns.wheel import link
 from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, put64, u8, xxh64
 

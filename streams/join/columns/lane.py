@@ -29,8 +29,9 @@ from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.join.columns.plan import Plan
 from streams.join.columns.policies import PolicyTable
 from streams.join.columns.reading import Reading, field
-from streams.join.columns.store import NEVER, text
 from streams.join.columns.take import take
+from streams.join.columns.texts import text
+from streams.join.columns.wheel import NEVER
 from streams.join.outcome import Change
 from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.state import Request, Waiting

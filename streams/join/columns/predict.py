@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streams.join.columns.arena import age, allocate_for, free, life_of
 from streams.join.columns.cases import count, in_force, next_due, reclass, retire
 from streams.join.columns.fields import (
     ACTION,
@@ -90,7 +91,9 @@ from streams.join.columns.layout import (
 from streams.join.columns.scan import ABSENT, ESCAPED, NULL, NUMBERS, SCALARS, SPAN, STRING, STRINGS
 from streams.join.columns.scan import MEMBERS as COUNT
 from streams.join.columns.settle import settle
-from streams.join.columns.store import age, allocate_for, find, free, insert, life_of, link, replace, text
+from streams.join.columns.table import find, insert, replace
+from streams.join.columns.texts import text
+from streams.join.columns.wheel import link
 from streams.runtime.compiled import compiled
 from streams.runtime.native import copy, i64, put8, put64, u8, xxh64
 

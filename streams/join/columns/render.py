@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streams.join.columns.ids import unpack_id
 from streams.join.columns.layout import (
     ARENA,
     CHANGE,
@@ -45,7 +46,6 @@ from streams.join.columns.layout import (
     put,
     reg,
 )
-from streams.join.columns.store import unpack_id
 from streams.runtime.compiled import compiled
 from streams.runtime.native import Words, copy, i64, put8, put64, write_int
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streams.join.columns.arena import touch
 from streams.join.columns.layout import (
     ARENA,
     C_FINAL,
@@ -84,7 +85,6 @@ from streams.join.columns.layout import (
     with_field,
 )
 from streams.join.columns.render import revise
-from streams.join.columns.store import touch
 from streams.runtime.compiled import compiled
 from streams.runtime.native import as_float, i64, put64, same, u8
 

@@ -19,7 +19,7 @@ from schemas.policy import JoinPolicy
 from streams.join.columns import layout as l
 from streams.join.columns.fire import rebuild
 from streams.join.columns.lane import Columns
-from streams.join.columns.store import NEVER
+from streams.join.columns.wheel import NEVER
 from streams.join.policies import PolicyBook
 from streams.runtime.native import huge
 from streams.runtime.processor import Body

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from streams.join.columns.fields import FIELD_COUNTS, ID, ID_AT, is_name, size_of, start_of
 from streams.join.columns.hear import hear
+from streams.join.columns.ids import pack_id
 from streams.join.columns.layout import (
     FIELDS_LABEL,
     FIELDS_PREDICTION,
@@ -27,7 +28,7 @@ from streams.join.columns.layout import (
 )
 from streams.join.columns.predict import predict
 from streams.join.columns.scan import scan
-from streams.join.columns.store import bring_near, bring_place_near, pack_id
+from streams.join.columns.table import bring_near, bring_place_near
 from streams.runtime.compiled import compiled
 from streams.runtime.native import i64, put64, xxh64
 
