@@ -59,6 +59,9 @@ MOST_EVENTS = (1 << INDEX_BITS) - 1
 MOST_BYTES = 64 << 20
 """Bytes of their texts together."""
 
+_NAMED_ELSEWHERE = b"ARROW:experimental_compression"
+"""The key in a message's metadata that named a codec in Arrow 0.17; it is still obeyed."""
+
 
 def content_type(headers: Iterable[tuple[str, bytes | None]]) -> bytes:
     """Give what a record says it holds; of several headers of that name the last counts.
@@ -99,10 +102,16 @@ def is_compressed(stream: bytes | memoryview) -> bool:
         message, at = stream[at + 4 : at + 4 + size], at + 4 + size
         root = _int(message, 0, 4)
         kind, header, length = (_field(message, root, number) for number in (1, 2, 3))
-        at += _int(message, length, 8) if length else 0
-        if kind and header and message[kind] in (2, 3):
+        body = _int(message, length, 8) if length else 0
+        if body < 0:
+            raise ValueError("a message whose body has less than no bytes")
+        at += body
+        what = _int(message, kind, 1) if kind else 0
+        if header and what in (2, 3):
+            if _NAMED_ELSEWHERE in bytes(message):
+                return True
             batch = header + _int(message, header, 4)
-            if message[kind] == 2:  # of a dictionary
+            if what == 2:  # of a dictionary
                 inner = _field(message, batch, 1)
                 batch = inner + _int(message, inner, 4)
             if _field(message, batch, 3):
@@ -110,17 +119,17 @@ def is_compressed(stream: bytes | memoryview) -> bool:
     return False
 
 
-def _int(body: bytes | memoryview, at: int, size: int) -> int:
+def _int(body: bytes | memoryview, at: int, size: int, *, signed: bool = True) -> int:
     if at < 0 or at + size > len(body):
         raise ValueError("a message that ends too soon")
-    return int.from_bytes(body[at : at + size], "little", signed=True)
+    return int.from_bytes(body[at : at + size], "little", signed=signed)
 
 
 def _field(body: bytes | memoryview, table: int, number: int) -> int:
     """Give where a field of a Flatbuffers table lies; 0 when it is absent."""
     names = table - _int(body, table, 4)
     place = 4 + 2 * number
-    if place >= _int(body, names, 2):
+    if place >= _int(body, names, 2, signed=False):
         return 0
-    offset = _int(body, names + place, 2)
+    offset = _int(body, names + place, 2, signed=False)
     return table + offset if offset else 0
