@@ -39,6 +39,8 @@ IN, LAST = 1, 2
 IS_QUOTED, IS_JSON, IS_INTEGER = 0, 1, 2
 _KINDS = {QUOTED: IS_QUOTED, JSON: IS_JSON, INTEGER: IS_INTEGER}
 SHORT = 32
+_CACHED_BYTES = 1024
+"""A longer text is not kept: thousands of them would be gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Plan:
             if b"\\" in label:
                 return None
             for word, text in ((TEXT, label), (OPENING, opening)):
-                body, rows[k, word] = _entered(text)
+                enter = _entered if len(text) <= _CACHED_BYTES else _entered.__wrapped__
+                body, rows[k, word] = enter(text)
                 rows[k, word + 1] = len(text)
                 kept.append(body)
             rows[k, FIELD] = fields.index(cells.name) if cells.name in fields else -1
@@ -122,7 +125,7 @@ def _values(array: pa.Array, kind: type[np.int32 | np.int64]) -> NDArray[Any]:
     """Give an array's values as they lie; a null's is anything. `to_numpy` and `fill_null` import pandas: seconds."""
     if not len(array):
         return np.zeros(1, dtype=kind)
-    return np.frombuffer(array.buffers()[1], dtype=kind)[array.offset : array.offset + len(array)]
+    return np.frombuffer(array.buffers()[1], kind, array.offset + len(array))[array.offset :]
 
 
 def _valid(array: pa.Array) -> NDArray[np.uint8]:
