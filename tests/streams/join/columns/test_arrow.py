@@ -157,3 +157,11 @@ processor.step(processor.empty(0), Batch(0, 1, {{"predictions": records}}), 1)
 sys.exit("pandas" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_broken_envelopes_break_nothing() -> None:
+    """Neither by a wrong answer, nor by reading where nothing is, nor by not ending. All of them: 20 s."""
+    code = [sys.executable, "-m", "tests.streams.join.columns.broken", "5"]
+    done = subprocess.run(code, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 100
