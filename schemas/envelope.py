@@ -56,6 +56,9 @@ MAPS = ("features", "slices", "outputs", "experiments")
 INDEX_BITS = 19
 MOST_EVENTS = (1 << INDEX_BITS) - 1
 """Events of one envelope."""
+EVENT_BYTES = 8
+"""Bytes of an envelope for each of its events, at least: a time alone has as many. Else the 200 bytes of a batch
+without columns would be half a million dead letters."""
 MOST_BYTES = 64 << 20
 """Bytes of their texts together."""
 

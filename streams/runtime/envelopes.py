@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.envelope import (
+    EVENT_BYTES,
     MAPS,
     MOST_BYTES,
     MOST_EVENTS,
@@ -182,6 +183,7 @@ def read(topic: str, value: bytes | pa.Buffer | None) -> Envelope:
 def _table(source: pa.BufferReader) -> pa.Table:
     """Read a stream. Batch by batch, because each may hold all the words of those before once more."""
     batches, count, size = [], 0, 0
+    most = min(MOST_EVENTS, source.size() // EVENT_BYTES)
     with pa.ipc.open_stream(source) as stream:
         for field in stream.schema:
             _refuse_type(field)
@@ -189,13 +191,13 @@ def _table(source: pa.BufferReader) -> pa.Table:
         for batch in stream:
             batch.validate()  # before it is measured: Arrow follows offsets for that
             count, size = count + batch.num_rows, size + batch.nbytes
-            if count <= MOST_EVENTS and size <= MOST_BYTES:
+            if count <= most and size <= MOST_BYTES:
                 batch.validate(full=True)  # lengths, offsets, UTF-8: compiled code trusts them
                 size += sum(_viewed(batch.column(place)) for place in views)
-            if count > MOST_EVENTS or size > MOST_BYTES:
+            if count > most or size > MOST_BYTES:
                 raise Unreadable(
-                    f"the envelope holds {count} events of {size} bytes, or more; at most {MOST_EVENTS} of "
-                    f"{MOST_BYTES} bytes are accepted",
+                    f"the envelope holds {count} events of {size} bytes, or more; at most {most} (one for "
+                    f"{EVENT_BYTES} bytes as they came) of {MOST_BYTES} bytes are accepted",
                     "too_large",
                 )
             batches.append(batch)

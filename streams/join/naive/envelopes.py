@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from schemas.envelope import MAPS, MOST_BYTES, MOST_EVENTS, STRINGS, is_compressed
+from schemas.envelope import EVENT_BYTES, MAPS, MOST_BYTES, MOST_EVENTS, STRINGS, is_compressed
 from schemas.inputs import Label, Prediction, Signal
 
 KINDS: dict[str, type[Prediction] | type[Label] | type[Signal]] = {
@@ -25,16 +25,17 @@ def table_of(topic: str, value: bytes | None) -> pa.Table | str:
             return "bad_envelope"
         source = pa.BufferReader(value)
         batches, rows, size = [], 0, 0
+        most = min(MOST_EVENTS, len(value) // EVENT_BYTES)
         with pa.ipc.open_stream(source) as stream:
             if not all(is_accepted(field.type) for field in stream.schema):
                 return "bad_envelope"
             for batch in stream:
                 batch.validate()
                 rows, size = rows + batch.num_rows, size + batch.nbytes
-                if rows <= MOST_EVENTS and size <= MOST_BYTES:
+                if rows <= most and size <= MOST_BYTES:
                     batch.validate(full=True)
                     size += sum(viewed(column, MOST_BYTES) for column in batch.columns)
-                if rows > MOST_EVENTS or size > MOST_BYTES:
+                if rows > most or size > MOST_BYTES:
                     return "too_large"
                 batches.append(batch)
             table = pa.Table.from_batches(batches, stream.schema)

@@ -175,6 +175,10 @@ WRONG: dict[str, tuple[bytes | None, str]] = {
         ),
         "too_large",
     ),
+    "events of nothing": (
+        stream([pa.record_batch([pa.array([None] * 2**18, pa.bool_())], names=["new"])]),
+        "too_large",
+    ),
     "views of the same": (stream([rows(300, model=overlapping())]), "too_large"),
     "a dictionary of views of the same": (
         stream([rows(300, model=coded(pa.array(range(300)), overlapping()))]),
