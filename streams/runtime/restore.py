@@ -153,7 +153,9 @@ def repeat(
         raise NotRestored(
             f"partition {partition}: step {step.number} taken again differs from its record:\n"
             f"    recorded {step}\n    again    {again}",
-            fix="input that it read is gone from the log, or the processor is not deterministic",
+            fix="did settings of this stage (`join`, `recall`) change after it ended without a snapshot? Start it with "
+            "the former ones, stop it cleanly (that writes a snapshot), then change them. Else input that it read is "
+            "gone from the log, or the processor is not deterministic",
         )
     restored.step, restored.offsets, restored.steps_offset = step.number, dict(step.offsets), offset
     restored.wake_at_ms, restored.counters = stepped.wake_at_ms, stepped.counters
