@@ -1,7 +1,7 @@
 """How many events per CPU second the join takes without Kafka, one partition of four: alone and with measure behind it,
 in columns and in objects.
 
-Predictions carry eight features and come in event time; 60 % get a label some seconds later, 10 % of these a
+Predictions carry `--features` features and come in event time; 60 % get a label some seconds later, 10 % of these a
 correction; a signal follows each second one. One of two models takes silence for a negative. Steps have `--batch`
 records. Making the records is not counted; admission, state, revisions, their encoding and the timers are.
 
@@ -52,7 +52,7 @@ def policies() -> Records:
     return records
 
 
-def history(events: int, seed: int) -> list[tuple[int, str, bytes, bytes]]:
+def history(events: int, features: int, seed: int) -> list[tuple[int, str, bytes, bytes]]:
     """Make (append_ms, topic, key, value) in the order of time; all keys belong to partition 0."""
     random = Random(seed)
     made: list[tuple[int, str, bytes, bytes]] = []
@@ -64,14 +64,14 @@ def history(events: int, seed: int) -> list[tuple[int, str, bytes, bytes]]:
             continue
         at_ms += 1
         model = random.choice(("fraud", "ranking"))
-        features = {f"feature_{n}": round(random.gauss(0, 1), 4) for n in range(6)}
+        numbers = {f"feature_{n}": round(random.gauss(0, 1), 4) for n in range(features - 2)}
         prediction = {
             "request_id": request,
             "at_ms": at_ms,
             "model": model,
             "version": "7",
             "score": random.random(),
-            "features": {**features, "country": random.choice(("de", "fr", "it")), "new": random.random() < 0.1},
+            "features": {**numbers, "country": random.choice(("de", "fr", "it")), "new": random.random() < 0.1},
             "subject": f"u{random.randrange(10_000)}",
         }
         made.append((at_ms + 5, "predictions", key, json.dumps(prediction).encode()))
@@ -141,6 +141,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--features", type=int, default=20, help="of a prediction; a text and a truth value among them")
     parser.add_argument("--batch", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", action="store_true", help="print where the time goes with measure (slower)")
@@ -149,7 +150,7 @@ def main() -> None:
     print(f"machine       {platform.processor() or platform.machine()}, {platform.system()} {platform.release()}")
     print(f"versions      python {platform.python_version()}, msgspec {version('msgspec')}, numba {version('numba')}")
     print(f"command       python -m benchmarks.bench_join {' '.join(sys.argv[1:])}".rstrip())
-    steps = batches(history(given.events, given.seed), given.batch)
+    steps = batches(history(given.events, given.features, given.seed), given.batch)
     for chained in (False, True):
         for columns in (True, False):
             run(chained, columns, steps, None)

@@ -155,7 +155,7 @@ class Transactions:
                 break
             if time.monotonic() > deadline:
                 raise UnknownOutcome("a produce", f"the queue stayed full for {self._timeout_s:g} s")
-            self._producer.poll(0.01)
+            self._producer.flush(0.01)  # nothing lingers now
         else:
             self._queued_bytes = 0
         self._queued_bytes += size
@@ -249,7 +249,7 @@ class Transactions:
                     topic, value, key, partition, on_delivery=on_delivery, timestamp=at_ms, headers=headers
                 )
             except BufferError:  # the queue is full: let it drain
-                self._producer.poll(0.05)
+                self._producer.flush(0.05)
                 deadline = deadline or time.monotonic() + self._timeout_s
                 if time.monotonic() > deadline:
                     raise UnknownOutcome("a produce", f"the queue stayed full for {self._timeout_s:g} s") from None

@@ -19,7 +19,7 @@ from streams.join.columns.fields import (
     start_of,
 )
 from streams.join.columns.hear import hear
-from streams.join.columns.ids import pack_id
+from streams.join.columns.ids import hash_read, pack_id
 from streams.join.columns.layout import OUT_END, OUT_FILL, RECORD, SCRATCH, SLOW, SLOW_N, SPANS, put, reg
 from streams.join.columns.plan import (
     BEYOND,
@@ -58,7 +58,6 @@ from streams.runtime.native import (
     u8,
     u32,
     write_int,
-    xxh64,
 )
 
 _DIGITS = 10**18
@@ -272,7 +271,7 @@ def take_rows(
         put64(record + 24, id_n)
         kept = reg(m, SCRATCH) + ID_AT
         packed = pack_id(id_at, id_n, kept)
-        h = xxh64(kept, 16, 1) if packed else xxh64(id_at, id_n, 0)
+        h = hash_read(id_at, id_n, kept, packed)
         taken = False
         if not reg(m, SLOW_N) or not is_left(m, h):
             taken = predict(m, record, h, packed) if topic == 0 else hear(m, record, h, packed, topic == 1, label_name)

@@ -1,14 +1,13 @@
-"""What is due (compiled): early negatives, deadlines, evictions; and how a request changes over to the object path."""
+"""What is due (compiled): early negatives, deadlines, evictions."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from streams.join.columns.arena import age, allocate_for, free, free_heard
+from streams.join.columns.arena import free, free_heard
 from streams.join.columns.away import look
-from streams.join.columns.cases import in_force, next_due, retire
-from streams.join.columns.fields import ID_AT
-from streams.join.columns.ids import hash_of, id_of, pack_id, packed_of, size_of_id
+from streams.join.columns.cases import next_due
+from streams.join.columns.ids import hash_of
 from streams.join.columns.layout import (
     ARENA,
     BUCKET,
@@ -19,50 +18,34 @@ from streams.join.columns.layout import (
     FIRST_DUE,
     FLAGS,
     GRACE,
-    HEAD,
     HEADS,
-    HEADS_N,
     JOINED,
     KIND,
     LINKED,
-    LIVES,
-    MARKER,
-    MARKER_WORDS,
-    MARKERS,
-    MODEL_OF,
     OUT_END,
     OUT_FILL,
     P_REACH,
-    PACKED,
     RETIRED,
-    S_MODEL,
-    SCRATCH,
-    SIZE,
     SLOW,
     SLOW_N,
     STUB,
-    STUBS,
-    TABLE,
-    TABLES,
-    TABLES_USED,
     W_AT,
     W_DUE,
     W_HEARD,
     W_HEARD_APPEND,
     W_HEARD_NEXT,
     W_NEXT,
-    W_TEXTS,
     WHEEL,
     field,
     put,
     reg,
 )
 from streams.join.columns.settle import DONE, policy_of, settle
-from streams.join.columns.table import find, insert, remove, replace
-from streams.join.columns.take import ROOM, leave
+from streams.join.columns.table import remove
+from streams.join.columns.take import ROOM
 from streams.join.columns.wheel import first_due, link
 from streams.runtime.compiled import compiled
-from streams.runtime.native import copy, i64, put64, xxh64
+from streams.runtime.native import i64, put64
 
 _POSITION = (1 << 40) - 1
 _SPREAD = (1 << 22) - 1
@@ -172,134 +155,3 @@ def _evict(m: int, position: int) -> None:
     free_heard(m, at)
     free(m, position)
     put(m, CASES, reg(m, CASES) - 1)
-
-
-@compiled
-def surrender(m: int, position: int, linked: bool) -> None:
-    """Leave a marker in place of a case, head or stub that has become objects. `linked`: the wheel still knows it."""
-    arena = reg(m, ARENA)
-    at = arena + position * 8
-    size = size_of_id(at)
-    words = MARKER_WORDS + (size + 7) // 8
-    marker = allocate_for(m, words, LIVES - 1)  # how long it stays is not known here
-    there = arena + marker * 8
-    put64(there, (words << SIZE) | (MARKER << KIND) | (packed_of(at) * PACKED << FLAGS))
-    put64(there + 8, size)
-    copy(there + MARKER_WORDS * 8, id_of(at), size)
-    replace(m, hash_of(at), position, marker)
-    put(m, MARKERS, reg(m, MARKERS) + 1)
-    kind = field(i64(at), KIND, 3)
-    counter = CASES if kind == CASE else HEADS_N if kind == HEAD else STUBS
-    put(m, counter, reg(m, counter) - 1)
-    if kind != STUB:
-        free_heard(m, at)
-    if linked:
-        retire(m, position)
-    else:
-        free(m, position)
-
-
-@compiled
-def _as_kept(m: int, request: int, size: int) -> int:
-    """Give where a request id lies as it would be kept: packed, if it can be."""
-    kept = reg(m, SCRATCH) + ID_AT
-    return kept if pack_id(request, size, kept) else request
-
-
-@compiled
-def look_up(m: int, request: int, size: int) -> int:
-    """Give the position of a request's record of any kind, or -1."""
-    kept = _as_kept(m, request, size)
-    packed = 1 if kept != request else 0
-    size = 16 if packed else size
-    return find(m, xxh64(kept, size, packed), kept, size, packed)
-
-
-@compiled
-def leave_request(m: int, request: int, size: int) -> None:
-    """Leave what follows about a request to the object path, for the rest of the call."""
-    kept = _as_kept(m, request, size)
-    if kept != request:
-        leave(m, xxh64(kept, 16, 1))
-    else:
-        leave(m, xxh64(request, size, 0))
-
-
-@compiled
-def mark(m: int, request: int, size: int) -> None:
-    """Note that a request, new here, lives in the object path."""
-    kept = _as_kept(m, request, size)
-    packed = 1 if kept != request else 0
-    size = 16 if packed else size
-    words = MARKER_WORDS + (size + 7) // 8
-    marker = allocate_for(m, words, LIVES - 1)
-    there = reg(m, ARENA) + marker * 8
-    put64(there, (words << SIZE) | (MARKER << KIND) | (packed * PACKED << FLAGS))
-    put64(there + 8, size)
-    copy(there + MARKER_WORDS * 8, kept, size)
-    insert(m, xxh64(kept, size, packed), marker)
-    put(m, MARKERS, reg(m, MARKERS) + 1)
-
-
-@compiled
-def forget(m: int, request: int, size: int) -> None:
-    """Take a marker away: the request has left the object path."""
-    position = look_up(m, request, size)
-    if position >= 0 and field(i64(reg(m, ARENA) + position * 8), KIND, 3) == MARKER:
-        remove(m, hash_of(reg(m, ARENA) + position * 8), position)
-        free(m, position)
-        put(m, MARKERS, reg(m, MARKERS) - 1)
-
-
-@compiled
-def governed(m: int, due: Any, model: int) -> int:
-    """Find the cases and stubs of a model for which another policy than theirs is in force now; gives how many."""
-    arena = reg(m, ARENA)
-    n = 0
-    for place in range(reg(m, TABLES_USED) * TABLE):
-        entry = i64(reg(m, TABLES) + place * 8)
-        if entry == 0:
-            continue
-        position = (entry & _POSITION) - 1
-        at = arena + position * 8
-        kind = field(i64(at), KIND, 3)
-        if kind != CASE and kind != STUB:
-            continue
-        whose = field(i64(at + W_NEXT * 8), S_MODEL, 20)
-        if kind == CASE:
-            whose = i64(reg(m, MODEL_OF) + field(i64(at + W_TEXTS * 8), 0, 20) * 8)
-        if whose != model:
-            continue
-        at_ms = field(i64(at + W_AT * 8), 0, 48)
-        if in_force(m, model, at_ms) != field(i64(at + W_DUE * 8), 48, 16):
-            due[n] = position
-            n += 1
-    due[:n].sort()  # a table that was built anew has them in another order
-    return n
-
-
-@compiled
-def rebuild(m: int, words: int) -> None:
-    """Enter all live records of an arena of `words` words into table and wheel, which are empty."""
-    arena = reg(m, ARENA)
-    put(m, LINKED, 0)
-    segment_words = 1 << 15
-    for segment in range(words // segment_words):
-        position = segment * segment_words
-        end = position + segment_words
-        while position < end:
-            at = arena + position * 8
-            word = i64(at)
-            size = field(word, SIZE, 20)
-            if size == 0:
-                break
-            kind = field(word, KIND, 3)
-            if not (word >> 23) & 1 and (kind in (CASE, HEAD, MARKER, STUB)):
-                retired = field(word, FLAGS, 8) & RETIRED
-                if not retired:
-                    insert(m, hash_of(at), position)
-                    if kind == CASE:
-                        age(m, position, field(i64(at + W_AT * 8), 0, 48))
-                if kind != MARKER:
-                    link(m, position, field(i64(at + W_DUE * 8), 0, 48))
-            position += size

@@ -72,6 +72,12 @@ def pack_id(start: int, size: int, to: int) -> int:
 
 
 @compiled
+def hash_read(start: int, size: int, kept: int, packed: int) -> int:
+    """Give the hash of an id as it was read; `kept` is where `pack_id` has written it, if it has."""
+    return xxh64(kept, 16, 1) if packed else xxh64(start, size, 0)
+
+
+@compiled
 def _nibbles(word: Any) -> int:
     """Give the number that eight hexadecimal digits (lower case) of a word say; -1 when they are none.
 

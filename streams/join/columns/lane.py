@@ -24,7 +24,8 @@ from streams.join.arrivals import SIGNAL, Arm, Arrivals, Whose
 from streams.join.columns import layout as l
 from streams.join.columns.arrow import ROOM, take_rows
 from streams.join.columns.away import put_away, stow
-from streams.join.columns.fire import fire, forget, gather, governed, leave_request, look_up, mark, surrender
+from streams.join.columns.fire import fire, gather
+from streams.join.columns.markers import forget, leave_request, look_up, mark, surrender
 from streams.join.columns.memory import LABEL_NAME, WORKSPACE, Memory
 from streams.join.columns.plan import Plan
 from streams.join.columns.policies import PolicyTable
@@ -32,6 +33,7 @@ from streams.join.columns.reading import Reading, field
 from streams.join.columns.take import take
 from streams.join.columns.texts import text
 from streams.join.columns.wheel import NEVER
+from streams.join.columns.whole import governed
 from streams.join.outcome import Change
 from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.state import Request, Waiting

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from schemas.event import decode, encode
 from schemas.policy import JoinPolicy
 from streams.join.columns import layout as l
-from streams.join.columns.fire import rebuild
 from streams.join.columns.lane import Columns
 from streams.join.columns.wheel import NEVER
+from streams.join.columns.whole import rebuild
 from streams.join.policies import PolicyBook
 from streams.runtime.native import huge
 from streams.runtime.processor import Body

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from streams.join.columns.fields import FIELD_COUNTS, ID, ID_AT, is_name, size_of, start_of
 from streams.join.columns.hear import hear
-from streams.join.columns.ids import pack_id
+from streams.join.columns.ids import hash_read, pack_id
 from streams.join.columns.layout import (
     FIELDS_LABEL,
     FIELDS_PREDICTION,
@@ -30,7 +30,7 @@ from streams.join.columns.predict import predict
 from streams.join.columns.scan import scan
 from streams.join.columns.table import bring_near, bring_place_near
 from streams.runtime.compiled import compiled
-from streams.runtime.native import i64, put64, xxh64
+from streams.runtime.native import i64, put64
 
 AHEAD = 8
 """How many records ahead what they will meet is brought near."""
@@ -52,7 +52,7 @@ def foresee(m: int, k: int, key: int, size: int) -> None:
     h = 0
     if 0 < size <= 128:
         kept = reg(m, SCRATCH) + _AHEAD_AT + 2 * AHEAD * 8
-        h = xxh64(kept, 16, 1) if pack_id(key, size, kept) else xxh64(key, size, 0)
+        h = hash_read(key, size, kept, pack_id(key, size, kept))
         bring_place_near(m, h)
     put64(reg(m, SCRATCH) + _AHEAD_AT + (k & (2 * AHEAD - 1)) * 8, h)
 
@@ -98,7 +98,7 @@ def take(m: int, records: int, first: int, count_: int, topic: int, label_name: 
         if known:
             kept = reg(m, SCRATCH) + ID_AT
             packed = pack_id(start_of(m, ID), size_of(m, ID), kept)
-            h = xxh64(kept, 16, 1) if packed else xxh64(start_of(m, ID), size_of(m, ID), 0)
+            h = hash_read(start_of(m, ID), size_of(m, ID), kept, packed)
             if not reg(m, SLOW_N) or not is_left(m, h):
                 if topic == 0:
                     taken = predict(m, record, h, packed)

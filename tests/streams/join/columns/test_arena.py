@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from streams.join.columns import layout as l
 from streams.join.columns.arena import allocate, allocate_for, free, life_of
 from streams.join.columns.cases import retire
-from streams.join.columns.fire import forget, gather, governed, look_up, mark
+from streams.join.columns.fire import gather
 from streams.join.columns.ids import pack_id, unpack_id
+from streams.join.columns.markers import forget, look_up, mark
 from streams.join.columns.memory import Memory
 from streams.join.columns.table import insert, remove, replace
 from streams.join.columns.texts import text
 from streams.join.columns.wheel import NEVER, first_due, link
+from streams.join.columns.whole import governed
 from streams.runtime.native import address, xxh64
 
 DAY_MS = 86_400_000
