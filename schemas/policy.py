@@ -30,6 +30,7 @@ class Attribution(Event, frozen=True, kw_only=True, omit_defaults=True):
 
     The rule matches when at least one counted signal of this name lies within `within_ms` of the prediction (at most
     the horizon) and its value compares as asked. Rules are tried in order; the first that matches speaks.
+    `compare` is `any` (then no `value`), or `lt`, `le`, `gt`, `ge` or `eq`, with the number `value`.
     """
 
     signal: Name

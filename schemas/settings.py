@@ -8,6 +8,7 @@ where each value came from (`weir config show --origin`).
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,8 @@ class Runtime(Section):
     `snapshots` is where state is kept: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///PATH`; empty is a folder in
     `data_dir`. A worker on another machine takes over faster where it can read them.
     `standby`: follow the slot `worker`, and take it over when it took no step for `takeover_ms`.
+    `health_host`, `health_port`: where join, judge and recall serve `/healthz`, `/readyz` and `/metrics`; port 0 takes
+    a free one, which the log names. Under `weir up`, which starts several, it is always 0.
     """
 
     commit_ms: int = 100
@@ -79,6 +82,8 @@ class Runtime(Section):
     worker: str = "0"
     standby: bool = False
     takeover_ms: int = Field(default=1_500, ge=1_200)
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(default=0, ge=0, le=65_535)
 
 
 class Serve(Section):
@@ -194,6 +199,10 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _File(settings_cls)
 
 
+_SECRET = re.compile(r"password|secret|jaas|oauthbearer\.config|key\.pem|token", re.IGNORECASE)
+"""In the names of librdkafka's properties whose values nobody may see."""
+
+
 class _File(PydanticBaseSettingsSource):
     """The TOML file as a source, read once per load."""
 
@@ -231,7 +240,7 @@ def read_file(path: Path | None) -> dict[str, Any]:
 def origins(settings: Settings, flags: dict[str, Any] | None = None) -> dict[str, tuple[str, str]]:
     """Say of every dotted name its shown value and its origin: `flag`, `environment`, `file PATH` or `default`.
 
-    Secrets are shown as asterisks.
+    Secrets are shown as asterisks, those among Kafka's own properties too.
     """
     path = config_path()
     given = _flatten(flags or {})
@@ -240,10 +249,10 @@ def origins(settings: Settings, flags: dict[str, Any] | None = None) -> dict[str
     ran = _flatten(read_file(running))
     found: dict[str, tuple[str, str]] = {}
     for name, value in _flatten(settings.model_dump()).items():
-        variable = "WEIR_" + name.upper().replace(".", "__")
+        variable = _variable(name)
         if name in given:
             origin = "flag"
-        elif any(key.upper() == variable for key in os.environ):
+        elif variable is not None:
             origin = f"environment {variable}"
         elif name in ran and (name not in filed or ran[name] != filed[name]):
             origin = f"running system {running}"
@@ -251,8 +260,16 @@ def origins(settings: Settings, flags: dict[str, Any] | None = None) -> dict[str
             origin = f"file {path}"
         else:
             origin = "default"
-        found[name] = (str(value), origin)
+        secret = name.startswith("kafka.properties.") and _SECRET.search(name)
+        found[name] = ("**********" if secret else str(value), origin)
     return found
+
+
+def _variable(name: str) -> str | None:
+    """Give the variable that says a setting: its own, or one of a section around it, which is JSON."""
+    parts = name.upper().split(".")
+    wanted = {"WEIR_" + "__".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return max((key for key in os.environ if key.upper() in wanted), key=len, default=None)
 
 
 def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def dlq_ls(
 
 @dlq_app.command("show")
 def dlq_show(
-    id: Annotated[str, typer.Argument(help="topic/partition/offset, as `ls` prints it.")],
+    id: Annotated[str, typer.Argument(help="topic/partition/offset[/index], as `ls` prints it.")],
     config: ConfigFile = None,
     namespace: Namespace = None,
     bootstrap: Bootstrap = None,
@@ -248,7 +248,7 @@ def policy_set(
     namespace: Namespace = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Put a policy into force; a join policy from one minute from now unless it says later."""
+    """Put a policy into force; a join policy from two minutes from now unless it says later."""
     settings, _ = load_settings(config, namespace, bootstrap)
     from services.cli.policy import set_policy
 

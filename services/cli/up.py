@@ -80,6 +80,8 @@ def running(
             token = SecretStr("weir_" + secrets.token_urlsafe(24))
             settings = settings.model_copy(update={"api": settings.api.model_copy(update={"token": token})})
         settings = _with_ports(settings, names)
+        runtime = settings.runtime.model_copy(update={"health_port": 0})  # several processes have one each
+        settings = settings.model_copy(update={"runtime": runtime})
         _prepare(settings, names, say)
         path = write_running(settings)
         stack.callback(path.unlink, missing_ok=True)

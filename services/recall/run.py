@@ -35,7 +35,7 @@ from services.recall.table import Recallable
 from services.recall.waiting import Lines, Place, Waiting
 from services.record.land import Away
 from streams.runtime import kafka
-from streams.runtime.health import HealthServer, PartitionProgress
+from streams.runtime.health import PartitionProgress, serve
 from streams.runtime.member import BACKOFF_S, Member, TakenAway
 from streams.runtime.topics import check_topics
 
@@ -68,7 +68,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
     Health is served on a free port of 127.0.0.1, which the log names (`working`).
     """
-    Recaller(settings, stop, health_port=0).run()
+    Recaller(settings, stop, health_port=settings.runtime.health_port).run()
 
 
 class Recaller:
@@ -80,7 +80,7 @@ class Recaller:
         self._lines = Lines()
         self.member = Member(settings, STAGE, [REQUESTS], stop, forget=self._forget, late=self._keep_ends, away=(Away,))
         self.progress = self.member.progress
-        self.health = None if health_port is None else HealthServer(self.progress, health_port)
+        self.health = serve(self.progress, settings.runtime, health_port)
         self._topic = {name: topic_name(settings.namespace, name) for name in (REQUESTS, ANSWERS, *TOPICS)}
         self._store = Recallable(settings)
         self._committed: dict[int, int] = {}

@@ -17,6 +17,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from schemas.errors import ENVIRONMENT, WeirError
+from schemas.settings import Runtime
+
 POLL_AGE_S = 30.0
 COMMIT_AGE_S = 60.0
 _BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -119,9 +122,9 @@ class _Numbers(Collector):
 
 
 class HealthServer:
-    """Serves a `Progress` on 127.0.0.1. Port 0 takes a free one; `port` says which."""
+    """Serves a `Progress`. Port 0 takes a free one; `port` says which. Raises `WeirError` when it cannot listen."""
 
-    def __init__(self, progress: Progress, port: int = 0) -> None:
+    def __init__(self, progress: Progress, port: int = 0, host: str = "127.0.0.1") -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, kind, body = answer(progress, self.path)
@@ -134,7 +137,14 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing: a probe every second is no news."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise WeirError(
+                f"health cannot be served on {host}:{port}: {error.strerror}",
+                fix="free the port, or set runtime.health_host and runtime.health_port; 0 takes a free one",
+                code=ENVIRONMENT,
+            ) from None
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
@@ -145,6 +155,11 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def serve(progress: Progress, runtime: Runtime, port: int | None) -> HealthServer | None:
+    """Serve it at the host that settings name; not at all without a port."""
+    return None if port is None else HealthServer(progress, port, runtime.health_host)
 
 
 def answer(progress: Progress, path: str) -> tuple[int, str, bytes]:

@@ -36,7 +36,7 @@ from schemas.topics import topic_name
 from streams.runtime import kafka, steps
 from streams.runtime.failures import Fenced, KafkaFailed
 from streams.runtime.following import Following
-from streams.runtime.health import HealthServer, Progress
+from streams.runtime.health import Progress, serve
 from streams.runtime.history import History
 from streams.runtime.phase import told
 from streams.runtime.processor import Processor
@@ -81,7 +81,7 @@ class Standby(Generic[StateT]):
         self.stop = stop or threading.Event()
         self.progress = Progress(processor.stage, settings.runtime.worker, following=True)
         self.worker: Worker[StateT] | None = None
-        self._health = None if health_port is None else HealthServer(self.progress, health_port)
+        self._health = serve(self.progress, settings.runtime, health_port)
         self._inputs = steps.in_order(processor.inputs)
         self._topic = {name: topic_name(settings.namespace, name) for name in self._inputs}
         self._holder: Holder | None = None

@@ -25,7 +25,7 @@ from schemas.topics import topic_name
 from streams.runtime import kafka, librdkafka, steps
 from streams.runtime.clock import CONTROL, RECALLED
 from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
-from streams.runtime.health import HealthServer, PartitionProgress, Progress
+from streams.runtime.health import PartitionProgress, Progress, serve
 from streams.runtime.history import History
 from streams.runtime.idle import TICK_S, confirm, ticking
 from streams.runtime.partition import Partition, columns
@@ -54,18 +54,19 @@ def run(
 ) -> None:
     """Feed a processor until `stop` is set; then finish the step, write snapshots and leave.
 
-    Health is served on a free port of 127.0.0.1, which the log names (`working`). `history` has records that Kafka no
-    longer has, for a restore.
+    Health is served at `runtime.health_host`, on a port that the log names (`working`). `history` has records that
+    Kafka no longer has, for a restore.
 
     Raises `WeirError`; its `code` is the exit status that the process should end with (see `failures`). After an
     error nothing may be retried in this process.
     """
+    port = settings.runtime.health_port
     if settings.runtime.standby:
         from streams.runtime.standby import Standby
 
-        Standby(processor, settings, stop=stop, health_port=0, history=history).run()
+        Standby(processor, settings, stop=stop, health_port=port, history=history).run()
     else:
-        Worker(processor, settings, stop=stop, health_port=0, history=history).run()
+        Worker(processor, settings, stop=stop, health_port=port, history=history).run()
 
 
 class Worker(Generic[StateT]):
@@ -88,7 +89,7 @@ class Worker(Generic[StateT]):
         self.processor, self.settings, self._history = processor, settings, history
         self.stop = stop or threading.Event()
         self.progress = progress or Progress(processor.stage, settings.runtime.worker)
-        self.health = None if health_port is None else HealthServer(self.progress, health_port)
+        self.health = serve(self.progress, settings.runtime, health_port)
         self._inputs = steps.in_order(processor.inputs)
         self._shared = shared(self._inputs)
         self._logical = {topic_name(settings.namespace, name): name for name in self._inputs}

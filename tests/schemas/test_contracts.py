@@ -111,3 +111,11 @@ def test_settings_say_where_each_value_came_from(monkeypatch: pytest.MonkeyPatch
     assert found["partitions"] == ("8", "flag")
     assert found["clickhouse.port"] == ("8123", "default")
     assert "secret" not in found["clickhouse.password"][0]
+
+
+def test_secrets_among_kafkas_properties_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIR_KAFKA__PROPERTIES", '{"sasl.password": "hunter2", "security.protocol": "SASL_SSL"}')
+    found = origins(Settings())
+    origin = "environment WEIR_KAFKA__PROPERTIES"
+    assert found["kafka.properties.sasl.password"] == ("**********", origin)
+    assert found["kafka.properties.security.protocol"] == ("SASL_SSL", origin)

@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 
+from schemas.errors import WeirError
 from streams.runtime.health import COMMIT_AGE_S, POLL_AGE_S, HealthServer, PartitionProgress, Progress, answer
 
 
@@ -68,5 +69,14 @@ def test_served_on_loopback() -> None:
             assert json.load(response)["ok"] is True
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{server.port}/other", timeout=5)
+    finally:
+        server.close()
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    server = HealthServer(progress())
+    try:
+        with pytest.raises(WeirError, match=rf"(?s)127\.0\.0\.1:{server.port}.*runtime\.health_port"):
+            HealthServer(progress(), server.port)
     finally:
         server.close()
