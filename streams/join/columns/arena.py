@@ -17,6 +17,7 @@ from streams.join.columns.layout import (
     OLDEST,
     SEGMENT_WORDS,
     SEGMENTS,
+    SIZE,
     W_HEARD,
     W_HEARD_NEXT,
     field,
@@ -112,6 +113,21 @@ def free_heard(m: int, at: int) -> None:
         after = field(i64(arena + position * 8 + W_HEARD_NEXT * 8), 0, 40) - 1
         free(m, position)
         position = after
+
+
+@compiled
+def live_from(m: int, position: int, end: int) -> int:
+    """Give the first record at `position` or behind it that has not been freed, below the segment's end; -1: none."""
+    arena = reg(m, ARENA)
+    while position < end:
+        word = i64(arena + position * 8)
+        size = field(word, SIZE, 20)
+        if size == 0:
+            return -1
+        if not (word >> DEAD) & 1:
+            return position
+        position += size
+    return -1
 
 
 @compiled

@@ -97,22 +97,22 @@ def warm(m: int) -> None:
 
 
 @compiled
-def _short(out: int, start: int, size: int) -> int:
-    """Write a text that is mostly short: 32 bytes whose number is known beforehand are cheaper."""
-    if size <= SHORT:
-        copy(out, start, SHORT)
-    else:
-        copy(out, start, size)
-    return out + size
-
-
-@compiled
 def _copy_cell(out: int, cell: int, size: int, beyond: int) -> None:
-    """Write a cell: as `_short` does, where so many bytes may be read."""
+    """Write a text that is mostly short: 32 bytes whose number is known beforehand are cheaper, where they are there.
+
+    They are in a cell that begins at `beyond` or before.
+    """
     if size <= SHORT and cell <= beyond:
         copy(out, cell, SHORT)
     else:
         copy(out, cell, size)
+
+
+@compiled
+def _short(out: int, start: int, size: int) -> int:
+    """Write one of our own texts, behind which there is room; gives its end."""
+    _copy_cell(out, start, size, start)
+    return out + size
 
 
 @compiled

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streams.join.columns.arena import allocate_for, free, free_heard, life_of, touch
+from streams.join.columns.arena import allocate_for, free, free_heard, life_of, live_from, touch
 from streams.join.columns.ids import hash_of, id_of, packed_of, size_of_id
 from streams.join.columns.layout import (
     AHEAD,
@@ -20,7 +20,6 @@ from streams.join.columns.layout import (
     CASES,
     CLASS,
     COUNTERS,
-    DEAD,
     EVENT_ID,
     FLAGS,
     GRACE,
@@ -127,15 +126,12 @@ def _find_old(m: int, found: Any, cut_ms: int, clock_ms: int) -> int:
         if i64(oldest) == 0 or i64(oldest) >= cut_ms:
             continue
         least = NEVER
-        position = segment * SEGMENT_WORDS
-        end = position + SEGMENT_WORDS
-        while position < end:
+        end = (segment + 1) * SEGMENT_WORDS
+        position = live_from(m, segment * SEGMENT_WORDS, end)
+        while position >= 0:
             at = arena + position * 8
             word = i64(at)
-            size = field(word, SIZE, 20)
-            if size == 0:
-                break
-            if field(word, KIND, 3) == CASE and not (word >> DEAD) & 1 and not field(word, FLAGS, 8) & RETIRED:
+            if field(word, KIND, 3) == CASE and not field(word, FLAGS, 8) & RETIRED:
                 at_ms = field(i64(at + W_AT * 8), 0, 48)
                 if at_ms < cut_ms and _may_leave(m, at, cut_ms, clock_ms):
                     put64(at, with_field(word, FLAGS, 8, field(word, FLAGS, 8) | LEAVING))
@@ -143,7 +139,7 @@ def _find_old(m: int, found: Any, cut_ms: int, clock_ms: int) -> int:
                     n += 1
                 elif at_ms < least:
                     least = at_ms
-            position += size
+            position = live_from(m, position + field(word, SIZE, 20), end)
         put64(oldest, 0 if least == NEVER else (least if least > 0 else 1))
     return n
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from streams.join.columns.arena import age
+from streams.join.columns.arena import age, live_from
 from streams.join.columns.cases import in_force
 from streams.join.columns.ids import hash_of
 from streams.join.columns.layout import (
     ARENA,
     CASE,
-    DEAD,
     FLAGS,
     HEAD,
     KIND,
@@ -74,16 +73,13 @@ def rebuild(m: int, words: int) -> None:
     arena = reg(m, ARENA)
     put(m, LINKED, 0)
     for segment in range(words // SEGMENT_WORDS):
-        position = segment * SEGMENT_WORDS
-        end = position + SEGMENT_WORDS
-        while position < end:
+        end = (segment + 1) * SEGMENT_WORDS
+        position = live_from(m, segment * SEGMENT_WORDS, end)
+        while position >= 0:
             at = arena + position * 8
             word = i64(at)
-            size = field(word, SIZE, 20)
-            if size == 0:
-                break
             kind = field(word, KIND, 3)
-            if not (word >> DEAD) & 1 and kind in (CASE, HEAD, MARKER, STUB):
+            if kind in (CASE, HEAD, MARKER, STUB):
                 retired = field(word, FLAGS, 8) & RETIRED
                 if not retired:
                     insert(m, hash_of(at), position)
@@ -91,4 +87,4 @@ def rebuild(m: int, words: int) -> None:
                         age(m, position, field(i64(at + W_AT * 8), 0, 48))
                 if kind != MARKER:
                     link(m, position, field(i64(at + W_DUE * 8), 0, 48))
-            position += size
+            position = live_from(m, position + field(word, SIZE, 20), end)
