@@ -28,7 +28,7 @@ from services.local.owner import DirectoryInUse, DirectoryOwner
 from streams.runtime import kafka
 from streams.runtime.member import cannot_go_on
 from streams.runtime.offsets import committed
-from streams.runtime.topics import check_topics
+from streams.runtime.topics import await_topics
 
 STAGE = "alert"
 TOPIC = "alerts"
@@ -122,9 +122,8 @@ class _Process:
 
     def _read(self) -> None:
         settings, stop = self._settings, self._stop
-        if not kafka.wait_for_kafka(settings, stop):
+        if not await_topics(settings, stop, [TOPIC]):
             return
-        check_topics(settings, [TOPIC])
         self._admin = kafka.make_admin(settings, STAGE)
         client = f"{STAGE}-{settings.runtime.worker}"
         group = kafka.group_id(settings.namespace, STAGE)

@@ -37,7 +37,7 @@ from services.record.land import Away
 from streams.runtime import kafka
 from streams.runtime.health import PartitionProgress, serve
 from streams.runtime.member import BACKOFF_S, Member, TakenAway
-from streams.runtime.topics import check_topics
+from streams.runtime.topics import await_topics
 
 STAGE = "recall"
 REQUESTS, ANSWERS = "recall-requests", "recalled"
@@ -91,9 +91,9 @@ class Recaller:
         """Wait for Kafka and ClickHouse, then answer until asked to stop."""
         settings = self.settings
         try:
-            if not kafka.wait_for_kafka(settings, self.stop) or not self.member.wait_for(self._store.prepare):
+            named = [REQUESTS, ANSWERS, *TOPICS]
+            if not await_topics(settings, self.stop, named) or not self.member.wait_for(self._store.prepare):
                 return
-            check_topics(settings, [REQUESTS, ANSWERS, *TOPICS])
             self._admin = kafka.make_admin(settings, STAGE)
             self._landed_below = LandedBelow(settings, self._store)
             self._sender = Sender(settings, STAGE)

@@ -38,7 +38,7 @@ from streams.runtime.member import Member, PutOut, TakenAway
 from streams.runtime.offsets import Commit
 from streams.runtime.past import append
 from streams.runtime.records import Records
-from streams.runtime.topics import check_topics
+from streams.runtime.topics import await_topics
 
 STAGE = "record"
 FLUSH_S = 0.25
@@ -124,9 +124,8 @@ class Recorder:
 
     def run(self) -> None:
         """Wait for Kafka and ClickHouse, then gather and flush until asked to stop."""
-        if not kafka.wait_for_kafka(self.settings, self.stop) or not self.member.wait_for(self._store.prepare):
+        if not await_topics(self.settings, self.stop, TOPICS) or not self.member.wait_for(self._store.prepare):
             return
-        check_topics(self.settings, TOPICS)
         try:
             with self.member:
                 self.member.run(self._turn)

@@ -26,7 +26,7 @@ from services.train.initial import send_reference
 from streams.runtime import kafka
 from streams.runtime.member import cannot_go_on
 from streams.runtime.offsets import committed
-from streams.runtime.topics import check_topics
+from streams.runtime.topics import await_topics
 
 STAGE = "train"
 _IDLE_S = 0.2
@@ -37,9 +37,8 @@ _log = structlog.get_logger()
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Answer retrain events until `stop` is set. Raises `WeirError` for what waiting does not mend."""
-    if not kafka.wait_for_kafka(settings, stop):
+    if not await_topics(settings, stop, ("retrain", "candidates", "control", "dead-letters")):
         return
-    check_topics(settings, ("retrain", "candidates", "control", "dead-letters"))
     _warm_up()
     sender, consumer = Sender(settings, STAGE), _open(settings)
     try:

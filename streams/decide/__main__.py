@@ -17,10 +17,9 @@ import structlog
 
 from schemas.errors import OK, WeirError
 from schemas.settings import Settings
-from streams.runtime import kafka
 from streams.runtime.failures import KafkaFailed, ProcessorFailed
 from streams.runtime.stderr import LossyStderr
-from streams.runtime.topics import check_topics
+from streams.runtime.topics import await_topics
 
 STOP_S = 2.5
 _log = structlog.get_logger()
@@ -97,10 +96,7 @@ async def _kafka_answers(settings: Settings, stop: asyncio.Event, topics: set[st
 
     def wait() -> None:
         try:
-            found = kafka.wait_for_kafka(settings, quit_)
-            if found:
-                check_topics(settings, topics)
-            result: Any = found
+            result: Any = await_topics(settings, quit_, topics)
         except BaseException as error:
             result = error
         if not loop.is_closed():

@@ -40,6 +40,7 @@ LARGE_MESSAGE_BYTES = 4_000_000
 
 _log = structlog.get_logger()
 _rdkafka = logging.getLogger("librdkafka")
+ANSWER_S = 30.0
 _SAY_S = 5.0
 _PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -266,13 +267,20 @@ def _listed(
 
 
 def partition_counts(admin: AdminClient, settings: Settings) -> dict[str, int]:
-    """Give the partition count of every topic there is. Raises `WeirError` when Kafka does not answer."""
+    """Give the partition count of every topic there is. Raises `Unanswered` when Kafka does not answer."""
     try:
-        found: Mapping[str, Any] = admin.list_topics(timeout=30).topics
+        found: Mapping[str, Any] = admin.list_topics(timeout=ANSWER_S).topics
     except KafkaException as error:
-        raise WeirError(
+        raise Unanswered(settings, error) from None
+    return {name: len(metadata.partitions) for name, metadata in found.items() if metadata.error is None}
+
+
+class Unanswered(WeirError):
+    """Kafka does not answer, or cannot say now."""
+
+    def __init__(self, settings: Settings, error: KafkaException) -> None:
+        super().__init__(
             f"Kafka at {settings.kafka.bootstrap} does not answer: {reason(error)}",
             fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
             code=ENVIRONMENT,
-        ) from None
-    return {name: len(metadata.partitions) for name, metadata in found.items() if metadata.error is None}
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -13,7 +14,7 @@ from schemas import topics
 from schemas.errors import ENVIRONMENT, WeirError
 from schemas.settings import Settings
 from schemas.topics import Plan, topic_name
-from streams.runtime.kafka import make_admin, partition_counts, reason
+from streams.runtime.kafka import Unanswered, make_admin, partition_counts, reason, wait_for_kafka
 
 STAMPED = "message.timestamp.type"
 LIMITS = ("max.message.bytes", "message.timestamp.before.max.ms", "message.timestamp.after.max.ms")
@@ -65,10 +66,25 @@ def ensure_topics(settings: Settings) -> list[str]:
     return created
 
 
+def await_topics(settings: Settings, stop: threading.Event, logical: Collection[str]) -> bool:
+    """Wait until Kafka answers, and check topics; one that goes away in between is waited for again.
+
+    False: `stop` was set. Raises as `check_topics` does.
+    """
+    while wait_for_kafka(settings, stop):
+        try:
+            check_topics(settings, logical)
+        except Unanswered as error:
+            _log.warning("kafka_silent", bootstrap=settings.kafka.bootstrap, reason=error.message)
+        else:
+            return True
+    return False
+
+
 def check_topics(settings: Settings, logical: Collection[str] | None = None) -> None:
     """Check that topics (all, or those with these logical names) exist as planned.
 
-    Raises `WeirError` that names every difference.
+    Raises `WeirError` that names every difference, or `Unanswered`.
     """
     admin = make_admin(settings)
     names = None if logical is None else {topic_name(settings.namespace, name) for name in logical}
@@ -81,7 +97,11 @@ def check_topics(settings: Settings, logical: Collection[str] | None = None) -> 
         for plan in present
         if counts[plan.topic] != plan.partitions
     ]
-    for plan, found in zip(present, _configs(admin, present), strict=True):
+    try:
+        configs = _configs(admin, present)
+    except KafkaException as error:
+        raise Unanswered(settings, error) from None
+    for plan, found in zip(present, configs, strict=True):
         if found is None:
             continue
         if found[STAMPED] != plan.config[STAMPED]:

@@ -57,6 +57,8 @@ OTHER = (
     "downtimes",
     "record_kills",
     "recall_kills",
+    "record_gave_up",
+    "recall_gave_up",
     "put_away",
     "asked",
     "gave_up",
@@ -225,6 +227,10 @@ class Campaign:
         companions = Companions(nursery, self.settings, name) if self.record else None
         try:
             done.run()
+        except WeirError:
+            if companions is not None:
+                done.crew.problems.append(companions.tails())
+            raise
         except KeyboardInterrupt:
             judged = False  # nobody will, so it does not count
             raise
@@ -243,6 +249,7 @@ class Campaign:
             if companions is not None:
                 companions.close()
                 report.counts.update(companions.counts)
+                report.sentences += companions.problems
         if report.findings.ok:  # the next round needs the room on the small disk
             shutil.rmtree(self.directory / "snapshots" / self.settings.namespace, ignore_errors=True)
 

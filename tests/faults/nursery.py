@@ -237,7 +237,8 @@ class Nursery:
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a process with threads must not fork
                 start_new_session=True,  # Ctrl-C is for the harness
             )
-        threading.Thread(target=self._listen, name="nursery", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="nursery", daemon=True)
+        self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -250,6 +251,9 @@ class Nursery:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._listener.join(10)  # until the pipe ends, which it does when the last child is gone
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def bear(
         self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, phase_path: Path, *, cold: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ from schemas.errors import WeirError
 from schemas.settings import Settings
 from services.local.kafka import LocalKafka
 from streams.runtime import kafka as ours
-from streams.runtime.topics import check_topics, ensure_topics, planned
+from streams.runtime import topics
+from streams.runtime.topics import await_topics, check_topics, ensure_topics, planned
 from tests.processes import until
 from tests.streams.runtime.harness import configuration
 
@@ -79,6 +81,29 @@ def test_limits_that_are_too_tight_are_named_and_loosened(kafka: LocalKafka, tmp
     assert "labels: max.message.bytes" not in str(refused.value), "an input's limit is its owner's"
     assert ensure_topics(settings) == []
     check_topics(settings)
+
+
+@pytest.mark.kafka
+def test_kafka_that_goes_away_during_the_check_is_waited_for(
+    kafka: LocalKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(**configuration(kafka.bootstrap, tmp_path))
+    ensure_topics(settings)
+    make = ours.make_admin
+    tried: list[str] = []
+
+    def gone(given: Settings) -> AdminClient:
+        tried.append(given.kafka.bootstrap)
+        elsewhere = given.model_copy(update={"kafka": given.kafka.model_copy(update={"bootstrap": "127.0.0.1:1"})})
+        return make(elsewhere if len(tried) == 1 else given)
+
+    monkeypatch.setattr(topics, "make_admin", gone)
+    monkeypatch.setattr(ours, "ANSWER_S", 1)
+    assert await_topics(settings, threading.Event(), ["steps"])
+    assert len(tried) == 2
+    stop = threading.Event()
+    stop.set()
+    assert not await_topics(settings, stop, ["steps"])
 
 
 def test_kafka_that_is_not_there_is_waited_for_and_named() -> None:
