@@ -26,7 +26,7 @@ from streams.join.columns.layout import (
     with_field,
 )
 from streams.runtime.compiled import compiled
-from streams.runtime.native import i64, put8, put64
+from streams.runtime.native import copy, i64, put8, put64
 
 
 @compiled
@@ -113,6 +113,29 @@ def free_heard(m: int, at: int) -> None:
         after = field(i64(arena + position * 8 + W_HEARD_NEXT * 8), 0, 40) - 1
         free(m, position)
         position = after
+
+
+@compiled
+def rehouse(m: int, first: int, life: int) -> int:
+    """Move what was heard of a request to where a life is kept. Takes and gives the first's position + 1."""
+    arena = reg(m, ARENA)
+    position = first - 1
+    moved = 0
+    last = 0
+    while position >= 0:
+        at = arena + position * 8
+        words = field(i64(at), SIZE, 20)
+        new = allocate_for(m, words, life)
+        there = arena + new * 8
+        copy(there, at, words * 8)
+        if last:
+            put64(last + W_HEARD_NEXT * 8, new + 1)
+        else:
+            moved = new + 1
+        last = there
+        free(m, position)
+        position = field(i64(there + W_HEARD_NEXT * 8), 0, 40) - 1
+    return moved
 
 
 @compiled

@@ -298,6 +298,7 @@ class Columns:
         signals: dict[int, Waiting[Signal]] = {}
         for heard in self.reading.heard(position):
             of_label, joined, waiting = self.reading.waiting(heard, request_id)
+            waiting.kept = joined and not is_case
             (labels if of_label else signals)[waiting.key] = waiting
             counters.append(f"{'labels' if of_label else 'signals'}.{'joined' if joined else 'parked'}")
         request.labels, request.signals = labels or None, signals or None

@@ -21,10 +21,10 @@ chain. What is due is sorted by (due, position) before it fires, so the order of
 prediction that repeat together are one text, as `feedback` will say them.
 
 **Kinds of record.** `CASE`: a request with its one standing prediction. `HEAD`: a request of which only labels or
-signals have come. `MARKER`: a request that lives in the object path (`streams.join.processor`). `LABEL`, `SIGNAL`:
-heard events, in a chain from their request. `STUB`: a request that has been put away. A request with two identities, a
-conflict, or very much heard becomes objects and leaves a marker; so the compiled path treats the plain cases, nearly
-all, and the object path every case.
+signals are in state: they came first, or stay longer. `MARKER`: a request that lives in the object path
+(`streams.join.processor`). `LABEL`, `SIGNAL`: heard events, in a chain from their request. `STUB`: a request that has
+been put away. A request with two identities, a conflict, or very much heard becomes objects and leaves a marker; so the
+compiled path treats the plain cases, nearly all, and the object path every case.
 
 **Words.** Numbers share words; `field(word, shift, bits)` reads one.
 """
@@ -154,6 +154,7 @@ CASE, HEAD, MARKER, LABEL, SIGNAL, STUB = 1, 2, 3, 4, 5, 6
 # Word 0 of every record: size 20, kind 3, dead 1, flags 8, class 4, heard 8, revision 20.
 SIZE, KIND, DEAD, FLAGS, CLASS, HEARD_N, REVISION = 0, 20, 23, 24, 32, 36, 44
 EVENT_ID, LONG, PACKED, RETIRED = 1, 2, 4, 128  # flags of a case, head or marker; RETIRED: only the wheel knows it
+KEPT = 8  # a head that was a case: what is `JOINED` counted for the prediction that has left
 LEAVING = 64  # a case that is being put away, and in a chain of the wheel
 JOINED, RETRACTS, VALUED = 1, 2, 4  # flags of what was heard
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.join.columns.arena import age, allocate_for, free, life_of
+from streams.join.columns.arena import age, allocate_for, life_of, rehouse
 from streams.join.columns.cases import count, in_force, next_due, reclass, retire
 from streams.join.columns.fields import (
     ACTION,
@@ -54,6 +54,7 @@ from streams.join.columns.layout import (
     HEARD_N,
     IDENTITY_OF,
     KEEP,
+    KEPT,
     KIND,
     LONG,
     MARKER,
@@ -79,7 +80,6 @@ from streams.join.columns.layout import (
     W_CONTENT,
     W_DUE,
     W_HEARD,
-    W_HEARD_NEXT,
     W_KEY,
     W_NEXT,
     W_SAID,
@@ -244,6 +244,8 @@ def predict(m: int, record: int, h: int, packed: int) -> bool:
             count(m, DUPLICATE, 1)
             put(m, DIFFERING, reg(m, DIFFERING) + other_key(m, record))
             return True
+        if field(i64(at), FLAGS, 8) & KEPT:
+            return False
         heard = field(i64(at + W_HEARD * 8), 0, 40)
         heard_n = field(i64(at), HEARD_N, 8)
 
@@ -280,7 +282,7 @@ def predict(m: int, record: int, h: int, packed: int) -> bool:
 
     life = life_of(i64(policy + P_REACH * 8))
     if heard and life:
-        heard = _rehouse(m, heard, life)
+        heard = rehouse(m, heard, life)
     position = allocate_for(m, total, life)
     age(m, position, at_ms)
     at = arena + position * 8
@@ -326,26 +328,3 @@ def predict(m: int, record: int, h: int, packed: int) -> bool:
     settle(m, position, reg(m, SEEN))
     link(m, position, next_due(m, at, reg(m, SEEN)))
     return True
-
-
-@compiled
-def _rehouse(m: int, first: int, life: int) -> int:
-    """Move what was heard before its prediction to where that will live. Takes and gives the first's position + 1."""
-    arena = reg(m, ARENA)
-    position = first - 1
-    moved = 0
-    last = 0
-    while position >= 0:
-        at = arena + position * 8
-        words = field(i64(at), SIZE, 20)
-        new = allocate_for(m, words, life)
-        there = arena + new * 8
-        copy(there, at, words * 8)
-        if last:
-            put64(last + W_HEARD_NEXT * 8, new + 1)
-        else:
-            moved = new + 1
-        last = there
-        free(m, position)
-        position = field(i64(there + W_HEARD_NEXT * 8), 0, 40) - 1
-    return moved

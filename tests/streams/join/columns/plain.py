@@ -123,6 +123,9 @@ def plain_request(random: Random, request_id: str, base_ms: int, bounds: Bounds)
     if random.random() < 0.93:
         append_ms = base_ms + random.choice((-20 * S, 0, 0, 1, 1, S, S, 10 * S, 60 * S, 100 * S))
         made.append(Arrival(append_ms, "predictions", partition, key, prediction(random, request_id, base_ms)))
+    if random.random() < 0.06:  # the id's next life, as what was heard in the first is about to end
+        again_ms = base_ms + random.choice((100 * S, 130 * S, 150 * S, 170 * S, 200 * S, 300 * S))
+        made.append(Arrival(again_ms + S, "predictions", partition, key, prediction(random, request_id, again_ms)))
     name = random.choice(("label", "label", "clicked"))
     sources = random.sample(SOURCES, 2)
     for _ in range(random.choice((0, 0, 1, 1, 2, 3))):

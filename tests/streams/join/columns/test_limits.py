@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -49,6 +50,16 @@ class Pair:
 
     def step(self, clock_ms: int, *, append_ms: int | None = None, **bodies: list[Any]) -> list[Feedback]:
         """Take events (JSON trees, or bytes), or policies; give the feedback."""
+        self.steps += 1
+        batch = Batch(0, self.steps, self.records(clock_ms if append_ms is None else append_ms, bodies))
+        first = self.fast.step(self.states[0], batch, clock_ms)
+        second = self.plain.step(self.states[1], batch, clock_ms)
+        assert told(first.outputs) == told(second.outputs)
+        assert dict(first.counters) == dict(second.counters)
+        return [decode(one.value, Feedback) for one in first.outputs if one.topic == "feedback"]
+
+    def records(self, append_ms: int, bodies: Mapping[str, list[Any]]) -> dict[str, Records]:
+        """Write events, all appended at once, at the next offsets."""
         inputs = {}
         for topic, events in bodies.items():
             records = Records()
@@ -59,15 +70,9 @@ class Pair:
                 value = event if isinstance(event, bytes) else json.dumps(event, ensure_ascii=False).encode()
                 tree = msgspec.json.decode(value) if b"request_id" in value else {}
                 key = tree["request_id"].encode() if tree else None
-                records.append(self.offset, clock_ms if append_ms is None else append_ms, key, value)
+                records.append(self.offset, append_ms, key, value)
             inputs[topic] = records
-        self.steps += 1
-        batch = Batch(0, self.steps, inputs)
-        first = self.fast.step(self.states[0], batch, clock_ms)
-        second = self.plain.step(self.states[1], batch, clock_ms)
-        assert told(first.outputs) == told(second.outputs)
-        assert dict(first.counters) == dict(second.counters)
-        return [decode(one.value, Feedback) for one in first.outputs if one.topic == "feedback"]
+        return inputs
 
 
 def predicted(request_id: str = "r", at_ms: int = T0_MS, **more: Any) -> dict[str, Any]:
