@@ -52,7 +52,7 @@ WIDTHS = ((1, 1), (4, 1), (16, 1), (64, 1), (4, 2), (16, 2))
 SMALL = 20_000
 MOST_PER_S = 150_000
 MEMORY_SHARE = 0.6
-QUICK_RACE_S = 85
+QUICK_RACE_S = 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Size:
 
 QUICK = Size(
     n=250_000,
-    limit_s=7,
+    limit_s=5,
     tail_s=8,
     live_timeout_ms=3_000,
     live_s=5,

@@ -92,14 +92,14 @@ def _read(log: Log, output: str, history: History, program: Program) -> tuple[li
     steady_ms = history.start_ms + history.span_ms * LEFT_OUT
     reader = reader_at_end(log, output)
     used_s = begun = 0.0
-    rows, cpu_share = 0, 0.0
-    while rows < history.n and now_ms() < history.last_ms + 2 * TIMEOUT_MS:
+    labelled, cpu_share = int((history.label >= 0).sum()), 0.0
+    while labelled and now_ms() < history.last_ms + 2 * TIMEOUT_MS:
         messages = reader.consume(50_000, 0.01)
         at_ms = time.time() * 1000
         for message in messages:
             if message.error() is None:
-                rows += 1
                 sent_ms = _sent_ms(message.value() or b"")
+                labelled -= sent_ms > 0
                 if sent_ms > steady_ms:
                     waited.append(at_ms - sent_ms)
         if not begun and at_ms > steady_ms:

@@ -32,6 +32,7 @@ LEAD_MS = 7_000
 READY_S = 90.0
 TICK_S = 0.5
 SILENCE_S = 2.0
+JUDGE_S = 1.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -102,7 +103,7 @@ def _killed(
     found = judge(history, log.settings.kafka.bootstrap, output, log.settings.partitions)
     settled = 0
     while time.monotonic() < deadline and (settled < 2 or now_ms() < history.last_ms + timeout_ms):
-        time.sleep(2)
+        time.sleep(JUDGE_S)
         program.check()
         before_rows = found.rows
         found = judge(history, log.settings.kafka.bootstrap, output, log.settings.partitions)
