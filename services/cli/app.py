@@ -161,6 +161,41 @@ def trace(
     raise typer.Exit(run(settings, request_id, as_json=json))
 
 
+@app.command()
+def drift(
+    reference: Annotated[Path, typer.Argument(help="What was usual: Parquet (a file or a directory) or CSV.")],
+    current: Annotated[Path, typer.Argument(help="What is now.")],
+    only: Annotated[list[str] | None, typer.Option("--column", help="Compare only this column (repeat).")] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="Leave this column out (repeat).")] = None,
+    alpha: Annotated[float, typer.Option(help="Expected share of false ones among the columns that drift.")] = 0.05,
+    least: Annotated[float, typer.Option(help="Share of rows that must differ for a drift.")] = 0.05,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option("--fail-on", help="Exit with 1 when: any; a share of columns, as 0.2; a column (repeat)."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report here: one file, nothing to load.")] = None,
+    top: Annotated[int, typer.Option(help="So many columns in the terminal, the worst first.")] = 20,
+    json: Json = False,
+) -> None:
+    """Compare two tables column by column. Needs no Kafka, no ClickHouse, no server."""
+    from services.cli.drift import drift as run
+
+    raise typer.Exit(
+        run(
+            reference,
+            current,
+            only=only or [],
+            without=without or [],
+            alpha=alpha,
+            least=least,
+            fail_on=fail_on or [],
+            html=html,
+            top=top,
+            as_json=json,
+        )
+    )
+
+
 @config_app.command("show")
 def config_show(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,

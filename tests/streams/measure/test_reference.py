@@ -33,6 +33,16 @@ def test_edges_are_quantiles_and_atoms_stand_alone(values: list[float], count: i
         assert {value for cell, value in zip(cells, values, strict=True) if cell in mine} == {atom}
 
 
+@given(st.lists(st.integers(-4, 4).map(float) | st.floats(-1e9, 1e9), min_size=1, max_size=120), st.integers(2, 30))
+def test_edges_equal_those_of_looking_at_each_value(values: list[float], count: int) -> None:
+    array = np.array(values)
+    edges = set(np.quantile(array, np.arange(1, count) / count, method="inverted_cdf").tolist())
+    distinct, times = np.unique(array, return_counts=True)
+    for place in np.flatnonzero(times * count > len(values)).tolist():
+        edges |= set(distinct[place : place + 2].tolist())
+    assert quantile_edges(array, count) == sorted(edge for edge in edges if edge > distinct[0])
+
+
 def learnt(rows: int = 1_000, seed: int = 0) -> tuple[Reference, dict[str, list[Any]]]:
     rng = np.random.default_rng(seed)
     features: dict[str, list[Any]] = {

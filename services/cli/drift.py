@@ -1,0 +1,73 @@
+"""`weir drift`: its surface; `services.drift` does the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from schemas.errors import FAILURE, OK, USAGE, WeirError
+from services.drift.page import page
+from services.drift.report import as_object, print_table
+from services.drift.run import Tell, compare_files, fails
+from services.drift.table import Say
+
+
+def drift(
+    reference: Path,
+    current: Path,
+    *,
+    only: Sequence[str],
+    without: Sequence[str],
+    alpha: float,
+    least: float,
+    fail_on: Sequence[str],
+    html: Path | None,
+    top: int,
+    as_json: bool,
+) -> int:
+    """Compare, print, write the page; give the exit code: `FAILURE` when a condition of `fail_on` holds."""
+    for name, value in (("alpha", alpha), ("least", least)):
+        if not 0 < value < 1:
+            raise WeirError(f"--{name} {value:g}: expected a number between 0 and 1", fix="leave it out", code=USAGE)
+    with _progress() as (say, tell):
+        found = compare_files(
+            reference, current, only=only, without=without, alpha=alpha, least=least, say=say, tell=tell
+        )
+    held = fails(found, fail_on)
+    if html is not None:
+        try:
+            html.write_text(page(found, held), encoding="utf-8")
+        except OSError as error:
+            raise WeirError(f"{html} cannot be written: {error.strerror}", fix="name another file") from None
+    if as_json:
+        print(json.dumps(as_object(found, held), allow_nan=False))
+    else:
+        print_table(found, Console(), top)
+        if html is not None:
+            print(f"report: {html}")
+    for one in held:
+        print(f"weir: failed: {one}", file=sys.stderr)
+    return FAILURE if held else OK
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Say, Tell]]:
+    """Show a bar on standard error, where somebody looks at it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def say(text: str) -> None:
+            bar.update(task, description=text)
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, description="comparing", completed=done, total=total)
+
+        yield say, tell

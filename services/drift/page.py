@@ -1,0 +1,98 @@
+"""The HTML report: one file, without anything to load, that can be mailed, archived and read in twenty years."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from services.drift.report import summary
+from services.drift.run import Drift
+from streams.judge.compare import Compared
+
+DRAWN = 200
+"""So many columns, the worst, have a picture; a table names all."""
+WIDTH, HEIGHT, GAP = 640, 120, 1
+
+_NAMES = ("column", "verdict", "differ", "by chance", "p, adjusted", "PSI", "JS", "KS", "W1")
+_HEADS = "".join(f"<th>{name}</th>" for name in _NAMES)
+
+_STYLE = Path(__file__).with_name("page.css")
+
+
+def page(found: Drift, held: list[str]) -> str:
+    """Give the report as one HTML document."""
+    rows = "".join(_row(number, one) for number, one in enumerate(found.columns))
+    pictures = "".join(_section(number, one) for number, one in enumerate(found.columns[:DRAWN]))
+    left = [f"<b>{escape(name)}</b>: another type: {escape(what)}" for name, what in found.changed]
+    left += [f"<b>{escape(name)}</b>: gone from the current table" for name in found.gone]
+    left += [f"<b>{escape(name)}</b>: new, nothing to compare with" for name in found.new]
+    left += [f"<b>{escape(name)}</b>: left out: {escape(why)}" for name, why in found.left_out]
+    failed = f'<p class="drift">Failed: {escape("; ".join(held))}</p>' if held else ""
+    others = f"<section><h2>Not compared</h2>{''.join(f'<p>{line}</p>' for line in left)}</section>" if left else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Drift: {escape(found.current)}</title><style>{_STYLE.read_text(encoding="utf-8")}</style></head><body><main>
+<h1>Drift</h1>
+<section><p><span class="key b">reference</span> {escape(found.reference)}, {found.rows[0]:,} rows</p>
+<p><span class="key a">current</span> {escape(found.current)}, {found.rows[1]:,} rows</p>
+<p><b>{escape(summary(found))}</b></p>{failed}
+<p class="quiet">Drift: chance is ruled out at {found.alpha:g}, adjusted for the number of columns, and at least
+{found.least:.0%} of the rows differ (total variation). Slight: ruled out, but fewer differ. Unclear: too few rows to
+see such a difference. Rows are taken as independent.</p></section>
+<section class="wide"><table><thead><tr>{_HEADS}</tr></thead><tbody>{rows}</tbody></table></section>
+{others}{pictures}
+</main></body></html>
+"""
+
+
+def _row(number: int, one: Compared) -> str:
+    name = f'<a href="#c{number}">{escape(one.name)}</a>' if number < DRAWN else escape(one.name)
+    figures = one.tv, one.chance_tv, one.p_adjusted, one.psi, one.js, one.ks, one.wasserstein
+    shown = [_percent(figures[0]), _percent(figures[1]), _p(figures[2]), *(_figure(x, 3) for x in figures[3:])]
+    cells = "".join(f"<td>{text}</td>" for text in shown)
+    return f'<tr><td>{name}</td><td class="{one.verdict}">{one.verdict}</td>{cells}</tr>'
+
+
+def _section(number: int, one: Compared) -> str:
+    return (
+        f'<section id="c{number}"><h2>{escape(one.name)} <span class="{one.verdict}">{one.verdict}</span></h2>'
+        f'<p class="quiet">{escape(one.sentence)}</p>{_picture(one)}</section>'
+    )
+
+
+def _picture(one: Compared) -> str:
+    """Draw shares of both sides, a pair of bars for each cell."""
+    if not one.cells or not one.n or not one.m:
+        return ""
+    tallest = max(max(a / one.n, c / one.m) for _, a, c in one.cells)
+    step = WIDTH / len(one.cells)
+    wide = max((step - 2 * GAP) / 2, 0.5)
+    bars = []
+    for place, (name, a, c) in enumerate(one.cells):
+        shares = a / one.n, c / one.m
+        tall = [share / tallest * HEIGHT for share in shares]
+        x = place * step + GAP
+        title = f"<title>{escape(name)}: {shares[0]:.1%} → {shares[1]:.1%}</title>"
+        bars.append(f"<g>{title}{_bar('b', x, wide, tall[0])}{_bar('a', x + wide, wide, tall[1])}</g>")
+    first, last = escape(one.cells[0][0]), escape(one.cells[-1][0])
+    label = f"{escape(one.name)}: shares of {len(one.cells)} cells, reference and current"
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 2}" role="img" aria-label="{label}">{"".join(bars)}</svg>'
+        f'<p class="quiet">{first} … {last}</p>'
+    )
+
+
+def _bar(side: str, x: float, wide: float, tall: float) -> str:
+    return f'<rect class="{side}" x="{x:.1f}" y="{HEIGHT - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{value:.1%}"
+
+
+def _p(value: float) -> str:
+    return "&lt;.0001" if value < 1e-4 else _figure(value, 4)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None or value != value else f"{value:.{digits}f}"

@@ -1,0 +1,207 @@
+"""`weir drift REF CUR`: compare the columns that both tables have, some at a time; say what became of the others."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import USAGE, WeirError
+from services.drift.table import Say, Table, open_table
+from streams.judge.compare import ALPHA, LEAST, Compared, Floats, compare_categories, compare_numbers, judge_all
+
+Tell = Callable[[int, int], None]
+"""Gets how many columns are done, and how many there are."""
+
+DISTINCT_SHARE, DISTINCT_LEAST = 0.5, 1_000
+"""A column of texts of which more than this share differ, and so many, names rows: its values are new every time."""
+
+
+@dataclass(slots=True)
+class Drift:
+    """What was found. `columns` has the worst first; `left_out`: (name, why); `changed`: (name, its types)."""
+
+    reference: str
+    current: str
+    rows: tuple[int, int]
+    alpha: float
+    least: float
+    columns: list[Compared] = field(default_factory=list)
+    changed: list[tuple[str, str]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def drifted(self) -> list[str]:
+        """Names of the columns that drift, are gone, or have another type."""
+        return [
+            *(one.name for one in self.columns if one.verdict == "drift"),
+            *(name for name, _ in self.changed),
+            *self.gone,
+        ]
+
+
+def compare_files(
+    reference: Path,
+    current: Path,
+    *,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    alpha: float = ALPHA,
+    least: float = LEAST,
+    say: Say = lambda _: None,
+    tell: Tell = lambda _done, _all: None,
+    threads: int | None = None,
+) -> Drift:
+    """Compare two files. Raises `WeirError` for what cannot be read, and for names that neither has."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="weir-drift-") as scratch:
+        before, after = (open_table(path, Path(scratch), say) for path in (reference, current))
+        found = Drift(str(reference), str(current), (before.rows, after.rows), alpha, least)
+        names = _chosen(before, after, only, without, found)
+        columns: list[Compared] = []
+        with ThreadPoolExecutor(threads or os.cpu_count() or 1, "drift") as pool:
+            running = {pool.submit(_compare, before, after, name): name for name in names}
+            try:
+                for done, future in enumerate(as_completed(running), start=1):
+                    got = future.result()
+                    if isinstance(got, Compared):
+                        columns.append(got)
+                    else:
+                        found.left_out.append((running[future], got))
+                    tell(done, len(names))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        columns.sort(key=lambda one: one.name)
+        found.columns = judge_all(columns, alpha=alpha, least=least)
+        found.left_out.sort()
+    found.seconds = time.monotonic() - began
+    return found
+
+
+def _chosen(before: Table, after: Table, only: Collection[str], without: Collection[str], found: Drift) -> list[str]:
+    """Choose the columns to compare, and note the others in what is found."""
+    ours, theirs = before.schema, after.schema
+    if unknown := sorted({*only, *without} - {*ours.names, *theirs.names}):
+        raise WeirError(
+            f"neither table has a column {', '.join(map(repr, unknown))}",
+            fix=f"the reference has {', '.join(ours.names[:20])}{' …' if len(ours.names) > 20 else ''}",
+            code=USAGE,
+        )
+    names = []
+    for name in ours.names:
+        if name in without or (only and name not in only):
+            continue
+        if name not in theirs.names:
+            found.gone.append(name)
+            continue
+        one, other = _kind(ours.field(name).type), _kind(theirs.field(name).type)
+        if "" in (one, other):
+            kind = ours.field(name).type if not one else theirs.field(name).type
+            found.left_out.append((name, f"values of type {kind} are not compared"))
+        elif one != other and "null" not in (one, other):
+            found.changed.append((name, f"{ours.field(name).type} became {theirs.field(name).type}"))
+        else:
+            names.append(name)
+    found.new += [name for name in theirs.names if name not in ours.names and name not in without and not only]
+    if not names and not found.changed and not found.gone:
+        raise WeirError(
+            "the tables have no column in common that can be compared", fix="compare their headers", code=USAGE
+        )
+    return names
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Say how a type is compared; nothing for one that is not."""
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if pa.types.is_null(kind):
+        return "null"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+    return "category" if text or pa.types.is_boolean(kind) else ""
+
+
+def _compare(before: Table, after: Table, name: str) -> Compared | str:
+    """Compare one column, or say why it is left out."""
+    kinds = {_kind(table.schema.field(name).type) for table in (before, after)}
+    if "category" not in kinds:
+        return compare_numbers(name, _numbers(before.column(name)), _numbers(after.column(name)))
+    reference = before.column(name)
+    counts = _counts(reference)
+    known = len(counts) - (None in counts)
+    if known >= DISTINCT_LEAST and known > DISTINCT_SHARE * len(reference):
+        return f"{known} different texts in {len(reference)} rows: it names rows"
+    return compare_categories(name, counts, _counts(after.column(name)))
+
+
+def _numbers(column: pa.ChunkedArray) -> Floats:
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    values = column.cast(pa.float64(), safe=False)
+    found = np.empty(len(values), dtype=np.float64)
+    start = 0
+    for chunk in values.chunks:  # a null's place holds anything
+        part = found[start : start + len(chunk)]
+        if chunk.null_count:
+            chunk = pc.if_else(chunk.is_valid(), chunk, float("nan"))
+        part[:] = (
+            np.frombuffer(chunk.buffers()[1], np.float64, chunk.offset + len(chunk))[chunk.offset :]
+            if len(chunk)
+            else 0
+        )
+        start += len(chunk)
+    return found
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
+    if pa.types.is_null(column.type):
+        return {None: len(column)}
+    if pa.types.is_boolean(column.type):
+        column = pc.if_else(column, "true", "false")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    counts: list[dict[str, Any]] = pc.value_counts(column).to_pylist()
+    return {row["values"]: row["counts"] for row in counts}
+
+
+def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
+    """Say which conditions of `--fail-on` hold: `any`, a share of the columns (`0.2`), or a column's name."""
+    held = []
+    drifted = set(found.drifted)
+    total = len(found.columns) + len(found.changed) + len(found.gone)
+    names = {one.name for one in found.columns} | drifted | {name for name, _ in found.left_out}
+    for condition in conditions:
+        if condition == "any":
+            if drifted:
+                held.append(f"{len(drifted)} of {total} columns drift")
+        elif condition in names:
+            if condition in drifted:
+                held.append(f"{condition} drifts")
+        else:
+            try:
+                share = float(condition)
+            except ValueError:
+                raise WeirError(
+                    f"--fail-on {condition}: neither `any`, nor a share such as 0.2, nor a column of these tables",
+                    fix="name a column as it stands in the table",
+                    code=USAGE,
+                ) from None
+            if total and len(drifted) / total >= share and drifted:
+                held.append(f"{len(drifted) / total:.0%} of the columns drift")
+    return held

@@ -1,0 +1,117 @@
+"""Tables on disk, a column at a time: Parquet as it is, CSV through a Parquet file of its own.
+
+A CSV has no columns to read alone, so it is streamed into a temporary Parquet file once. The types of its columns are
+inferred from its first megabytes; one that turns out otherwise later (`1`, then `1.5`, then `n/a`) is read again as
+what all of it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from schemas.errors import USAGE, WeirError
+
+Say = Callable[[str], None]
+
+BLOCK_BYTES = 16 << 20
+NULLS = ["", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "None"]
+_WRONG = re.compile(r"In CSV column #(\d+)")
+_WIDER = {pa.int64(): pa.float64()}
+
+
+class Table:
+    """Columns of one table by name. `rows` is how many each has."""
+
+    def __init__(self, path: Path, dataset: ds.Dataset) -> None:
+        self.path, self._dataset = path, dataset
+        self.rows = int(dataset.count_rows())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types."""
+        return self._dataset.schema
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Read one column. Raises `WeirError` for a file that is broken in it."""
+        try:
+            return self._dataset.to_table(columns=[name], use_threads=False).column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from None
+
+
+def open_table(path: Path, scratch: Path, say: Say) -> Table:
+    """Open a Parquet file, a directory of them, or a CSV. Raises `WeirError`; `scratch` is for what a CSV becomes."""
+    if not path.exists():
+        raise WeirError(f"there is no file {path}", fix="give a Parquet or CSV file, or a directory of Parquet files")
+    try:
+        if path.is_file() and not _is_parquet(path):
+            say(f"reading {path.name}")
+            path_of_copy = scratch / f"{len(list(scratch.iterdir()))}.parquet"
+            _copy(path, path_of_copy)
+            return _checked(Table(path, ds.dataset(path_of_copy, format="parquet")))
+        if path.is_file():
+            _refuse_twins(path, pq.read_schema(path).names)
+        return _checked(Table(path, ds.dataset(path, format="parquet")))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _refuse_twins(path: Path, names: list[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise WeirError(f"{path} has several columns named {', '.join(map(repr, twice))}", fix="rename them")
+
+
+def _checked(table: Table) -> Table:
+    if not table.rows:
+        raise WeirError(f"{table.path} has no rows", fix="compare tables that have some", code=USAGE)
+    return table
+
+
+def _unreadable(path: Path, error: BaseException) -> WeirError:
+    said = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    return WeirError(f"{path} cannot be read: {said}", fix="give a Parquet file, or a CSV in UTF-8 with a header line")
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _copy(path: Path, to: Path) -> None:
+    """Stream a CSV into a Parquet file."""
+    types: dict[str, pa.DataType] = {}
+    while True:
+        names: list[str] = []
+        try:
+            _write(path, to, types, names)
+            return
+        except pa.ArrowInvalid as error:
+            found = _WRONG.search(str(error))
+            name = names[int(found[1])] if found and int(found[1]) < len(names) else None
+            if name is None or types.get(name) == pa.string():
+                raise
+            types[name] = _WIDER.get(types.get(name, pa.int64()), pa.string()) if name not in types else pa.string()
+
+
+def _write(path: Path, to: Path, types: dict[str, pa.DataType], names: list[str]) -> None:
+    read = csv.ReadOptions(block_size=BLOCK_BYTES)
+    convert = csv.ConvertOptions(column_types=types, null_values=NULLS, strings_can_be_null=True)
+    names += csv.open_csv(path, csv.ReadOptions(block_size=BLOCK_BYTES), convert_options=_as_text(path)).schema.names
+    _refuse_twins(path, names)
+    with csv.open_csv(path, read, convert_options=convert) as stream, pq.ParquetWriter(to, stream.schema) as out:
+        for batch in stream:
+            out.write_batch(batch)
+
+
+def _as_text(path: Path) -> csv.ConvertOptions:
+    """Read only the header, whatever the values are."""
+    with path.open("rb") as file:
+        line = file.readline().decode("utf-8-sig")
+    return csv.ConvertOptions(column_types={name.strip().strip('"'): pa.string() for name in line.split(",")})
