@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.envelope import ARROW, CONTENT_TYPE, ROWS, content_type
-from streams.runtime.envelopes import KINDS, Envelope, Lines, Unreadable, read
+from streams.runtime.envelopes import KINDS, read
 from streams.runtime.native import Words, address, padded
 from streams.runtime.records import PACKED_WORDS, Headers, Packed, Records, position
+from streams.runtime.rows import Envelope, Lines, Unreadable
 
 _MARKS = {**dict.fromkeys(KINDS, ARROW), "feedback": ROWS}
 

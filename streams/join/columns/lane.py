@@ -38,10 +38,10 @@ from streams.join.outcome import Change
 from streams.join.policies import DEFAULT, PolicyBook
 from streams.join.state import Request, Waiting
 from streams.join.stubs import OPEN, PROVISIONAL, Away, Stub
-from streams.runtime.envelopes import Envelope
 from streams.runtime.native import PADDED, Words, address, padded
 from streams.runtime.processor import Block
 from streams.runtime.records import Records
+from streams.runtime.rows import Envelope
 from streams.runtime.unfold import write
 
 TOPICS = ("predictions", "labels", "signals")

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from streams.join.columns.fields import LABEL_FIELDS, PREDICTION_FIELDS, SIGNAL_FIELDS
 from streams.join.columns.scan import PAD, is_plain
-from streams.runtime.envelopes import INTEGER, JSON, QUOTED, Cells, Envelope, is_text, offsets_of
+from streams.runtime.envelopes import is_text, offsets_of
 from streams.runtime.native import Words, address, padded
+from streams.runtime.rows import INTEGER, JSON, QUOTED, Cells, Envelope
 
 _FIELDS = {"predictions": PREDICTION_FIELDS, "labels": LABEL_FIELDS, "signals": SIGNAL_FIELDS}
 

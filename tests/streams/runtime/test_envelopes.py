@@ -22,9 +22,10 @@ from streams.join.columns.lane import Columns
 from streams.join.columns.plan import Plan, _entered
 from streams.join.naive import Record, events_in
 from streams.runtime.enclose import MOST_ROWS_BYTES, enclose, with_envelopes
-from streams.runtime.envelopes import Unreadable, _layout, _short_label, read
+from streams.runtime.envelopes import _layout, read
 from streams.runtime.processor import Block, Output, Outputs
 from streams.runtime.records import Records, place_of
+from streams.runtime.rows import Unreadable, _short_label
 from streams.runtime.unfold import apart, unfold
 from tests.streams.join.histories import BOUNDS, T0_MS
 
