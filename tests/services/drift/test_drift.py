@@ -116,6 +116,7 @@ def test_a_csv_whose_types_turn_out_otherwise_later(tmp_path: Path, monkeypatch:
     assert table.column("broken").to_pylist()[-1] == 1.5
 
 
+@pytest.mark.slow
 def test_quiet_columns_are_left_in_peace(tmp_path: Path) -> None:
     """150 quiet columns, 8 runs: that any drifts has probability 5 % a run; three of eight 0.6 %."""
     alarms = 0
@@ -175,6 +176,7 @@ def test_the_page_stands_alone_and_escapes(found: Drift) -> None:
     assert said["columns"][0]["verdict"] == "drift"
 
 
+@pytest.mark.slow
 def test_the_command(tables: tuple[Path, Path], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "services.cli", "drift", *map(str, tables)]
     html = tmp_path / "drift.html"

@@ -139,6 +139,7 @@ def test_recorded_steps_taken_again_give_the_same_bytes(one: History, seed: int)
         assert whole_parts(again, state) == whole_parts(driver.processor, part.state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(SEEDS // 50))
 def test_fast_path_equals_its_twin_on_larger_histories(block: int) -> None:
     for seed in range(50 * block, 50 * block + 50):

@@ -79,6 +79,7 @@ def test_putting_away_changes_nothing_in_the_end(make: str, block: int) -> None:
             raise
 
 
+@pytest.mark.slow
 def test_everything_that_may_ask_does() -> None:
     causes: Counter[str] = Counter()
     parts = away = 0
@@ -95,6 +96,7 @@ def test_everything_that_may_ask_does() -> None:
     assert parts
 
 
+@pytest.mark.slow
 def test_measure_counts_what_it_counts_without() -> None:
     for seed in range(SEEDS // 6):
         one = comparable(plain_history(Random(seed), requests=random_size(seed)), seed)
@@ -124,6 +126,7 @@ def counted(driver: Driver[Any]) -> dict[tuple[Any, ...], Ledger]:
     return {place: ledger for place, ledger in ledgers.items() if ledger}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_snapshot_in_between_changes_nothing(make: str) -> None:
     for seed in range(SEEDS // 4):

@@ -261,6 +261,7 @@ def test_buffers_may_have_odd_bytes_behind() -> None:
     assert records.values == [b'{"request_id":"r","at_ms":5}']
 
 
+@pytest.mark.slow
 def test_an_envelope_of_many_long_or_sparse_columns_takes_no_hours() -> None:
     began = time.process_time()
     members = pa.record_batch([pa.array([n]) for n in range(30_000)], names=[f"features.{n}" for n in range(30_000)])

@@ -159,6 +159,7 @@ sys.exit("pandas" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_broken_envelopes_break_nothing() -> None:
     """Neither by a wrong answer, nor by reading where nothing is, nor by not ending. All of them: 20 s."""
     code = [sys.executable, "-m", "tests.streams.join.columns.broken", "5"]

@@ -164,6 +164,7 @@ def test_columns_equal_objects_and_the_twin(block: int, share: Share) -> None:
     assert share.taken >= 0.8 * share.came, f"{share.taken} of {share.came} records"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(SEEDS // 20))
 def test_what_is_beyond_the_twin_is_no_different_either(block: int) -> None:
     for seed in range(20 * block, 20 * block + 20):
