@@ -55,8 +55,13 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "file", "code", "told"),
     [
-        (("config", "show"), "namespac = 'x'\n", 2, "namespac"),
-        (("config", "show"), "namespace = \n", 2, "cannot be read"),
+        (("config", "show"), "namespac = 'x'\n", 2, "correct namespac in weir.toml (did you mean `namespace`?)"),
+        (("config", "show"), "[join]\nskew = 1\n", 2, "correct join.skew in weir.toml (did you mean `join.skew_ms`?)"),
+        (("config", "show"), "namespace = \n", 2, "fix: correct weir.toml"),
+        (("config", "show"), "log_level = 'loud'\n", 2, "log_level: Input should be 'debug', 'info'"),
+        (("config", "show"), "api.port = 99999\n", 2, "api.port: Input should be less than or equal to 65535"),
+        (("config", "show"), "join.skew_ms = -1\n", 2, "join.skew_ms: Input should be greater than or equal to 0"),
+        (("trace", ""), "", 2, "the request id is empty"),
         (("config", "show", "--config", "absent.toml"), "", 2, "does not exist"),
         (("up", "--only", "joins"), "", 2, "no process joins"),
         (("policy", "set", "absent.toml"), "", 2, "absent.toml"),

@@ -124,7 +124,6 @@ class _Process:
         settings, stop = self._settings, self._stop
         if not await_topics(settings, stop, [TOPIC]):
             return
-        self._admin = kafka.make_admin(settings, STAGE)
         client = f"{STAGE}-{settings.runtime.worker}"
         group = kafka.group_id(settings.namespace, STAGE)
         consumer = kafka.make_consumer(settings, client, group, instance=client)
@@ -160,8 +159,9 @@ class _Process:
         if places is None:
             return
         try:
-            first, last = kafka.earliest(self._admin, places), kafka.ends(self._admin, places)
-            self._ids = {topic: kafka.topic_identity(self._admin, topic) for topic, _ in places}
+            admin = kafka.make_admin(self._settings, STAGE)  # one that saw a broker die may never look again
+            first, last = kafka.earliest(admin, places), kafka.ends(admin, places)
+            self._ids = {topic: kafka.topic_identity(admin, topic) for topic, _ in places}
             commits = committed(consumer, places, patience_s=0.0)
         except KafkaException as error:
             _log.warning("waiting", stage=STAGE, reason=kafka.reason(error))

@@ -51,6 +51,7 @@ class Pipeline:
             processes = self._processes(ends)
             residual = self.residual()
         except KafkaException as error:
+            self._admin = kafka.make_admin(self._settings, "api")  # one that saw a broker die may never look again
             raise WeirError(
                 f"Kafka at {self._settings.kafka.bootstrap} did not answer: {kafka.reason(error)}",
                 fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",

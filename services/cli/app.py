@@ -174,7 +174,7 @@ def drift(
         typer.Option("--fail-on", help="Exit with 1 when: any; a share of columns, as 0.2; a column (repeat)."),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report here: one file, nothing to load.")] = None,
-    top: Annotated[int, typer.Option(help="So many columns in the terminal, the worst first.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="So many columns in the terminal, the worst first.")] = 20,
     json: Json = False,
 ) -> None:
     """Compare two tables column by column. Needs no Kafka, no ClickHouse, no server."""
@@ -232,14 +232,15 @@ def topics_apply(config: ConfigFile = None, namespace: Namespace = None, bootstr
 @dlq_app.command("ls")
 def dlq_ls(
     reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     config: ConfigFile = None,
     namespace: Namespace = None,
     bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """List dead letters: id, reason, topic and offset, request."""
-    settings, _ = load_settings(config, namespace, bootstrap)
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
     from services.cli.dlq import ls
 
     ls(settings, reason=reason, limit=limit, as_json=json)
@@ -251,10 +252,11 @@ def dlq_show(
     config: ConfigFile = None,
     namespace: Namespace = None,
     bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Show one dead letter whole: why, from where, its headers and its body."""
-    settings, _ = load_settings(config, namespace, bootstrap)
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
     from services.cli.dlq import show
 
     show(settings, id, as_json=json)
@@ -267,10 +269,11 @@ def dlq_retry(
     config: ConfigFile = None,
     namespace: Namespace = None,
     bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Send dead letters to the topic they came from once more."""
-    settings, _ = load_settings(config, namespace, bootstrap)
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
     from services.cli.dlq import retry
 
     retry(settings, ids or [], reason=reason, as_json=json)
@@ -282,9 +285,10 @@ def policy_set(
     config: ConfigFile = None,
     namespace: Namespace = None,
     bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Put a policy into force; a join policy from two minutes from now unless it says later."""
-    settings, _ = load_settings(config, namespace, bootstrap)
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
     from services.cli.policy import set_policy
 
     set_policy(settings, file)
@@ -297,8 +301,9 @@ def _freeze(kind: str, about: str) -> None:
         config: ConfigFile = None,
         namespace: Namespace = None,
         bootstrap: Bootstrap = None,
+        data_dir: DataDir = None,
     ) -> None:
-        settings, _ = load_settings(config, namespace, bootstrap)
+        settings, _ = load_settings(config, namespace, bootstrap, data_dir)
         from services.cli.freeze import freeze
 
         freeze(settings, source, reason, thaw=kind == "thaw")
@@ -337,8 +342,9 @@ def _decide(decision: str, about: str) -> None:
         config: ConfigFile = None,
         namespace: Namespace = None,
         bootstrap: Bootstrap = None,
+        data_dir: DataDir = None,
     ) -> None:
-        settings, _ = load_settings(config, namespace, bootstrap)
+        settings, _ = load_settings(config, namespace, bootstrap, data_dir)
         from services.cli.policy import decide
 
         decide(settings, rollout_id, model, decision, note)

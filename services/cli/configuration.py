@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import tomllib
@@ -13,7 +14,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings.exceptions import SettingsError
 
 from schemas.errors import USAGE, WeirError
-from schemas.settings import Settings, origins
+from schemas.settings import Settings, config_path, origins, variable_of
 
 
 def settings_from(config: Path | None, flags: dict[str, Any]) -> Settings:
@@ -25,14 +26,25 @@ def settings_from(config: Path | None, flags: dict[str, Any]) -> Settings:
     try:
         return Settings(**flags)
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise WeirError(
-            f"the settings are not valid: {lines}", fix="see `weir config show --origin`", code=USAGE
-        ) from None
+        wrong = {".".join(map(str, item["loc"])): item["msg"] for item in error.errors()}
+        lines = "; ".join(f"{name}: {said}" for name, said in wrong.items())
+        fix = "; ".join(_mended(name) for name in wrong)
+        raise WeirError(f"the settings are not valid: {lines}", fix=fix, code=USAGE) from None
     except (tomllib.TOMLDecodeError, SettingsError, FileNotFoundError) as error:
-        raise WeirError(
-            f"the settings cannot be read: {error}", fix="correct the file or the variable", code=USAGE
-        ) from None
+        fix = f"correct {config_path() or 'the variable'}"
+        raise WeirError(f"the settings cannot be read: {error}", fix=fix, code=USAGE) from None
+
+
+def _mended(name: str) -> str:
+    """Say where a setting that is wrong was given, and what it may have been meant to be."""
+    variable = variable_of(name)
+    where = f"the variable {variable}" if variable else f"{name} in {config_path() or 'the flags'}"
+    fields: dict[str, Any] = dict(Settings.model_fields)
+    *sections, last = name.split(".")
+    for section in sections:
+        fields = dict(getattr(getattr(fields.get(section), "annotation", None), "model_fields", {}))
+    close = [] if last in fields else difflib.get_close_matches(last, fields, 1)
+    return f"correct {where}" + (f" (did you mean `{'.'.join([*sections, *close])}`?)" if close else "")
 
 
 def show(settings: Settings, flags: dict[str, Any], *, with_origin: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import difflib
 import getpass
 import time
 import tomllib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from schemas.event import encode
 from schemas.lifecycle import Approval, DecidePolicy
 from schemas.policy import MINUTE_MS, JoinPolicy
 from schemas.settings import Settings
+from streams.join.policies import too_late
 
 TABLES = ("join", "decide")
+SENDING_MS = 5_000
 NOTICE_MS = 2 * MINUTE_MS
 """A join policy takes effect this much later unless it says when: the join refuses less than a minute's notice."""
 
@@ -33,7 +36,17 @@ def set_policy(settings: Settings, file: Path) -> None:
     """
     now_ms = int(time.time() * 1000)
     read_policies(file, now_ms)  # what is wrong with the file is said before Kafka is needed
-    commands = read_policies(file, now_ms, known=_known_versions(settings))
+    known = _known_versions(settings)
+    commands = []
+    for command in read_policies(file, now_ms, known=known):
+        policy = command.policy
+        table = "join" if isinstance(policy, JoinPolicy) else "decide"
+        if policy.version in known.get((table, policy.model, policy.name), {}):
+            print(f"{policy.model}: {policy.name}@{policy.version} is set already, with this content")
+        else:
+            commands.append(command)
+    if settings.clock != "virtual":
+        _refuse_late(commands, now_ms)
     send_control(settings, commands)
     for command in commands:
         policy = command.policy
@@ -47,8 +60,23 @@ def set_policy(settings: Settings, file: Path) -> None:
         print(f"{policy.model}: {policy.name}@{policy.version} {told}")
 
 
-Versions = dict[tuple[str, str, str], int]
-"""(table, model, policy name) → the greatest version that has been sent."""
+def _refuse_late(commands: Sequence[PolicySet | DecidePolicySet], now_ms: int) -> None:
+    """Refuse a join policy that comes too late for every partition to hear of it before it takes effect."""
+    for command in commands:
+        policy = command.policy
+        if isinstance(policy, JoinPolicy) and too_late(policy, now_ms + SENDING_MS):
+            earliest_ms = now_ms + NOTICE_MS
+            moment = datetime.fromtimestamp(earliest_ms / 1000, UTC)
+            raise WeirError(
+                f"`effective_from_ms` is {policy.effective_from_ms}: a join policy needs a minute's notice, so that "
+                "every partition has heard of it",
+                fix=f"leave it out, or take {earliest_ms} ({moment:%Y-%m-%d %H:%M:%S} UTC) or later",
+                code=USAGE,
+            )
+
+
+Versions = dict[tuple[str, str, str], dict[int, JoinPolicy | DecidePolicy]]
+"""(table, model, policy name) → what has been sent, by version."""
 
 
 def _known_versions(settings: Settings) -> Versions:
@@ -61,7 +89,7 @@ def _known_versions(settings: Settings) -> Versions:
             if isinstance(event, PolicySet | DecidePolicySet):
                 table = "join" if isinstance(event, PolicySet) else "decide"
                 key = (table, event.policy.model, event.policy.name)
-                known[key] = max(known.get(key, 0), event.policy.version)
+                known.setdefault(key, {}).setdefault(event.policy.version, event.policy)
     return known
 
 
@@ -83,13 +111,26 @@ def read_policies(file: Path, now_ms: int, *, known: Versions | None = None) -> 
 
 def _command(file: Path, table: str, written: Any, now_ms: int, known: Versions) -> PolicySet | DecidePolicySet:
     fields: dict[str, Any] = {"name": file.stem, **written} if isinstance(written, dict) else {}
-    fields.setdefault("version", known.get((table, str(fields.get("model")), str(fields["name"])), 0) + 1)
+    sent = known.get((table, str(fields.get("model")), str(fields["name"])), {})
+    fields.setdefault("version", max(sent, default=0) + 1)
+    said = sent.get(fields["version"]) if isinstance(fields["version"], int) else None
+    if isinstance(said, JoinPolicy) and "effective_from_ms" not in written:
+        fields["effective_from_ms"] = said.effective_from_ms  # the same again changes nothing
     if table == "join":
         fields.setdefault("effective_from_ms", now_ms + NOTICE_MS)
     try:
         if table == "join":
-            return PolicySet(policy=msgspec.convert(fields, JoinPolicy), at_ms=now_ms)
-        return DecidePolicySet(policy=msgspec.convert(fields, DecidePolicy), at_ms=now_ms)
+            command: PolicySet | DecidePolicySet = PolicySet(policy=msgspec.convert(fields, JoinPolicy), at_ms=now_ms)
+        else:
+            command = DecidePolicySet(policy=msgspec.convert(fields, DecidePolicy), at_ms=now_ms)
+        if said is not None and said != command.policy:
+            raise WeirError(
+                f"{file}: [{table}] {said.name}@{said.version} has been set with another content, and what a version "
+                "says never changes",
+                fix="leave `version` out: it takes the next one",
+                code=USAGE,
+            )
+        return command
     except msgspec.ValidationError as error:
         struct = JoinPolicy if table == "join" else DecidePolicy
         unknown = set(fields) - set(struct.__struct_fields__)

@@ -85,6 +85,9 @@ def bare(policy: JoinPolicy) -> JoinPolicy:
     return replace(policy, name="default", version=1, effective_from_ms=EVER)
 
 
+MOST_DAYS = 36_525
+
+
 def window_of(days: float | None, since: str | None, until: str | None, clock_ms: int) -> Window:
     """Read a window; without an end it ends at the join's clock. Raises `WeirError` (usage).
 
@@ -92,9 +95,15 @@ def window_of(days: float | None, since: str | None, until: str | None, clock_ms
     Window(from_ms=345600000, to_ms=432000000)
     >>> window_of(None, "1970-01-02", "86400001", 0)
     Window(from_ms=86400000, to_ms=86400001)
+    >>> window_of(0, None, None, 5 * DAY_MS)
+    Traceback (most recent call last):
+    schemas.errors.WeirError: --days 0: expected more than 0
+      fix: leave it out for 30
     """
     if since is not None and days is not None:
         raise WeirError("--days and --from both say where the window begins", fix="give one of them", code=USAGE)
+    if days is not None and not 0 < days < MOST_DAYS:
+        raise WeirError(f"--days {days:g}: expected more than 0", fix="leave it out for 30", code=USAGE)
     to_ms = clock_ms if until is None else moment(until, "--to")
     from_ms = to_ms - round((30 if days is None else days) * DAY_MS) if since is None else moment(since, "--from")
     if not from_ms < to_ms:

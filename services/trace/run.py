@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.errors import ENVIRONMENT, FAILURE, OK, WeirError
+from schemas.errors import ENVIRONMENT, FAILURE, OK, USAGE, WeirError
 from schemas.event import decode
 from schemas.inputs import Prediction
 from schemas.settings import Settings
@@ -21,6 +21,8 @@ from streams.join.naive import Bounds
 
 def trace(settings: Settings, request_id: str, *, as_json: bool) -> int:
     """Print the story of a request; give the exit code: 1 when nobody knows it. Raises `WeirError`."""
+    if not request_id:
+        raise WeirError("the request id is empty", fix="give the one that the app sent", code=USAGE)
     found = story(settings, request_id)
     if as_json:
         print(msgspec.json.encode(found).decode())

@@ -7,6 +7,7 @@ heard of; only then is the offset committed.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from base64 import b64encode
@@ -24,15 +25,18 @@ from services.kafka import Sender
 from services.train.attempt import attend
 from services.train.initial import send_reference
 from streams.runtime import kafka
-from streams.runtime.member import cannot_go_on
+from streams.runtime.member import FENCED_S, FENCED_TIMES, cannot_go_on
 from streams.runtime.offsets import committed
 from streams.runtime.topics import await_topics
 
 STAGE = "train"
 _IDLE_S = 0.2
+_PATIENCE_S = 1.0
+_PUT_OUT = -2
 _LONGEST_RUN_MS = 3_600_000
 
 _log = structlog.get_logger()
+_rdkafka = logging.getLogger("librdkafka")
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -40,13 +44,19 @@ def run(settings: Settings, stop: threading.Event) -> None:
     if not await_topics(settings, stop, ("retrain", "candidates", "control", "dead-letters")):
         return
     _warm_up()
-    sender, consumer = Sender(settings, STAGE), _open(settings)
+    sender, consumer = Sender(settings, STAGE), _open(settings, stop)
+    put_out: list[float] = []
     try:
         while not stop.is_set():
             message = consumer.poll(_IDLE_S)
             if message is None:
                 continue
-            end = _end_of(settings, message)
+            end = _end_of(message)
+            if end == _PUT_OUT:
+                put_out = _once_more(settings, put_out, message)
+                consumer.close()
+                consumer = _open(settings, stop)
+                continue
             if end is None:
                 try:
                     answer(settings, message, sender, stop)
@@ -106,33 +116,53 @@ def _refuse(message: Message, detail: str, sender: Sender) -> None:
     _log.error("unreadable", topic="retrain", partition=partition, offset=offset, reason=detail)
 
 
-def _open(settings: Settings) -> Consumer:
+def _open(settings: Settings, stop: threading.Event) -> Consumer:
     """Join the group as this worker's slot: a restart has its partition again at once."""
     client = f"{STAGE}-{settings.runtime.worker}"
     properties = kafka.consumer_properties(settings, client, kafka.group_id(settings.namespace, STAGE), instance=client)
     # A run may take longer than the five minutes after which a silent member is put out.
-    consumer = Consumer({**properties, "max.poll.interval.ms": _LONGEST_RUN_MS})
-    admin = kafka.make_admin(settings, STAGE)
+    consumer = Consumer({**properties, "max.poll.interval.ms": _LONGEST_RUN_MS}, logger=_rdkafka)
 
     def begin(member: Consumer, given: list[TopicPartition]) -> None:
         places = [(tp.topic, tp.partition) for tp in given]
-        first, last = kafka.earliest(admin, places), committed(member, places)
-        member.assign([TopicPartition(*place, max(last[place].offset, first[place])) for place in places])
+        while not stop.is_set():
+            try:
+                admin = kafka.make_admin(settings, STAGE)  # one that saw a broker die may never look again
+                first, last = kafka.earliest(admin, places), committed(member, places, patience_s=0.0)
+            except KafkaException as error:
+                _log.warning("waiting", stage=STAGE, reason=kafka.reason(error))
+                stop.wait(_PATIENCE_S)
+            else:
+                member.assign([TopicPartition(*place, max(last[place].offset, first[place])) for place in places])
+                return
 
     consumer.subscribe([topic_name(settings.namespace, "retrain")], on_assign=begin)
     return consumer
 
 
-def _end_of(settings: Settings, message: Message) -> int | None:
+def _once_more(settings: Settings, before: list[float], message: Message) -> list[float]:
+    """Take note that the group takes nothing more from this consumer: a broker that was killed forgot it, or another
+    process has its name. Raises `WeirError` when that happens again and again.
+    """
+    error, now = message.error(), time.monotonic()
+    reason = "" if error is None else error.str()
+    times = [*(at for at in before if now - at < FENCED_S), now]
+    if len(times) > FENCED_TIMES:
+        raise cannot_go_on(settings, STAGE, reason)
+    _log.warning("joined_anew", stage=STAGE, reason=reason)
+    return times
+
+
+def _end_of(message: Message) -> int | None:
     """Give the offset that this piece of news says, transaction markers passed; None for a record.
 
-    Raises `WeirError` where the consumer cannot go on.
+    Negative: it says none; `_PUT_OUT`: this consumer is of no more use.
     """
     error = message.error()
     if error is None:
         return None
     if error.fatal():
-        raise cannot_go_on(settings, STAGE, error.str())
+        return _PUT_OUT
     if error.code() == KafkaError._PARTITION_EOF:
         return message.offset() or 0
     _log.warning("kafka_error", topic=message.topic(), reason=error.str())
@@ -147,8 +177,6 @@ def _commit(consumer: Consumer, message: Message, end: int) -> None:
         place = TopicPartition(message.topic() or "", message.partition() or 0, end)
         consumer.commit(offsets=[place], asynchronous=False)
     except KafkaException as error:
-        if error.args[0].fatal():
-            raise
         _log.warning("not_committed", offset=end, reason=kafka.reason(error), effect="it is answered again")
 
 

@@ -86,6 +86,6 @@ def test_policy_page_lists_every_field_with_its_default_and_its_example_is_valid
     (example,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "ctr.toml").write_text(example, encoding="utf-8")
     first = read_policies(tmp_path / "ctr.toml", now_ms=0)
-    again = read_policies(tmp_path / "ctr.toml", now_ms=0, known={("join", "ctr", "ctr"): 1})
+    again = read_policies(tmp_path / "ctr.toml", now_ms=0, known={("join", "ctr", "ctr"): {1: first[0].policy}})
     assert [one.policy.version for one in (*first, *again)] == [1, 1, 2, 1]
     assert {one.policy.name for one in first} == {"ctr"}

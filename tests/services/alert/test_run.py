@@ -14,12 +14,14 @@ import pytest
 from schemas.errors import WeirError
 from schemas.event import encode
 from schemas.lifecycle import Alert
-from schemas.settings import AlertDelivery, Settings, Webhook
+from schemas.settings import AlertDelivery, Kafka, Settings, Webhook
 from services.alert.look import look
 from services.alert.run import run
 from services.kafka import Sender
+from services.local.kafka import LocalKafka
 from services.local.owner import DirectoryOwner
 from streams.runtime.backlog import lags
+from streams.runtime.topics import ensure_topics
 from tests.processes import Process, process, until
 from tests.services.alert.receiver import Receiver, Reply, alert, receiving
 from tests.services.threads import in_thread
@@ -139,3 +141,18 @@ def _break(directory: Path) -> None:
     connection = sqlite3.connect(directory / "alert.db")
     connection.execute("DROP TABLE attempts")
     connection.close()
+
+
+def test_a_broker_that_was_killed_is_read_again(tmp_path: Path) -> None:
+    soon = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "300", "log_level": "2"}
+    with LocalKafka(tmp_path / "kafka") as broker, receiving() as receiver:
+        kafka = Kafka(bootstrap=broker.bootstrap, properties=soon)
+        settings = with_alerts(Settings(namespace="killed", partitions=1, kafka=kafka), tmp_path, receiver.webhook())
+        ensure_topics(settings)
+        send(settings, alert("a"))
+        with alerting(settings):
+            until(lambda: len(receiver.posts) >= 1, "what was there before")
+            broker.kill()
+            broker.start()
+            send(settings, alert("b", "g"))
+            until(lambda: len(receiver.posts) >= 2, "what came after the kill")
