@@ -75,16 +75,16 @@ class Size:
 
 QUICK = Size(
     n=250_000,
-    limit_s=5,
+    limit_s=4,
     tail_s=8,
     live_timeout_ms=3_000,
     live_s=5,
     patience_s=15,
     idle_s=5,
     latency_s=6,
-    restore_n=100_000,
+    restore_n=50_000,
     snapshot_s=2,
-    sizes=(100_000, 1_000_000),
+    sizes=(100_000, 500_000),
     steady_events=200_000,
 )
 FULL = Size(
