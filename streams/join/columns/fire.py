@@ -113,8 +113,9 @@ def gather(m: int, due: Any, clock_ms: int) -> int:
 
 @compiled
 def fire(m: int, due: Any, first: int, count: int, clock_ms: int) -> int:
-    """Visit what `gather` gave, from number `first` on; gives the number of the next, when room is used up, or when what
-    was noted has to be told before that one may leave.
+    """Visit what `gather` gave, from number `first` on.
+
+    Gives the number of the next, when room is used up, or what was noted has to be told before that one may leave.
 
     What the object path must visit is listed in `SLOW`, by position.
     """
