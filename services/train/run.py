@@ -25,14 +25,13 @@ from services.kafka import Sender
 from services.train.attempt import attend
 from services.train.initial import send_reference
 from streams.runtime import kafka
-from streams.runtime.member import FENCED_S, FENCED_TIMES, cannot_go_on
+from streams.runtime.member import put_out_once_more
 from streams.runtime.offsets import committed
 from streams.runtime.topics import await_topics
 
 STAGE = "train"
 _IDLE_S = 0.2
 _PATIENCE_S = 1.0
-_PUT_OUT = -2
 _LONGEST_RUN_MS = 3_600_000
 
 _log = structlog.get_logger()
@@ -51,12 +50,13 @@ def run(settings: Settings, stop: threading.Event) -> None:
             message = consumer.poll(_IDLE_S)
             if message is None:
                 continue
-            end = _end_of(message)
-            if end == _PUT_OUT:
-                put_out = _once_more(settings, put_out, message)
+            error = message.error()
+            if error is not None and error.fatal():
+                put_out = put_out_once_more(settings, STAGE, put_out, error.str())
                 consumer.close()
                 consumer = _open(settings, stop)
                 continue
+            end = _end_of(message)
             if end is None:
                 try:
                     answer(settings, message, sender, stop)
@@ -140,29 +140,14 @@ def _open(settings: Settings, stop: threading.Event) -> Consumer:
     return consumer
 
 
-def _once_more(settings: Settings, before: list[float], message: Message) -> list[float]:
-    """Take note that the group takes nothing more from this consumer: a broker that was killed forgot it, or another
-    process has its name. Raises `WeirError` when that happens again and again.
-    """
-    error, now = message.error(), time.monotonic()
-    reason = "" if error is None else error.str()
-    times = [*(at for at in before if now - at < FENCED_S), now]
-    if len(times) > FENCED_TIMES:
-        raise cannot_go_on(settings, STAGE, reason)
-    _log.warning("joined_anew", stage=STAGE, reason=reason)
-    return times
-
-
 def _end_of(message: Message) -> int | None:
     """Give the offset that this piece of news says, transaction markers passed; None for a record.
 
-    Negative: it says none; `_PUT_OUT`: this consumer is of no more use.
+    Negative: it says none.
     """
     error = message.error()
     if error is None:
         return None
-    if error.fatal():
-        return _PUT_OUT
     if error.code() == KafkaError._PARTITION_EOF:
         return message.offset() or 0
     _log.warning("kafka_error", topic=message.topic(), reason=error.str())

@@ -69,6 +69,19 @@ def cannot_go_on(settings: Settings, stage: str, reason: str) -> WeirError:
     )
 
 
+def put_out_once_more(settings: Settings, stage: str, before: Sequence[float], reason: str) -> list[float]:
+    """Take note that the group takes nothing more from a consumer, which is to be opened anew; gives the latest times.
+
+    Raises `WeirError` when it happens again and again: then another process has the name.
+    """
+    now = time.monotonic()
+    times = [*(at for at in before if now - at < FENCED_S), now]
+    if len(times) > FENCED_TIMES:
+        raise cannot_go_on(settings, stage, reason)
+    _log.warning("joined_anew", stage=stage, reason=reason)
+    return times
+
+
 class Member:
     """One member of a stage's group, for one thread; opened and closed as a `with` block.
 
@@ -162,11 +175,7 @@ class Member:
         self._given, self.pending = given, list(given) or None
 
     def _join_anew(self, reason: str) -> None:
-        now = time.monotonic()
-        self._put_out = [*(at for at in self._put_out if now - at < FENCED_S), now]
-        if len(self._put_out) > FENCED_TIMES:
-            raise cannot_go_on(self._settings, self.stage, reason)
-        _log.warning("joined_anew", stage=self.stage, reason=reason)
+        self._put_out = put_out_once_more(self._settings, self.stage, self._put_out, reason)
         self._consumer.close()
         self._let_go()
         self._consumer = self._open()
