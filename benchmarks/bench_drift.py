@@ -41,14 +41,15 @@ def write(path: Path, rows: int, columns: int, seed: int, *, moved: bool) -> Non
 
 
 def _values(draw: np.random.Generator, k: int, n: int, *, moved: bool) -> pa.Array:
-    kinds = (draw.standard_normal, lambda size: np.exp(draw.standard_normal(size)), None, None)
-    kind = k % len(kinds)
-    if kind == 2:
-        values = draw.standard_t(3, n)
-    elif kind == 3:
-        values = draw.integers(0, 20, n).astype(np.float64)
-    else:
-        values = kinds[kind](n)  # type: ignore[misc]
+    match k % 4:
+        case 0:
+            values = draw.standard_normal(n)
+        case 1:
+            values = np.exp(draw.standard_normal(n))
+        case 2:
+            values = draw.standard_t(3, n)
+        case _:
+            values = draw.integers(0, 20, n).astype(np.float64)
     return pa.array(values + (MOVED if moved and k % MOVED_EVERY == 0 else 0.0))
 
 

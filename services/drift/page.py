@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from services.drift.report import summary
+from services.drift.report import figures, summary
 from services.drift.run import Drift
 from streams.judge.compare import Compared
 
@@ -47,9 +47,7 @@ see such a difference. Rows are taken as independent.</p></section>
 
 def _row(number: int, one: Compared) -> str:
     name = f'<a href="#c{number}">{escape(one.name)}</a>' if number < DRAWN else escape(one.name)
-    figures = one.tv, one.chance_tv, one.p_adjusted, one.psi, one.js, one.ks, one.wasserstein
-    shown = [_percent(figures[0]), _percent(figures[1]), _p(figures[2]), *(_figure(x, 3) for x in figures[3:])]
-    cells = "".join(f"<td>{text}</td>" for text in shown)
+    cells = "".join(f"<td>{escape(text)}</td>" for text in figures(one))
     return f'<tr><td>{name}</td><td class="{one.verdict}">{one.verdict}</td>{cells}</tr>'
 
 
@@ -84,15 +82,3 @@ def _picture(one: Compared) -> str:
 
 def _bar(side: str, x: float, wide: float, tall: float) -> str:
     return f'<rect class="{side}" x="{x:.1f}" y="{HEIGHT - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'
-
-
-def _percent(value: float) -> str:
-    return "–" if value != value else f"{value:.1%}"
-
-
-def _p(value: float) -> str:
-    return "&lt;.0001" if value < 1e-4 else _figure(value, 4)
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "–" if value is None or value != value else f"{value:.{digits}f}"

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.drift.run import Drift
+from streams.judge.compare import Compared
 
 WIDE = 110
 STYLES = {"drift": "bold red", "slight": "yellow", "unclear": "magenta", "steady": "green"}
@@ -58,16 +59,15 @@ def print_table(found: Drift, console: Console, top: int) -> None:
     """Print the worst columns and what became of those that were not compared. Narrow terminals get fewer figures."""
     rows = [f"{path} ({n:,} rows)" for path, n in zip((found.reference, found.current), found.rows, strict=True)]
     console.print(" → ".join(rows), highlight=False)
-    figures = ("PSI", "JS", "KS", "W1") if console.width >= WIDE else ()
+    distances = ("PSI", "JS", "KS", "W1") if console.width >= WIDE else ()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("column", overflow="fold")
     table.add_column("verdict")
-    for name in ("differ", "chance", "p", *figures):
+    for name in ("differ", "chance", "p", *distances):
         table.add_column(name, justify="right")
     table.add_column("where", overflow="fold")
     for one in found.columns[:top]:
-        shown = [_share(one.tv), _share(one.chance_tv), _p(one.p_adjusted)]
-        shown += [_number(value) for value in (one.psi, one.js, one.ks, one.wasserstein)[: len(figures)]]
+        shown = figures(one)[: 3 + len(distances)]
         where = one.sentence.partition("; most in ")[2] or ("" if one.verdict == "steady" else one.sentence)
         table.add_row(one.name, Text(one.verdict, STYLES[one.verdict]), *shown, where)
     console.print(table)
@@ -82,6 +82,12 @@ def print_table(found: Drift, console: Console, top: int) -> None:
     for name, why in found.left_out:
         console.print(f"{name}: left out: {why}", highlight=False)
     console.print(summary(found), style="bold", highlight=False)
+
+
+def figures(one: Compared) -> list[str]:
+    """Give as people read them: the share that differs, that by chance, p, PSI, JS, KS, W1."""
+    distances = [_number(value) for value in (one.psi, one.js, one.ks, one.wasserstein)]
+    return [_share(one.tv), _share(one.chance_tv), _p(one.p_adjusted), *distances]
 
 
 def _share(value: float) -> str:

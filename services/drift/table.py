@@ -23,7 +23,6 @@ Say = Callable[[str], None]
 BLOCK_BYTES = 16 << 20
 NULLS = ["", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "None"]
 _WRONG = re.compile(r"In CSV column #(\d+)")
-_WIDER = {pa.int64(): pa.float64()}
 
 
 class Table:
@@ -86,32 +85,31 @@ def _is_parquet(path: Path) -> bool:
 
 def _copy(path: Path, to: Path) -> None:
     """Stream a CSV into a Parquet file."""
+    with csv.open_csv(path, _read_options()) as stream:
+        names = stream.schema.names
+    _refuse_twins(path, names)
     types: dict[str, pa.DataType] = {}
     while True:
-        names: list[str] = []
         try:
-            _write(path, to, types, names)
+            _write(path, to, types)
             return
         except pa.ArrowInvalid as error:
             found = _WRONG.search(str(error))
             name = names[int(found[1])] if found and int(found[1]) < len(names) else None
             if name is None or types.get(name) == pa.string():
                 raise
-            types[name] = _WIDER.get(types.get(name, pa.int64()), pa.string()) if name not in types else pa.string()
+            types[name] = pa.string() if name in types else pa.float64()
 
 
-def _write(path: Path, to: Path, types: dict[str, pa.DataType], names: list[str]) -> None:
-    read = csv.ReadOptions(block_size=BLOCK_BYTES)
+def _write(path: Path, to: Path, types: dict[str, pa.DataType]) -> None:
     convert = csv.ConvertOptions(column_types=types, null_values=NULLS, strings_can_be_null=True)
-    names += csv.open_csv(path, csv.ReadOptions(block_size=BLOCK_BYTES), convert_options=_as_text(path)).schema.names
-    _refuse_twins(path, names)
-    with csv.open_csv(path, read, convert_options=convert) as stream, pq.ParquetWriter(to, stream.schema) as out:
+    with (
+        csv.open_csv(path, _read_options(), convert_options=convert) as stream,
+        pq.ParquetWriter(to, stream.schema) as out,
+    ):
         for batch in stream:
             out.write_batch(batch)
 
 
-def _as_text(path: Path) -> csv.ConvertOptions:
-    """Read only the header, whatever the values are."""
-    with path.open("rb") as file:
-        line = file.readline().decode("utf-8-sig")
-    return csv.ConvertOptions(column_types={name.strip().strip('"'): pa.string() for name in line.split(",")})
+def _read_options() -> csv.ReadOptions:
+    return csv.ReadOptions(block_size=BLOCK_BYTES)

@@ -37,7 +37,7 @@ def planted(n: int, seed: int, *, moved: bool) -> pa.Table:
         "id": [f"r{seed}-{k}" for k in range(n)],
         "age": draw.normal(45 if moved else 40, 10, n),
         "amount": draw.lognormal(3, 1, n),
-        "country": ["<b>x</b>" if moved and k % 20 == 0 else country for k, country in enumerate(countries)],
+        "country": ["<b>x</b>" if k % 20 == 0 else country for k, country in enumerate(countries)],
         "clicks": draw.poisson(0.3, n),
         "flag": draw.random(n) < 0.1,
         "half": pa.array(half, from_pandas=True),
@@ -169,7 +169,8 @@ def test_the_page_stands_alone_and_escapes(found: Drift) -> None:
     assert not tags.loads
     assert "url(" not in text
     assert "script" not in tags.tags
-    assert "&lt;b&gt;x&lt;/b&gt;" in text or "<b>x</b>" not in text
+    assert "&lt;b&gt;x&lt;/b&gt;" in text
+    assert "<b>x</b>" not in text
     assert tags.tags.count("svg") == len(found.columns)
     said = json.loads(json.dumps(as_object(found, []), allow_nan=False))
     assert said["compared"] == 9
