@@ -13,7 +13,9 @@ rebalance. From there on this is a worker like any other.
 **A wrong guess is safe.** A worker that was only slow finds itself fenced at its next commit or poll, and ends with its
 exit code for that (71) and nothing committed: its steps never became visible, so the standby never saw them, and what
 they read is read again. Of two standbys that take over at once, the later one fences the earlier. Every standby waits
-a little longer than it must, by chance, so that the first one is usually seen by the second.
+a little longer than it must, by chance, so that the first one is usually seen by the second. Where not, one may win
+the transactions and the other the membership, and neither can take a step. So whoever is fenced before its first
+commit makes no second try: it follows again, sees the other at work or silence once more, and waits longer each time.
 
 **Only with a broker's clock.** Idle partitions then tick once a second, which makes silence mean something. With a
 virtual clock a slot may rightly be silent for ever.
@@ -24,7 +26,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 import structlog
@@ -41,7 +42,7 @@ from streams.runtime.history import History
 from streams.runtime.phase import told
 from streams.runtime.processor import Processor
 from streams.runtime.restore import Abandoned, Restorer, read_committed
-from streams.runtime.slot import Slot, member, shared
+from streams.runtime.slot import Slot, shared
 from streams.runtime.vigil import Holder, Roster, Vigil
 from streams.runtime.worker import Worker
 
@@ -53,7 +54,8 @@ VACANT_S = 10.0
 """How long a slot may have no worker at all before a standby that never followed one begins: one may be starting."""
 
 CATCH_UP_S = 30.0
-REJOINS = 3
+TRIES = 4
+"""How often a standby takes a slot over that it loses again before its first commit."""
 
 _log = structlog.get_logger()
 
@@ -85,16 +87,30 @@ class Standby(Generic[StateT]):
         self._inputs = steps.in_order(processor.inputs)
         self._topic = {name: topic_name(settings.namespace, name) for name in self._inputs}
         self._holder: Holder | None = None
-        self._answered_at = float("-inf")
         # Where both keep their snapshots in one place the worker's are enough, and two writers would only disturb.
         self._keeps = not settings.runtime.snapshots
 
     def run(self) -> None:
         """Follow until the slot is silent, then work, until `stop` is set. Raises `WeirError`; see `worker.run`."""
         try:
-            if not kafka.wait_for_kafka(self.settings, self.stop):
-                return
-            self._open()
+            if kafka.wait_for_kafka(self.settings, self.stop):
+                for lost in range(TRIES):
+                    if self._ended(lost):
+                        return
+                slot = kafka.transactional_id(self.settings, self.processor.stage)
+                raise Fenced(slot, f"it was taken over {TRIES} times and lost again each time, before the first commit")
+        except KafkaException as error:
+            raise KafkaFailed(kafka.reason(error)) from error
+        finally:
+            self.progress.ready = False
+            if self._health is not None:
+                self._health.close()
+
+    def _ended(self, lost: int) -> bool:
+        """Follow, and work once the slot is silent. False: it was lost before the first commit."""
+        self._open(lost)
+        slot, progress, commits = self._slot, self.progress, self.progress.commits
+        try:
             try:
                 taken = self._follow()
             finally:
@@ -103,20 +119,24 @@ class Standby(Generic[StateT]):
                 self._work()
             else:
                 self._leave()
-        except KafkaException as error:
-            raise KafkaFailed(kafka.reason(error)) from error
-        finally:
-            self.progress.ready = False
-            if self._health is not None:
-                self._health.close()
+            return True
+        except Fenced:
+            if progress.commits != commits:
+                raise
+        _log.warning("takeover_lost", worker=self.settings.runtime.worker, then="following again")
+        slot.keeping.close()
+        threading.Thread(target=slot.consumer.close, name="close-member").start()
+        self.worker, progress.following, progress.partitions = None, True, {}
+        return False
 
-    def _open(self) -> None:
+    def _open(self, lost: int) -> None:
         settings, stage = self.settings, self.processor.stage
+        self._holder, self._answered_at, self._stagger_s = None, float("-inf"), STAGGER_S * 4**lost
         self._slot: Slot[StateT] = Slot.of(self.processor, settings, self.progress, told())
         group, instance = kafka.group_id(settings.namespace, stage), kafka.transactional_id(settings, stage)
         self._roster = Roster(group, instance, [self._topic[name] for name in shared(self._inputs)], self._slot.admin)
         self._following = Following(self.processor, settings)
-        self._vigil = Vigil(VACANT_S + random.uniform(0, STAGGER_S), time.monotonic())
+        self._vigil = Vigil(VACANT_S + random.uniform(0, self._stagger_s), time.monotonic())
         port = None if self._health is None else self._health.port
         _log.info("following", stage=stage, worker=settings.runtime.worker, health_port=port)
 
@@ -202,7 +222,8 @@ class Standby(Generic[StateT]):
         places = [(topic, number) for topic in topics for number in numbers]
         self._following.follow(at, kafka.earliest(self._slot.admin, places))
         self._slot.keeping.begin(at)
-        self._vigil = Vigil(self.settings.runtime.takeover_ms / 1000 + random.uniform(0, STAGGER_S), time.monotonic())
+        silence_s = self.settings.runtime.takeover_ms / 1000 + random.uniform(0, self._stagger_s)
+        self._vigil = Vigil(silence_s, time.monotonic())
 
     def _alive(self) -> None:
         self.progress.polled_at = time.monotonic()
@@ -263,30 +284,14 @@ class Standby(Generic[StateT]):
         return []
 
     def _work(self) -> None:
-        """Go on as the slot's worker.
-
-        Another standby that lost the slot's transactions to us may still have joined the group after us. It will find
-        out; until then the membership is taken back, as long as this life took no step.
-        """
+        """Go on as the slot's worker. Raises as `Worker.run` does."""
         self.progress.following = False
-        for _ in range(REJOINS):
-            self.worker = Worker(
-                self.processor,
-                self.settings,
-                stop=self.stop,
-                slot=self._slot,
-                progress=self.progress,
-                history=self._history,
-            )
-            stepped = self.progress.commits, self.progress.steps
-            try:
-                self.worker.run()
-                return
-            except Fenced:
-                if (self.progress.commits, self.progress.steps) != stepped:
-                    raise
-                _log.warning("membership_lost", worker=self.settings.runtime.worker, then="joining again")
-                self._slot = replace(self._slot, consumer=member(self.settings, self.processor.stage))
-        raise Fenced(
-            kafka.transactional_id(self.settings, self.processor.stage), "its membership was lost again and again"
+        self.worker = Worker(
+            self.processor,
+            self.settings,
+            stop=self.stop,
+            slot=self._slot,
+            progress=self.progress,
+            history=self._history,
         )
+        self.worker.run()

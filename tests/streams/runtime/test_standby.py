@@ -63,12 +63,19 @@ class Life:
     def log(self) -> str:
         return self._log.read_text()
 
+    def every(self, event: str) -> list[dict[str, Any]]:
+        """Give the lines of its log about an event. A line that is being written does not count yet."""
+        whole = self.log().rpartition("\n")[0].splitlines()
+        return [said for line in whole if line.startswith("{") and (said := json.loads(line))["event"] == event]
+
     def said(self, event: str) -> dict[str, Any] | None:
         """Give the first line of its log about an event."""
-        for line in self.log().splitlines():
-            if line.startswith("{") and json.loads(line)["event"] == event:
-                return dict(json.loads(line))
-        return None
+        return next(iter(self.every(event)), None)
+
+    def holder(self) -> str | None:
+        """Whom it follows: the member of the group that it last found to hold the slot."""
+        held = self.every("slot_held")
+        return held[-1]["by"] if held else None
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         try:
@@ -181,13 +188,20 @@ def test_of_two_standbys_one_goes_on(given: dict[str, Any]) -> None:
         with fed(first.settings) as feed:
             for one in standbys:
                 one.until(one.warm, "a warm standby")
+            killed = {one.holder() for one in standbys}
             first.end(signal.SIGKILL)
 
             def settled() -> list[Life]:
-                """Give the one that works, once the other follows it or has ended."""
+                """Give the one that works, once the other follows it or has ended.
+
+                One that is warm may still be about to take over from the dead: it has to name the new holder.
+                """
                 working = [one for one in standbys if one.process.poll() is None and one.said("took_over")]
                 idle = [one for one in standbys if one not in working]
-                done = len(working) == 1 and all(one.process.poll() is not None or one.warm() for one in idle)
+                done = len(working) == 1 and all(
+                    one.process.poll() is not None or (one.warm() and one.holder() not in {None, *killed})
+                    for one in idle
+                )
                 return working if done else []
 
             [winner] = until(settled, "one that works")
