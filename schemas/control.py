@@ -14,7 +14,8 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     `edges` maps a numeric feature to its interior bin edges (ascending; a value equal to an edge goes right) and
     `categories` a categorical one to its known values; `counts` maps `feature:NAME` and `score` to reference counts in
     the order of the bins (numeric: the interior bins, then missing, below range, above range; categorical: the
-    categories, then missing, then unseen). `ranges` holds each numeric feature's [least, greatest] reference value.
+    categories, then missing, then unseen); `score.pos` and `score.neg` count labelled rows by score bin, which
+    calibrates the scores. `ranges` holds each numeric feature's [least, greatest] reference value.
     `n` is the number of reference rows, `error_rate` its hold-out error with `error_n` rows, `base_rate` the share of
     positives. `delay` is reserved for the delay law.
     """

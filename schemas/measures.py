@@ -93,6 +93,13 @@ class Metric(Event, frozen=True, kw_only=True, omit_defaults=True):
     The window [`from_ms`, `to_ms`) is of the predictions' event time. `value` is null when it cannot be told (no
     positives, say). `n` counts labelled outcomes, `subjects` the independent buckets behind the interval.
     `correction` is true when it replaces an earlier figure for the same window.
+
+    `estimator` says where the value comes from: `realised` (labels), `projected` (labels so far, corrected for those
+    that are still to come) or `estimated` (scores alone; `n` counts predictions). The last two are told as soon as the
+    window's traffic has closed; `low` and `high` then hold the later realised figure with the probability `level`,
+    made of how the forecasts before fared. `coverage` is the share of the `scored` intervals so far that held,
+    `windows` how many independent windows these are worth, `slack` by how much, at most, the share of misses may exceed
+    1 − `level` whatever happens (`streams.judge.conformal`).
     """
 
     id: str
@@ -114,6 +121,11 @@ class Metric(Event, frozen=True, kw_only=True, omit_defaults=True):
     closed: bool = False
     correction: bool = False
     at_ms: TimeMs
+    level: Share = 0.95
+    coverage: Share | None = None
+    scored: int = 0
+    windows: float = 0.0
+    slack: float = 1.0
 
 
 class Drift(Event, frozen=True, kw_only=True, omit_defaults=True):

@@ -80,14 +80,15 @@ class History:
     ) -> dict[str, Any]:
         """Give the series of a metric: closed windows in order of time, and the newest open one of each deployment.
 
-        `rolling` are windows of many panes (less noise), `pane` single panes. An open window is still maturing.
+        `rolling` are windows of many panes (less noise), `pane` single panes. An open window is still maturing:
+        `ahead` says for those what their figures will be, by estimator, with how such intervals fared so far.
         """
         shape = "=" if window == "pane" else "!="
         rows = self._store.rows(
             "SELECT version, deployment, role, from_ms, to_ms, value, low, high, n, subjects, maturity, closed, "
             "correction, estimator, at_ms FROM (SELECT * FROM landed_metrics WHERE unreadable = '' "
             "AND model = {model:String} AND metric = {metric:String} AND slice = {slice:String} "
-            "AND to_ms > {from_ms:Int64} "
+            "AND to_ms > {from_ms:Int64} AND estimator = 'realised' "
             f"AND (closed = 0 OR to_ms - from_ms {shape} {{pane_ms:Int64}}) "
             "ORDER BY at_ms DESC, offset DESC LIMIT 1 BY version, deployment, role, to_ms, closed) "
             "ORDER BY to_ms DESC LIMIT {most:UInt32} BY version, deployment, role, closed",
@@ -112,7 +113,28 @@ class History:
             "window": window,
             "pane_ms": self._settings.join.pane_ms,
             "points": points,
+            "ahead": [
+                row for row in self._ahead(model, metric, slice_, from_ms) if row["to_ms"] > settled.get(_key(row), 0)
+            ],
         }
+
+    def _ahead(self, model: str, metric: str, slice_: str, from_ms: int) -> list[Row]:
+        """Give what was told of windows before their labels came, in order of time."""
+        rows = self._store.rows(
+            "SELECT version, deployment, role, estimator, from_ms, to_ms, value, low, high, n, maturity, level, "
+            "coverage, scored, windows, slack, at_ms FROM landed_metrics WHERE unreadable = '' "
+            "AND model = {model:String} AND metric = {metric:String} AND slice = {slice:String} "
+            "AND to_ms > {from_ms:Int64} AND estimator != 'realised' "
+            "ORDER BY to_ms DESC, at_ms DESC, offset DESC LIMIT 1 BY version, deployment, role, estimator, to_ms "
+            "LIMIT {most:UInt32}",
+            model=model,
+            metric=metric,
+            slice=slice_,
+            from_ms=from_ms,
+            most=FIGURES,
+        )
+        rows.reverse()
+        return rows
 
     def drift(self, model: str) -> dict[str, Any]:
         """Give what detectors say of each stream: the newest, the last alarm, and the last panes for a heat strip."""

@@ -86,7 +86,7 @@ def measured(turn: Turn, event: Metric) -> None:
 
 
 def _counts(state: ModelState, event: Metric) -> bool:
-    if not event.closed or event.role != "primary" or event.slice:
+    if not event.closed or event.estimator != "realised" or event.role != "primary" or event.slice:
         return False
     champion = state.champion
     return champion is None or champion.version == event.version

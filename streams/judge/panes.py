@@ -38,6 +38,13 @@ class Key(NamedTuple):
     role: Role
     slice: str
 
+    @classmethod
+    def of(cls, plain: list[str]) -> Key:
+        """Read a key from plain data."""
+        version, deployment, role, part = plain
+        # An event leaves out a text that *is* its default, not one that equals it: the role must be the class's own.
+        return cls(version, deployment, "shadow" if role == "shadow" else "primary", part)
+
 
 @dataclass(slots=True)
 class Pane:
@@ -265,29 +272,23 @@ class Panes:
         for name, kept in state["models"].items():
             model = self.models[name] = ModelPanes(waiting=kept["waiting"], closed=kept["closed"])
             for start, key, size_ms, packed, body in kept["panes"]:
-                pane = model.panes.setdefault(start, {})[_key(key)] = Pane(size_ms, None, body)
+                pane = model.panes.setdefault(start, {})[Key.of(key)] = Pane(size_ms, None, body)
                 if not packed:
                     pane.open()
             for label, key, starts, from_ms, to_ms in kept["windows"]:
                 kind: Kind | None = None if label == "live" else label
                 window = Window(Ledger(), starts, from_ms, to_ms)
                 for start in starts:
-                    pane = model.panes[start][_key(key)]
+                    pane = model.panes[start][Key.of(key)]
                     was_packed = pane.ledger is None
                     window.ledger.add(_cells_of_kind(pane.open(), kind))
                     if was_packed:
                         pane.pack()
-                (model.live if kind is None else model.windows[kind])[_key(key)] = window
-            model.fresh = {_key(key) for key in kept["fresh"]}
-            model.corrected = {(start, _key(key)) for start, key in kept["corrected"]}
+                (model.live if kind is None else model.windows[kind])[Key.of(key)] = window
+            model.fresh = {Key.of(key) for key in kept["fresh"]}
+            model.corrected = {(start, Key.of(key)) for start, key in kept["corrected"]}
             model.gone_ms = kept["gone_ms"]
         self.replan()
-
-
-def _key(plain: list[str]) -> Key:
-    version, deployment, role, part = plain
-    # An event leaves out a text that *is* its default, not one that equals it: the role must be the class's own object.
-    return Key(version, deployment, "shadow" if role == "shadow" else "primary", part)
 
 
 def _is_traffic(name: str) -> bool:

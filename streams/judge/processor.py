@@ -8,9 +8,9 @@ read when its subjects closed; `settle_ms` keeps that from mattering. What waits
 for the clock of the join's timers, which a freeze holds: no pane is judged whose negatives are withheld.
 
 What leaves: `metrics` (each closed pane; the rolling window of closed panes; the live window up to now, not closed;
-corrections), `drift` (each closed pane and stream), `gates` (each look with a new subject), dead letters. Partition 0,
-which is told of every source and model, has the outage guard: it also gives `forecasts`, and freezes and thaws into
-every partition of `control`.
+corrections; what a window's figures will be, told when its traffic closes), `drift` (each closed pane and stream),
+`gates` (each look with a new subject), dead letters. Partition 0, which is told of every source and model, has the
+outage guard: it also gives `forecasts`, and freezes and thaws into every partition of `control`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.figures import event_id, figures
 from streams.judge.gates import Layer
 from streams.judge.guard import Guard
+from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Closing, Key, Pane, Panes, Window
 from streams.judge.watch import Stream, Watch, distances
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
@@ -57,6 +58,7 @@ class JudgeState:
     references: dict[tuple[str, str], Reference] = field(default_factory=dict)
     watches: dict[tuple[str, str, str], Watch] = field(default_factory=dict)
     layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
+    outlooks: dict[str, ModelOutlook] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
     guard: Guard | None = None
@@ -95,6 +97,7 @@ class _Kept(Struct):
     panes: dict[str, Any]
     held: dict[int, int] = {}
     guard: dict[str, Any] | None = None
+    outlooks: dict[str, dict[str, Any]] = {}
 
 
 class Judge:
@@ -104,7 +107,7 @@ class Judge:
     """
 
     stage = "judge"
-    version = "judge-2"
+    version = "judge-3"
     inputs: tuple[str, ...] = ("control", "measures", "trials")
 
     def __init__(
@@ -200,6 +203,7 @@ class Judge:
             if closing.kind == "labels":
                 outputs.extend(self._closed_figures(state, closing, at_start, least_ms))
             outputs.extend(self._drift(state, closing, at_start, least_ms))
+            outputs.extend(self._ahead(state, closing, at_start, least_ms))
 
         state.panes.close(least_ms, silent_ms, closed)
         if least_ms // self.bounds.live_ms > state.told_ms // self.bounds.live_ms:
@@ -232,6 +236,17 @@ class Judge:
             found += list(figures(closing.model, key, pane.open(), closing.pane_ms, end, at_ms, closed=True))
             window = state.panes.models[closing.model].windows["labels"][key]
             found += self._window_figures(closing.model, key, window, at_ms, correction=False)
+        state.count("metrics", len(found))
+        return [Output("metrics", closing.model.encode(), encode(metric)) for metric in found]
+
+    def _ahead(self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int) -> list[Output]:
+        """Tell what the figures of a window will be, once its traffic has closed; score it once its labels have."""
+        outlook = state.outlooks.setdefault(closing.model, ModelOutlook())
+        panes = state.panes.models[closing.model]
+        if closing.kind == "labels":
+            outlook.close(closing, at_start, panes)
+            return []
+        found = outlook.tell(closing, at_start, panes, state.references, at_ms)
         state.count("metrics", len(found))
         return [Output("metrics", closing.model.encode(), encode(metric)) for metric in found]
 
@@ -354,6 +369,7 @@ class Judge:
             panes=state.panes.dump(),
             held=dict(sorted(state.held.items())),
             guard=None if state.guard is None else state.guard.dump(),
+            outlooks={model: outlook.dump() for model, outlook in sorted(state.outlooks.items())},
         )
         return Dump.of(_FORMAT + msgspec.msgpack.encode(kept))
 
@@ -377,6 +393,7 @@ class Judge:
         state.counters = kept.counters
         state.panes.load(kept.panes)
         state.held = kept.held
+        state.outlooks = {model: ModelOutlook.load(plain) for model, plain in kept.outlooks.items()}
         if state.guard is not None and kept.guard is not None:
             state.guard.load(kept.guard)
         return state

@@ -167,6 +167,9 @@ def learn(
         counts[FEATURE + name] = _count(cut, column)
     ledger = ledger_of(scores, labels, [""] * n, predictions=predictions, threshold=threshold)
     counts[SCORE] = ledger.dense(SCORE, SCORE_BINS + 3)
+    for by_class in (SCORE_POS, SCORE_NEG):
+        if ledger.total(by_class):
+            counts[by_class] = [weight // 1_000 for weight in ledger.dense(by_class, SCORE_BINS)]
     positives, negatives = ledger.total(SCORE_POS), ledger.total(SCORE_NEG)
     right, wrong = ledger.get("measured", RIGHT), ledger.get("measured", WRONG)
     reference = Reference(

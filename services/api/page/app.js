@@ -73,8 +73,9 @@ const QUESTIONS = {
     const found = await ask(`models/${encodeURIComponent(state.model)}/quality`, { metric: state.metric, slice: state.slice, window: state.window, from_ms: since() });
     return () => {
       const newer = [...(state.quality?.points.values() ?? [])];
-      state.quality = { ...found, points: new Map() };
-      found.points.forEach((point) => measured({ ...point, slice: state.slice }));
+      newer.push(...(state.quality?.ahead.values() ?? []));
+      state.quality = { ...found, points: new Map(), ahead: new Map() };
+      [...found.points, ...found.ahead].forEach((point) => measured({ ...point, slice: state.slice }));
       newer.filter((point) => point.live).forEach(measured);
     };
   },

@@ -1,5 +1,5 @@
-// The quality chart: a line and a band per version, the open end dashed and grey, marks for what happened, and the same
-// as a sentence and a table.
+// The quality chart: a line and a band per version, the open end dashed and grey (what it will be, where that was told
+// ahead), marks for what happened, and the same as a sentence and a table.
 
 import { $, empty, h, nothingYet, show, table } from "./dom.js";
 import { clock, count, figure, interval, share, tick, time, zone } from "./format.js";
@@ -60,8 +60,18 @@ function summary() {
   const moved = first === last || first.value === null ? "" : `, ${Math.abs(change) < 0.0005 ? "as" : `${change > 0 ? "up" : "down"} ${figure(Math.abs(change))} since`} ${time(first.to_ms)}`;
   const open = main.open.at(-1);
   const maturing = open ? ` After that labels are still coming: ${share(open.maturity)} so far.` : "";
+  const ahead = ["projected", "estimated"].map((kind) => main[kind].at(-1)).filter(Boolean).map((point) => ` ${foretold(point)}`).join("");
   const name = state.metric.replaceAll("_", " ");
-  return `${name[0].toUpperCase()}${name.slice(1)} of ${main.version || "(no version)"} is ${interval(last)} with 95 %, over ${count(last.n)} outcomes up to ${time(last.to_ms)} ${zone.name}${moved}.${maturing}`;
+  return `${name[0].toUpperCase()}${name.slice(1)} of ${main.version || "(no version)"} is ${interval(last)} with 95 %, over ${count(last.n)} outcomes up to ${time(last.to_ms)} ${zone.name}${moved}.${maturing}${ahead}`;
+}
+
+const BASIS = { projected: "From the labels so far", estimated: "From the scores alone" };
+
+/** Say what a figure will be, and how such intervals fared. */
+function foretold(point) {
+  const known = point.low === null || point.low === undefined;
+  const fared = point.scored ? ` Of ${count(point.scored)} such intervals (worth ${count(Math.floor(point.windows))} independent ones) ${share(point.coverage)} held.` : "";
+  return `${BASIS[point.estimator]} it will be ${interval(point)}${known ? ", with no interval yet" : ` with ${share(point.level)}`}.${fared}`;
 }
 
 function sample(colour, dash) {
@@ -71,7 +81,7 @@ function sample(colour, dash) {
 
 function legend(at) {
   const rows = shown.map((one) => {
-    const points = [...one.closed, ...one.open];
+    const points = [...one.closed, ...(one.projected.length ? one.projected : one.open)];
     const point = at === null ? one.last : points.filter((p) => p.to_ms <= at).at(-1);
     const role = one.role === "shadow" ? " (shadow)" : "";
     const text = point ? `${interval(point)}, n ${count(point.n)}, ${share(point.maturity)} of labels` : "–";
@@ -82,7 +92,7 @@ function legend(at) {
 
 function details() {
   const rows = shown
-    .flatMap((one) => [...one.closed, ...one.open])
+    .flatMap((one) => [...one.closed, ...one.open, ...one.projected, ...one.estimated])
     .sort((a, b) => b.to_ms - a.to_ms)
     .slice(0, ROWS)
     .map((point) => ({ ...point, rowClass: point.closed ? null : "maturing" }));
@@ -93,10 +103,10 @@ function details() {
         ["Window ends", (p) => time(p.to_ms), "nowrap"],
         ["Version", (p) => p.version],
         ["Value", (p) => figure(p.value), "num"],
-        ["95 % interval", (p) => (p.low === null || p.low === undefined ? "–" : `${figure(p.low)} to ${figure(p.high)}`), "num"],
+        ["Interval", (p) => (p.low === null || p.low === undefined ? "–" : `${figure(p.low)} to ${figure(p.high)}`), "num"],
         ["n", (p) => count(p.n), "num"],
         ["Labels come", (p) => share(p.maturity), "num"],
-        ["State", (p) => (p.closed ? (p.correction ? "closed, corrected" : "closed") : "still maturing")],
+        ["State", (p) => (p.estimator in BASIS ? p.estimator : p.closed ? (p.correction ? "closed, corrected" : "closed") : "still maturing")],
       ], rows)),
     h("details", { "data-key": "marks" }, h("summary", {}, `What happened (${happened.length})`),
       happened.length
@@ -119,7 +129,7 @@ function columns() {
   const pane = state.quality.pane_ms;
   const breaks = shown.map((one) => new Set(
     one.closed.slice(1).filter((p, n) => p.to_ms - one.closed[n].to_ms > 5 * pane).map((p) => p.to_ms - 1)));
-  const times = [...new Set([...shown.flatMap((one) => [...one.closed, ...one.open].map((p) => p.to_ms)), ...breaks.flatMap((set) => [...set])])].sort((a, b) => a - b);
+  const times = [...new Set([...shown.flatMap((one) => [...one.closed, ...one.open, ...one.projected].map((p) => p.to_ms)), ...breaks.flatMap((set) => [...set])])].sort((a, b) => a - b);
   const place = new Map(times.map((at, n) => [at, n]));
   const data = [times];
   shown.forEach((one, index) => {
@@ -130,7 +140,8 @@ function columns() {
       [columns[from][n], columns[from + 1][n], columns[from + 2][n]] = [point.value, point.low ?? point.value, point.high ?? point.value];
     };
     one.closed.forEach((point) => put(point, 0));
-    if (one.open.length) [one.closed.at(-1), ...one.open].filter(Boolean).forEach((point) => put(point, 3));
+    const end = one.projected.length ? one.projected : one.open;
+    if (end.length) [one.closed.at(-1), ...end].filter(Boolean).forEach((point) => put(point, 3));
     data.push(...columns);
   });
   return data;

@@ -42,6 +42,14 @@ export function measured(point) {
   const quality = state.quality;
   if (!quality || point.metric && point.metric !== state.metric) return false;
   if ((point.slice ?? "") !== state.slice || (point.model && point.model !== state.model)) return false;
+  const estimator = point.estimator ?? "realised";
+  if (estimator !== "realised") {
+    const place = `${seriesOf(point)}|${point.to_ms}|${estimator}`;
+    if (quality.ahead.get(place)?.at_ms > point.at_ms) return false;
+    quality.ahead.set(place, { role: "primary", maturity: 0, n: 0, scored: 0, level: 0.95, ...point, estimator });
+    if (quality.ahead.size > KEPT * 2) forgetOldest(quality.ahead);
+    return true;
+  }
   const closed = point.closed ?? false;
   const single = point.to_ms - point.from_ms === quality.pane_ms;
   if (closed && single !== (state.window === "pane")) return false;
@@ -59,17 +67,20 @@ function forgetOldest(points) {
   for (const [place] of ordered.slice(0, points.size - KEPT)) points.delete(place);
 }
 
-/** Give the series of a chart: closed points, and open ones that are newer. */
+/** Give the series of a chart: closed points; open ones that are newer, and what was told of these ahead. */
 export function series() {
   const found = new Map();
   for (const point of [...state.quality.points.values()].sort((a, b) => a.to_ms - b.to_ms)) {
     const name = seriesOf(point);
-    if (!found.has(name)) found.set(name, { name, version: point.version, deployment: point.deployment, role: point.role, closed: [], open: [] });
+    if (!found.has(name)) found.set(name, { name, version: point.version, deployment: point.deployment, role: point.role, closed: [], open: [], projected: [], estimated: [] });
     found.get(name)[point.closed ? "closed" : "open"].push(point);
+  }
+  for (const point of [...state.quality.ahead.values()].sort((a, b) => a.to_ms - b.to_ms)) {
+    found.get(seriesOf(point))?.[point.estimator]?.push(point);
   }
   for (const one of found.values()) {
     const settled = one.closed.at(-1)?.to_ms ?? 0;
-    one.open = one.open.filter((point) => point.to_ms > settled);
+    for (const kind of ["open", "projected", "estimated"]) one[kind] = one[kind].filter((point) => point.to_ms > settled);
     one.last = one.closed.at(-1) ?? one.open.at(-1);
   }
   return [...found.values()].sort((a, b) => b.last.to_ms - a.last.to_ms || a.name.localeCompare(b.name));

@@ -85,6 +85,23 @@ def figures(origin_ms: int, rng: random.Random) -> Iterator[Metric]:
                 maturity=0.8 - 0.25 * ahead,
                 closed=False,
             )
+            for estimator, value in (("projected", values[-1] - 0.004), ("estimated", values[-1] + 0.02)):
+                yield metric(
+                    version,
+                    end - WINDOW * MINUTE_MS,
+                    end,
+                    value,
+                    3_000 - 900 * ahead,
+                    end,
+                    estimator=estimator,
+                    maturity=0.8 - 0.25 * ahead,
+                    closed=False,
+                    level=0.9,
+                    coverage=0.91,
+                    scored=412,
+                    windows=27.5,
+                    slack=0.03,
+                )
 
 
 def drifts(origin_ms: int, rng: random.Random) -> Iterator[Drift]:

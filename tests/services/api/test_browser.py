@@ -72,6 +72,10 @@ def test_shows_what_the_story_tells(page: Page, house: Asker) -> None:
     expect(tiles).to_contain_text("residual 0, 3 dead letters")
     expect(page.locator("#quality-caption")).to_contain_text(f"Accuracy of v1 is {last['value']:.3f}")
     expect(page.locator("#quality-caption")).to_contain_text("labels are still coming: 30 % so far")
+    expect(page.locator("#quality-caption")).to_contain_text("From the labels so far it will be 0.")
+    expect(page.locator("#quality-caption")).to_contain_text(
+        "Of 412 such intervals (worth 27 independent ones) 91 % held"
+    )
     chart = page.get_by_role("img", name=re.compile("Accuracy of v1 is"))
     expect(chart).to_be_visible()
 

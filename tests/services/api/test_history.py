@@ -62,6 +62,11 @@ def test_quality_has_closed_windows_and_a_maturing_end(house: Asker, origin_ms: 
     assert [round(point["maturity"], 2) for point in maturing] == [0.8, 0.55, 0.3]
     assert all(point["to_ms"] > last["to_ms"] for point in maturing)
 
+    ahead = [point for point in answer["ahead"] if point["version"] == "v1"]
+    assert [point["estimator"] for point in ahead] == ["projected", "estimated"] * 3
+    assert all(point["to_ms"] > last["to_ms"] and point["coverage"] == 0.91 for point in ahead)
+    assert all("estimator" not in point or point["estimator"] == "realised" for point in own)
+
     panes = house.get(f"models/{MODEL}/quality", window="pane")["points"]
     assert all(point["to_ms"] - point["from_ms"] == MINUTE_MS for point in panes if point["closed"])
     late = house.get(f"models/{MODEL}/quality", from_ms=origin_ms + 170 * MINUTE_MS)["points"]
