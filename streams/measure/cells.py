@@ -49,6 +49,7 @@ from streams.measure.ledger import (
     RIGHT,
     SCORE,
     SCORE_BINS,
+    SCORE_CHOSEN,
     SCORE_NEG,
     SCORE_POS,
     SCORED,
@@ -97,13 +98,16 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
 
 def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None, sign: int) -> None:
     """Add what a standing prediction counts, whatever becomes of it."""
-    score, bucket = score_cell(prediction.score), bucket_of(prediction)
+    raw, score, bucket = prediction.score, score_cell(prediction.score), bucket_of(prediction)
+    chosen = score < SCORE_BINS and isinstance(raw, float | int) and predicted_class(prediction, raw) == 1
     for target, sliced in targets:
         _add(target[N], 0, sign)
         _add(target[BUCKET_ROWS], bucket, sign)
         _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
         if sliced:
             continue
+        if chosen:
+            _add(target[SCORE_CHOSEN], score, sign)
         if prediction.latency_ms is not None:
             _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
         if prediction.score is None and prediction.prediction is None:

@@ -20,7 +20,8 @@ can be computed again from the raw predictions and the last revision of each out
   numbers of at most 2⁵³ in size): `agreement`. It feeds accuracy and nothing else.
 - else it counts in `measured[UNMEASURABLE]`. An error of a regression is never turned into "correct".
 
-Slices carry everything but `feature:*`, `missing`, `latency` and `label_delay`, with 512 score bins in place of 2,048.
+Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay` and `score.chosen`, with 512 score bins in
+place of 2,048.
 
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
@@ -50,6 +51,7 @@ LABELLED: Final = "labelled"
 KINDS: Final = "kinds"
 MEASURED: Final = "measured"
 SCORE: Final = "score"
+SCORE_CHOSEN: Final = "score.chosen"
 SCORE_POS: Final = "score.pos"
 SCORE_NEG: Final = "score.neg"
 CONFUSION: Final = "confusion"
@@ -114,6 +116,13 @@ VECTORS: Final[dict[str, Vector]] = {
             SCORE_BINS + 3,
             "count",
             "all standing predictions: logit bins 0…B−1, then [B] no number, [B+1] below 0, [B+2] above 1",
+        ),
+        Vector(
+            SCORE_CHOSEN,
+            SCORE_BINS,
+            "count",
+            "of the predictions in logit bins of `score`, those whose predicted class is 1, labelled or not",
+            sliced=False,
         ),
         Vector(SCORE_POS, SCORE_BINS, "milli-weight", "binary tasks with y = 1 by logit bin"),
         Vector(SCORE_NEG, SCORE_BINS, "milli-weight", "binary tasks with y = 0 by logit bin"),

@@ -30,8 +30,8 @@ def ledger_of(
 ) -> Ledger:
     """Count columns of equal length into one ledger, as explicit labels.
 
-    Equal, integer for integer, to the sum of `cells.cells` over the rows, in all vectors that a slice carries
-    (features, latency, delay and `missing` are of live traffic). None or NaN is no score, no label, no prediction.
+    Equal, integer for integer, to the sum of `cells.cells` over the rows, but for features, latency, delay and
+    `missing`, which are of live traffic. None or NaN is no score, no label, no prediction.
     Raises `ValueError` when the columns differ in length.
 
     >>> ledger_of([0.9, 0.2, 0.7], [1, 0, 0], ["a", "b", "a"]).cells["confusion"]
@@ -59,6 +59,8 @@ def ledger_of(
     bin_of = bins(score_edges(), p)
     cell = np.where(inside, bin_of, np.where(p < 0, SCORE_BINS + 1, np.where(p > 1, SCORE_BINS + 2, SCORE_BINS)))
     _put(ledger, names.SCORE, cell, np.ones(n, np.int64), SCORE_BINS + 3)
+    chosen = inside & (decided == 1)
+    _put(ledger, names.SCORE_CHOSEN, bin_of[chosen], np.ones(int(chosen.sum()), np.int64), SCORE_BINS)
     heard = int(said.sum())
     ledger.add({names.LABELLED: {names.COUNT: heard, names.WEIGHT: int(milli[said].sum())}})
     ledger.add({names.KINDS: {names.EXPLICIT: heard}})

@@ -130,7 +130,11 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         c["score", bins + (1 if p.score < 0 else 2)] += 1  # type: ignore[operator]
     else:
         c["score", bins] += 1
+    limit = 0.5 if p.threshold is None else p.threshold
+    guess = None if not unit else _class(p.prediction) if p.prediction is not None else p.score >= limit  # type: ignore[operator]
     if fold == 1:
+        if guess:
+            c["score.chosen", index] += 1
         if p.latency_ms is not None:
             c["latency", _at_most(_spans(), p.latency_ms)] += 1
         c["missing", 0] += p.score is None and p.prediction is None
@@ -157,8 +161,6 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         for name, loss in (("log_loss", _micro_nats(score, y)), ("brier", _millionths(score, y))):
             c[name, 0] += loss * w
             c[f"bucket.{name}", home] += loss * w
-        limit = 0.5 if p.threshold is None else p.threshold
-        guess = _class(p.prediction) if p.prediction is not None else score >= limit
         if guess is None:
             c["measured", 4] += 1
             return
