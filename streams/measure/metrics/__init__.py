@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from streams.measure.metrics.auc import Auc
 from streams.measure.metrics.base import LEVEL, Measured, Metric, Ratio, student, wilson
+from streams.measure.metrics.calibration import (
+    Ece,
+    EceExcess,
+    Reliability,
+    Resolution,
+    SpiegelhalterZ,
+    Uncertainty,
+)
 from streams.measure.metrics.confusion import F1, Accuracy, Confused, Precision, Recall
 from streams.measure.metrics.losses import Brier, LogLoss
 
@@ -17,12 +25,18 @@ __all__ = [
     "Auc",
     "Brier",
     "Confused",
+    "Ece",
+    "EceExcess",
     "LogLoss",
     "Measured",
     "Metric",
     "Precision",
     "Ratio",
     "Recall",
+    "Reliability",
+    "Resolution",
+    "SpiegelhalterZ",
+    "Uncertainty",
     "metrics",
     "student",
     "wilson",
