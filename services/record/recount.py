@@ -123,12 +123,13 @@ def _folded(ledgers: Ledgers, models: set[str]) -> Ledgers:
 
 
 def traffic_sql(standing: str, settings: Settings) -> str:
-    """Count what standing predictions count: n, bucket.rows, score, missing, latency."""
+    """Count what standing predictions count: n, bucket.rows, score, score.chosen, missing, latency."""
     nothing = "isNull(score) AND prediction_json = '' AND JSONExtractRaw(body, 'score') IN ('', 'null')"
     return f"""
 WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
     {_SCORE}, {_HOME},
     multiIf(isNull(score), {SCORE_BINS}, p < 0, {SCORE_BINS + 1}, p > 1, {SCORE_BINS + 2}, bin) AS cell,
+    {_GUESS},
     slice != '' AS sliced
 {
         _grouped(
@@ -136,6 +137,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('n', 0, 1),
     ('bucket.rows', home, 1),
     ('score', if(sliced, if(cell < {SCORE_BINS}, intDiv(cell, 4), cell - {SCORE_BINS} + 512), cell), 1),
+    ('score.chosen', bin, NOT sliced AND inside AND guess = 1),
     ('latency', {_bin("ifNull(latency_ms, 0.)", "span_edges")}, NOT sliced AND isNotNull(latency_ms)),
     ('missing', 0, NOT sliced AND if({nothing}, 1, 0)),
     ('missing', 1, NOT sliced AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
@@ -167,7 +169,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     toInt64(floor(weight * 1000. + 0.5)) AS w,
     {_binary("label", "label_json")} AS y,
     y >= 0 AND inside AS scored,
-    if(prediction_json = '', toInt8(p >= ifNull(threshold, 0.5)), {_binary("prediction", "prediction_json")}) AS guess,
+    {_GUESS},
     multiIf(
         startsWith(label_json, '"') AND startsWith(prediction_json, '"'), toInt8(label_json = prediction_json),
         {_is_bool("label_json")} AND {_is_bool("prediction_json")}, toInt8(label_json = prediction_json),
@@ -184,8 +186,12 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     toInt64(bitAnd(bitShiftRight(u, 22), 1048575)) AS f,
     (1022 - toInt64(bitShiftRight(u, 52))) * T[1] + T[i] - bitShiftRight((T[i] - T[i + 1]) * f, 20) AS nano,
     if(scored, w * intDiv(nano + 500, 1000), 0) AS log_loss,
-    abs(toInt64(floor(q * 2097152. + 0.5)) - y * 2097152) AS d,
+    abs(grain - y * 2097152) AS d,
     if(scored, w * bitShiftRight(d * d * 1000000 + bitShiftLeft(toInt64(1), 41), 42), 0) AS brier,
+    toInt64(floor(q * 2097152. + 0.5)) AS grain,
+    least(bitShiftRight(grain * 15, 21), 14) * 4 AS slot,
+    bitShiftRight(grain * (2097152 - grain) * 1000000 + bitShiftLeft(toInt64(1), 41), 42) AS spread,
+    intDiv(spread * (1000000 - 4 * spread) + 500000, 1000000) AS twist,
     if(scored AND y = 1, w, 0) AS positive,
     if(scored AND y = 0, w, 0) AS negative,
     home * 64 + intDiv(bin, 32) AS coarse
@@ -204,6 +210,11 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('score.neg', intDiv(bin, if(sliced, 4, 1)), negative),
     ('log_loss', 0, log_loss),
     ('brier', 0, brier),
+    ('calibration', slot, if(scored, w, 0)),
+    ('calibration', slot + 1, if(scored, w * grain, 0)),
+    ('calibration', slot + 2, positive),
+    ('calibration', slot + 3, if(scored, w * spread, 0)),
+    ('spiegelhalter', 0, if(scored, w * twist, 0)),
     ('confusion', quadrant, if(decided, w, 0)),
     ('agreement', 1 - same, if(compared, w, 0)),
     ('bucket.n', home, scored OR compared),
@@ -295,6 +306,10 @@ def _binary(value: str, json: str) -> str:
         f"multiIf({json} = '', toInt8(-1), {json} = '\"1\"', toInt8(1), {json} = '\"0\"', toInt8(0), "
         f"{value} = 1, toInt8(1), {value} = 0, toInt8(0), toInt8(-1))"
     )
+
+
+_GUESS = f"""if(prediction_json = '', toInt8(p >= ifNull(threshold, 0.5)),
+    {_binary("prediction", "prediction_json")}) AS guess"""
 
 
 def _is_bool(json: str) -> str:

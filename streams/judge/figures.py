@@ -38,6 +38,8 @@ def figures(
     """Give every metric of one window that has an outcome to speak of, kinds ascending."""
     share = maturity(ledger)
     for metric in _metrics():
+        if key.slice and not metric.sliced:
+            continue
         measured = metric.measured(ledger)
         if measured.n <= 0 and not correction:
             continue

@@ -28,13 +28,16 @@ from streams.measure.ledger import (
     BUCKET_ROWS,
     BUCKET_SCORE_NEG,
     BUCKET_SCORE_POS,
+    CALIBRATION,
     CONFUSION,
     COUNT,
     DIFFERS,
+    EXPECTED,
     EXPLICIT,
     FEATURE,
     FN,
     FP,
+    HELD,
     IMPLICIT,
     KINDS,
     LABEL_DELAY,
@@ -46,13 +49,17 @@ from streams.measure.ledger import (
     NO_FEATURES,
     NO_SCORE,
     NO_SUBJECT,
+    OBSERVED,
     RIGHT,
     SCORE,
     SCORE_BINS,
+    SCORE_CHOSEN,
     SCORE_NEG,
     SCORE_POS,
     SCORED,
     SLICE_SCORE_BINS,
+    SPIEGELHALTER,
+    SPREAD,
     TIMEOUT,
     TN,
     TP,
@@ -64,7 +71,7 @@ from streams.measure.ledger import (
 )
 from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
-from streams.measure.scale import brier, log_loss, milli, score_edges, span_edges
+from streams.measure.scale import brier, calibration_bin, grain, log_loss, milli, score_edges, span_edges, spread, twist
 
 Target = defaultdict[str, dict[int, int]]
 Targets = list[tuple[Target, bool]]
@@ -97,13 +104,16 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
 
 def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None, sign: int) -> None:
     """Add what a standing prediction counts, whatever becomes of it."""
-    score, bucket = score_cell(prediction.score), bucket_of(prediction)
+    raw, score, bucket = prediction.score, score_cell(prediction.score), bucket_of(prediction)
+    chosen = score < SCORE_BINS and isinstance(raw, float | int) and predicted_class(prediction, raw) == 1
     for target, sliced in targets:
         _add(target[N], 0, sign)
         _add(target[BUCKET_ROWS], bucket, sign)
         _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
         if sliced:
             continue
+        if chosen:
+            _add(target[SCORE_CHOSEN], score, sign)
         if prediction.latency_ms is not None:
             _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
         if prediction.score is None and prediction.prediction is None:
@@ -132,10 +142,17 @@ def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign
         bin_of_all = bisect_right(score_edges(), score)
         losses, briers = weight * log_loss(score, y), weight * brier(score, y)
         by_class = SCORE_POS if y else SCORE_NEG
+        q = grain(score)
+        variance, at = spread(q), calibration_bin(q) * 4
         found += [
             (MEASURED, SCORED, sign),
             (LOG_LOSS, 0, losses),
             (BRIER, 0, briers),
+            (CALIBRATION, at + HELD, weight),
+            (CALIBRATION, at + EXPECTED, weight * q),
+            (CALIBRATION, at + OBSERVED, weight * y),
+            (CALIBRATION, at + SPREAD, weight * variance),
+            (SPIEGELHALTER, 0, weight * twist(variance)),
             (BUCKET_N, bucket, sign),
             (BUCKET_LOG_LOSS, bucket, losses),
             (BUCKET_BRIER, bucket, briers),

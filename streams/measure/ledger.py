@@ -13,21 +13,23 @@ can be computed again from the raw predictions and the last revision of each out
 
 - `y` is its label read as binary: 1 for `1`, `1.0`, `true`, `"1"`; 0 for `0`, `0.0`, `false`, `"0"`; else none.
   `p` is its `score` when that is a number in [0, 1], else none.
-- *binary task*, when `y` and `p` exist: `score.pos` or `score.neg`, `log_loss`, `brier`. The predicted class is
+- *binary task*, when `y` and `p` exist: `score.pos` or `score.neg`, `log_loss`, `brier`, `calibration`,
+  `spiegelhalter`. The predicted class is
   `prediction` read as binary, or, without a `prediction`, whether `p ≥ threshold` (0.5 when none is given):
   `confusion`. A `prediction` that is not binary leaves `confusion` alone and counts in `measured[UNREADABLE]`.
 - *agreement task*, else, when `prediction` is comparable with the label (both strings, both booleans, or both whole
   numbers of at most 2⁵³ in size): `agreement`. It feeds accuracy and nothing else.
 - else it counts in `measured[UNMEASURABLE]`. An error of a regression is never turned into "correct".
 
-Slices carry everything but `feature:*`, `missing`, `latency` and `label_delay`, with 512 score bins in place of 2,048.
+Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay` and `score.chosen`, with 512 score bins in
+place of 2,048.
 
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
 
 **Overflow.** Python's integers have none. In ClickHouse's Int64 (9.2e18) an outcome adds at most 1.6e10 to a
-`log_loss` cell, 1e9 to `brier`, 1,000 to weights: 5.7e8 outcomes of the worst kind in one sum of log loss, 9e9 of
-Brier.
+`log_loss` cell, 2.1e9 to `calibration`, 1e9 to `brier`, 1,000 to weights: 5.7e8 outcomes of the worst kind in one sum
+of log loss, 4.4e9 of calibration, 9e9 of Brier.
 """
 
 from __future__ import annotations
@@ -44,18 +46,23 @@ BUCKETS: Final = 64
 """Subject buckets: xxh3_64 (seed 0) of the UTF-8 bytes of `subject`, or of `request_id` without one, modulo 64."""
 BUCKET_SCORE_BINS: Final = 64
 """Score bins inside a bucket (half a logit wide): bin of the whole // 32."""
+CALIBRATION_BINS: Final = 15
+"""Uniform bins of p in [0, 1] for calibration: a p on an edge belongs to the bin above it."""
 
 N: Final = "n"
 LABELLED: Final = "labelled"
 KINDS: Final = "kinds"
 MEASURED: Final = "measured"
 SCORE: Final = "score"
+SCORE_CHOSEN: Final = "score.chosen"
 SCORE_POS: Final = "score.pos"
 SCORE_NEG: Final = "score.neg"
 CONFUSION: Final = "confusion"
 AGREEMENT: Final = "agreement"
 LOG_LOSS: Final = "log_loss"
 BRIER: Final = "brier"
+CALIBRATION: Final = "calibration"
+SPIEGELHALTER: Final = "spiegelhalter"
 BUCKET_ROWS: Final = "bucket.rows"
 BUCKET_N: Final = "bucket.n"
 BUCKET_CONFUSION: Final = "bucket.confusion"
@@ -77,6 +84,8 @@ EXPLICIT, IMPLICIT, TIMEOUT = 0, 1, 2
 SCORED, RIGHT, WRONG, UNMEASURABLE, UNREADABLE = 0, 1, 2, 3, 4
 # confusion, bucket.confusion (bucket * 4 + cell)
 TP, FP, FN, TN = 0, 1, 2, 3
+# calibration (bin * 4 + cell)
+HELD, EXPECTED, OBSERVED, SPREAD = 0, 1, 2, 3
 # agreement, bucket.agreement (bucket * 2 + cell)
 AGREES, DIFFERS = 0, 1
 # missing
@@ -115,12 +124,27 @@ VECTORS: Final[dict[str, Vector]] = {
             "count",
             "all standing predictions: logit bins 0…B−1, then [B] no number, [B+1] below 0, [B+2] above 1",
         ),
+        Vector(
+            SCORE_CHOSEN,
+            SCORE_BINS,
+            "count",
+            "of the predictions in logit bins of `score`, those whose predicted class is 1, labelled or not",
+            sliced=False,
+        ),
         Vector(SCORE_POS, SCORE_BINS, "milli-weight", "binary tasks with y = 1 by logit bin"),
         Vector(SCORE_NEG, SCORE_BINS, "milli-weight", "binary tasks with y = 0 by logit bin"),
         Vector(CONFUSION, 4, "milli-weight", "[TP], [FP], [FN], [TN]"),
         Vector(AGREEMENT, 2, "milli-weight", "[AGREES], [DIFFERS]: labels that are not binary"),
         Vector(LOG_LOSS, 1, "1e-9 nat × weight", "[0] sum of `scale.log_loss(p, y)` × milli-weight"),
         Vector(BRIER, 1, "1e-9 × weight", "[0] sum of `scale.brier(p, y)` × milli-weight"),
+        Vector(
+            CALIBRATION,
+            CALIBRATION_BINS * 4,
+            "milli-weight × (1, 2⁻²¹, 1, 1e-6)",
+            "binary tasks by uniform bin of p, [bin × 4 + cell]: [HELD] weight, [EXPECTED] sum of p, [OBSERVED] weight "
+            "of y = 1, [SPREAD] sum of p(1 − p), with `scale.grain` and `scale.spread`",
+        ),
+        Vector(SPIEGELHALTER, 1, "1e-9 × weight", "[0] sum of `scale.twist(p)` ≈ (1 − 2p)² p(1 − p) × milli-weight"),
         Vector(BUCKET_ROWS, BUCKETS, "count", "by subject bucket: standing predictions, labelled or not"),
         Vector(BUCKET_N, BUCKETS, "count", "by subject bucket: outcomes in any task"),
         Vector(BUCKET_CONFUSION, BUCKETS * 4, "milli-weight", "[bucket × 4 + cell of `confusion`]"),

@@ -116,7 +116,7 @@ class Measure:
     `partitions` is the number of source partitions, `measures_partitions` that of the topic `measures`.
     """
 
-    version = "measure-3"
+    version = "measure-4"
 
     def __init__(
         self,

@@ -22,6 +22,10 @@ error is at most 0.65 micro-nats an outcome (0.5 of it the last rounding, which 
 nothing), d = |q − y · 2²¹|, and the loss is (d² · 10⁶ + 2⁴¹) >> 42; d² · 10⁶ < 2⁶². The error is at most 1e-6 and has
 no sign on the average.
 
+**Calibration of one outcome.** q as above is p in units of 2⁻²¹ (`grain`); its bin is min(q · 15 >> 21, 14). The
+variance that p claims, p(1 − p), is v = (q(2²¹ − q) · 10⁶ + 2⁴¹) >> 42 in 1e-6 (`spread`), and its weight in
+Spiegelhalter's Z, (1 − 2p)² p(1 − p), is (v(10⁶ − 4v) + 500000) div 10⁶ in 1e-6 (`twist`): (1 − 2p)² = 1 − 4p(1 − p).
+
 **Spans** (latency, delay of a label): edges 0.01 ms · (101 / 99)^i up to 10¹¹ ms; the bin is the number of edges ≤ the
 span. A span in bin k is estimated by `span_value(k)` with a relative error of at most 1 %.
 """
@@ -37,7 +41,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.measure.ledger import SCORE_BINS
+from streams.measure.ledger import CALIBRATION_BINS, SCORE_BINS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -126,6 +130,42 @@ def brier(p: float, y: int) -> int:
     return (d * d * 1_000_000 + (1 << 41)) >> 42
 
 
+def grain(p: float) -> int:
+    """Give p in [0, 1] in units of 2⁻²¹.
+
+    >>> grain(0.5), grain(1.0)
+    (1048576, 2097152)
+    """
+    return int(p * 2097152.0 + 0.5)
+
+
+def calibration_bin(q: int) -> int:
+    """Give the uniform bin of a p in grains.
+
+    >>> calibration_bin(grain(0.0)), calibration_bin(grain(0.5)), calibration_bin(grain(1.0))
+    (0, 7, 14)
+    """
+    return min(q * CALIBRATION_BINS >> 21, CALIBRATION_BINS - 1)
+
+
+def spread(q: int) -> int:
+    """Give p(1 − p) in 1e-6 of a p in grains: the variance of an outcome that has this chance.
+
+    >>> spread(grain(0.5)), spread(grain(0.1)), spread(grain(1.0))
+    (250000, 90000, 0)
+    """
+    return (q * (_ONE - q) * 1_000_000 + (1 << 41)) >> 42
+
+
+def twist(spread: int) -> int:
+    """Give (1 − 2p)² p(1 − p) in 1e-6 from p(1 − p) in 1e-6.
+
+    >>> twist(250_000), twist(90_000)
+    (0, 57600)
+    """
+    return (spread * (1_000_000 - 4 * spread) + 500_000) // 1_000_000
+
+
 def score_bin(score: float) -> int:
     """Give the bin of a score in [0, 1] among the 2,048.
 
@@ -169,6 +209,18 @@ def briers(p: Floats, y: Ints) -> Ints:
     """Give `brier` of many outcomes, the same integers."""
     d = np.floor(p * 2097152.0 + 0.5).astype(np.int64) - y * _ONE
     result: Ints = (d * d * 1_000_000 + (1 << 41)) >> 42
+    return result
+
+
+def grains(p: Floats) -> Ints:
+    """Give `grain` of many."""
+    result: Ints = np.floor(p * 2097152.0 + 0.5).astype(np.int64)
+    return result
+
+
+def spreads(q: Ints) -> Ints:
+    """Give `spread` of many."""
+    result: Ints = (q * (_ONE - q) * 1_000_000 + (1 << 41)) >> 42
     return result
 
 

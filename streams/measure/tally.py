@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from schemas.event import LabelValue
 from streams.measure import ledger as names
-from streams.measure.ledger import BUCKET_SCORE_BINS, BUCKETS, SCORE_BINS, Ledger
+from streams.measure.ledger import BUCKET_SCORE_BINS, BUCKETS, CALIBRATION_BINS, SCORE_BINS, Ledger
 from streams.measure.reading import agrees, binary, bucket
-from streams.measure.scale import Floats, Ints, bins, briers, log_losses, score_edges
+from streams.measure.scale import Floats, Ints, bins, briers, grains, log_losses, score_edges, spreads
 
 Column = Sequence[Any] | NDArray[Any]
 
@@ -30,8 +30,8 @@ def ledger_of(
 ) -> Ledger:
     """Count columns of equal length into one ledger, as explicit labels.
 
-    Equal, integer for integer, to the sum of `cells.cells` over the rows, in all vectors that a slice carries
-    (features, latency, delay and `missing` are of live traffic). None or NaN is no score, no label, no prediction.
+    Equal, integer for integer, to the sum of `cells.cells` over the rows, but for features, latency, delay and
+    `missing`, which are of live traffic. None or NaN is no score, no label, no prediction.
     Raises `ValueError` when the columns differ in length.
 
     >>> ledger_of([0.9, 0.2, 0.7], [1, 0, 0], ["a", "b", "a"]).cells["confusion"]
@@ -59,6 +59,8 @@ def ledger_of(
     bin_of = bins(score_edges(), p)
     cell = np.where(inside, bin_of, np.where(p < 0, SCORE_BINS + 1, np.where(p > 1, SCORE_BINS + 2, SCORE_BINS)))
     _put(ledger, names.SCORE, cell, np.ones(n, np.int64), SCORE_BINS + 3)
+    chosen = inside & (decided == 1)
+    _put(ledger, names.SCORE_CHOSEN, bin_of[chosen], np.ones(int(chosen.sum()), np.int64), SCORE_BINS)
     heard = int(said.sum())
     ledger.add({names.LABELLED: {names.COUNT: heard, names.WEIGHT: int(milli[said].sum())}})
     ledger.add({names.KINDS: {names.EXPLICIT: heard}})
@@ -93,12 +95,18 @@ def _binary_task(ledger: Ledger, p: Floats, y: Ints, decided: Ints, milli: Ints,
     _put(ledger, names.BUCKET_N, home, one, BUCKETS)
     _put(ledger, names.BUCKET_LOG_LOSS, home, losses, BUCKETS)
     _put(ledger, names.BUCKET_BRIER, home, squares, BUCKETS)
+    q = grains(p)
+    variances, at = spreads(q), np.minimum(q * CALIBRATION_BINS >> 21, CALIBRATION_BINS - 1) * 4
+    twists = (variances * (1_000_000 - 4 * variances) + 500_000) // 1_000_000
+    for which, value in ((names.HELD, 1), (names.EXPECTED, q), (names.OBSERVED, y), (names.SPREAD, variances)):
+        _put(ledger, names.CALIBRATION, at + which, milli * value, CALIBRATION_BINS * 4)
+    _put(ledger, names.SPIEGELHALTER, zero, milli * twists, 1)
     coarse = home * BUCKET_SCORE_BINS + bin_of // (SCORE_BINS // BUCKET_SCORE_BINS)
-    for value, whole, bucketed in (
+    for label, whole, bucketed in (
         (1, names.SCORE_POS, names.BUCKET_SCORE_POS),
         (0, names.SCORE_NEG, names.BUCKET_SCORE_NEG),
     ):
-        mine = y == value
+        mine = y == label
         _put(ledger, whole, bin_of[mine], milli[mine], SCORE_BINS)
         _put(ledger, bucketed, coarse[mine], milli[mine], BUCKETS * BUCKET_SCORE_BINS)
     read = decided != NEITHER

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from streams.measure.ledger import Ledger
 from streams.measure.metrics import Metric, metrics
+from streams.measure.metrics.base import Better
 from streams.measure.tally import ledger_of
 
 ALL = [pytest.param(metric, id=metric.kind) for metric in metrics()]
@@ -35,7 +37,7 @@ def test_the_metrics_of_the_first_release_are_there() -> None:
 @pytest.mark.parametrize("metric", ALL)
 def test_it_is_documented_and_prints_itself(metric: Metric) -> None:
     assert metric.__doc__
-    assert metric.better in ("higher", "lower")
+    assert metric.better in get_args(Better)
     assert Metric.parse(metric.model_dump()) == metric
 
 
@@ -75,10 +77,11 @@ def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int
             if measured.value is None:
                 continue
             assert isfinite(measured.value)
-            assert measured.value >= 0
+            assert metric.least is None or measured.value >= metric.least
             assert metric.most is None or measured.value <= metric.most
             assert (measured.low is None) == (measured.high is None)
             if measured.low is not None and measured.high is not None:
-                assert 0 <= measured.low <= measured.value <= measured.high
+                assert measured.low <= measured.value <= measured.high
+                assert metric.least is None or measured.low >= metric.least
                 assert metric.most is None or measured.high <= metric.most
             assert 0 < measured.n <= n

@@ -199,8 +199,8 @@ function yRange(least, most) {
   if (least === null || most === null) return [0, 1];
   const middle = (least + most) / 2;
   const half = Math.max((most - least) * 0.55, LEAST_SPAN / 2);
-  const top = state.quality.most;
-  return [Math.max(0, middle - half), top === null ? middle + half : Math.min(top, middle + half)];
+  const { least: bottom, most: top } = state.quality;
+  return [bottom === null ? middle - half : Math.max(bottom, middle - half), top === null ? middle + half : Math.min(top, middle + half)];
 }
 
 function drawMarks(u, colour) {

@@ -8,7 +8,7 @@ export const state = {
   slice: "",
   window: "rolling",
   range: 86_400_000,
-  quality: null, // {points: Map, better, most, pane_ms}
+  quality: null, // {points: Map, better, least, most, pane_ms}
   drift: null, // {streams: Map, alarms, budget}
   delay: null,
   rollout: null,

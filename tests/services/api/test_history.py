@@ -44,7 +44,7 @@ def test_overview_names_what_there_is(house: Asker) -> None:
 
 def test_quality_has_closed_windows_and_a_maturing_end(house: Asker, origin_ms: int) -> None:
     answer = house.get(f"models/{MODEL}/quality")
-    assert (answer["better"], answer["most"]) == ("higher", 1.0)
+    assert (answer["better"], answer["least"], answer["most"]) == ("higher", 0.0, 1.0)
     own = [point for point in answer["points"] if point["version"] == "v1"]
     closed = [point for point in own if point["closed"]]
     assert len(closed) == PANES - 3

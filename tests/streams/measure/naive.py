@@ -130,7 +130,11 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         c["score", bins + (1 if p.score < 0 else 2)] += 1  # type: ignore[operator]
     else:
         c["score", bins] += 1
+    limit = 0.5 if p.threshold is None else p.threshold
+    guess = None if not unit else _class(p.prediction) if p.prediction is not None else p.score >= limit  # type: ignore[operator]
     if fold == 1:
+        if guess:
+            c["score.chosen", index] += 1
         if p.latency_ms is not None:
             c["latency", _at_most(_spans(), p.latency_ms)] += 1
         c["missing", 0] += p.score is None and p.prediction is None
@@ -157,8 +161,12 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         for name, loss in (("log_loss", _micro_nats(score, y)), ("brier", _millionths(score, y))):
             c[name, 0] += loss * w
             c[f"bucket.{name}", home] += loss * w
-        limit = 0.5 if p.threshold is None else p.threshold
-        guess = _class(p.prediction) if p.prediction is not None else score >= limit
+        grains = int((Decimal(score) * 2**21 + Decimal("0.5")).to_integral_value(rounding="ROUND_FLOOR"))
+        claimed = (Decimal(grains * (2**21 - grains) * 10**6) / 2**42 + Decimal("0.5")) // 1
+        slot = 4 * min(14, grains * 15 // 2**21)
+        for shift, amount in enumerate((1, grains, int(y), int(claimed))):
+            c["calibration", slot + shift] += amount * w
+        c["spiegelhalter", 0] += int((claimed * (10**6 - 4 * claimed) / 10**6 + Decimal("0.5")) // 1) * w
         if guess is None:
             c["measured", 4] += 1
             return
