@@ -22,11 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from schemas.control import Reference
-from streams.measure.ledger import CONFUSION, SCORE, SCORE_BINS, SCORE_NEG, SCORE_POS, Ledger, N
+from streams.measure.ledger import CONFUSION, SCORE, SCORE_BINS, SCORE_CHOSEN, SCORE_NEG, SCORE_POS, Ledger, N
 
 Floats = NDArray[np.float64]
 
-CHOSEN: Final = "score.chosen"
 MILLI: Final = 1_000
 LEAST_LABELS: Final = 200
 """Fewer labelled rows than this calibrate nothing."""
@@ -73,7 +72,7 @@ def expected(chances: Floats, traffic: Ledger) -> Ledger | None:
     rows = np.array([scores[int(cell)] for cell in bins], dtype=np.float64)
     if rows.sum() <= 0:
         return None
-    picked = traffic.cells.get(CHOSEN, {})
+    picked = traffic.cells.get(SCORE_CHOSEN, {})
     chosen = np.array([picked.get(int(cell), 0) for cell in bins], dtype=np.float64)
     chance = chances[bins]
     hits = rows * chance

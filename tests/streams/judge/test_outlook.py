@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from streams.judge.cbpe import CHOSEN
 from streams.judge.conformal import LEAST
 from streams.judge.development import Development
 from streams.judge.outlook import OUTSTANDING, OWN, Outlook, Part
-from streams.measure.ledger import SCORE_BINS, Ledger
+from streams.measure.ledger import SCORE_BINS, SCORE_CHOSEN, Ledger
 
 MINUTE = 60_000
 ROWS = 50
@@ -74,7 +73,7 @@ def test_a_window_without_labels_or_rows_tells_nothing_and_breaks_nothing() -> N
 
 def test_scores_alone_tell_figures_without_any_label() -> None:
     chances = np.linspace(0, 1, SCORE_BINS)
-    traffic = Ledger({"n": {0: 4}, "score": {500: 2, 1500: 2}, CHOSEN: {1500: 2}})
+    traffic = Ledger({"n": {0: 4}, "score": {500: 2, 1500: 2}, SCORE_CHOSEN: {1500: 2}})
     told = {one.metric: one for one in Outlook().tell([Part(0, traffic)], MINUTE, Development(), traffic, chances)}
     assert told["accuracy"].told.value == pytest.approx((chances[1500] + 1 - chances[500]) / 2, abs=1e-3)
     assert told["accuracy"].estimator == "estimated"
