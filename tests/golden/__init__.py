@@ -1,0 +1,1 @@
+"""Figures of peers that cannot share our environment, and the scripts that made them."""
