@@ -24,11 +24,13 @@ topics_app = typer.Typer(help="Plan and create topics.", no_args_is_help=True)
 dlq_app = typer.Typer(help="List, show and retry dead letters.", no_args_is_help=True)
 policy_app = typer.Typer(help="Set what the join and decide may do for a model.", no_args_is_help=True)
 rollout_app = typer.Typer(help="Approve, reject or abort a rollout.", no_args_is_help=True)
+judge_app = typer.Typer(help=f"Run the process `judge` ({PROCESSES['judge'][1]}), or ask what it can find.")
 app.add_typer(config_app, name="config", rich_help_panel=None)
 app.add_typer(topics_app, name="topics")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(policy_app, name="policy")
 app.add_typer(rollout_app, name="rollout")
+app.add_typer(judge_app, name="judge")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (default: WEIR_CONFIG, weir.toml).")]
 Namespace = Annotated[str | None, typer.Option("--namespace", help="Prefix of topics, groups and database.")]
@@ -88,7 +90,25 @@ def _add_process(name: str, about: str) -> None:
 
         run_here(name, settings, flags)
 
-    app.command(name, help=f"Run the process `{name}`: {about}.")(command_of_a_slot if name in SLOTTED else command)
+    def alone(
+        context: typer.Context,
+        standby: Standby = False,
+        config: ConfigFile = None,
+        namespace: Namespace = None,
+        bootstrap: Bootstrap = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        if context.invoked_subcommand is None:
+            command_of_a_slot(standby, config, namespace, bootstrap, data_dir)
+
+    if name in ASKED:
+        ASKED[name].callback(invoke_without_command=True)(alone)
+    else:
+        app.command(name, help=f"Run the process `{name}`: {about}.")(command_of_a_slot if name in SLOTTED else command)
+
+
+ASKED = {"judge": judge_app}
+"""Processes that can be asked something besides."""
 
 
 for _name, (_where, _about) in PROCESSES.items():
@@ -209,6 +229,64 @@ def config_show(
     from services.cli.configuration import show
 
     show(settings, flags, with_origin=origin, as_json=json)
+
+
+@judge_app.command("plan")
+def judge_plan(
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    rows_a_day: Annotated[
+        float | None, typer.Option(help="Suppose so many labelled predictions; read nothing.")
+    ] = None,
+    subjects: Annotated[int, typer.Option(min=1, help="With --rows-a-day: distinct subjects in a pane.")] = 64,
+    error_rate: Annotated[float, typer.Option(help="With --rows-a-day: the reference's error rate.")] = 0.1,
+    reference_rows: Annotated[int, typer.Option(help="With --rows-a-day: labelled rows of the reference.")] = 5_000,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Say the smallest drift that can be found in 1, 7 and 30 days at a model's traffic."""
+    settings, _ = load_settings(config, namespace, None, data_dir)
+    from services.judge.plan import judge_plan as run
+
+    raise typer.Exit(
+        run(
+            settings,
+            model=model,
+            rows_a_day=rows_a_day,
+            subjects=subjects,
+            error_rate=error_rate,
+            reference_rows=reference_rows,
+            as_json=json,
+        )
+    )
+
+
+@judge_app.command("replay")
+def judge_replay(
+    budget: Annotated[float | None, typer.Option(help="Expected false alarms in 30 days.")] = None,
+    epsilon_error: Annotated[float | None, typer.Option(help="How much worse the error rate may be.")] = None,
+    epsilon_share: Annotated[float | None, typer.Option(help="How different a share may be.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """List which past alarms would remain under another budget or tolerance."""
+    settings, _ = load_settings(config, namespace, None, data_dir)
+    from services.judge.again import judge_replay as run
+
+    raise typer.Exit(
+        run(
+            settings,
+            budget=budget,
+            epsilon_error=epsilon_error,
+            epsilon_share=epsilon_share,
+            model=model,
+            as_json=json,
+        )
+    )
 
 
 @topics_app.command("plan")

@@ -104,6 +104,7 @@ class Judge:
     """See `streams.runtime.processor.Processor`. Delivery: as the loop's, exactly once.
 
     In a `virtual` namespace policies may come at any time, as in the join. `partitions` is the number of `control`'s.
+    Without `figures` it tells drift alone.
     """
 
     stage = "judge"
@@ -117,11 +118,13 @@ class Judge:
         virtual: bool = False,
         guard: GuardBounds | None = None,
         partitions: int = 1,
+        figures: bool = True,
     ) -> None:
         self.bounds = bounds or JudgeBounds()
         self.virtual = virtual
         self.guard = guard
         self.partitions = partitions
+        self.figures = figures
 
     def empty(self, partition: int) -> JudgeState:
         """Give the state of a partition that has read nothing."""
@@ -200,15 +203,19 @@ class Judge:
 
         def closed(closing: Closing, at_start: dict[Key, Pane]) -> None:
             state.count(f"closed_{closing.kind}")
-            if closing.kind == "labels":
+            if closing.kind == "labels" and self.figures:
                 outputs.extend(self._closed_figures(state, closing, at_start, least_ms))
             outputs.extend(self._drift(state, closing, at_start, least_ms))
-            outputs.extend(self._ahead(state, closing, at_start, least_ms))
+            if self.figures:
+                outputs.extend(self._ahead(state, closing, at_start, least_ms))
 
         state.panes.close(least_ms, silent_ms, closed)
         if least_ms // self.bounds.live_ms > state.told_ms // self.bounds.live_ms:
             state.told_ms = least_ms
-            outputs += self._tell(state, least_ms, silent_ms)
+            if self.figures:
+                outputs += self._tell(state, least_ms, silent_ms)
+            else:
+                state.panes.pass_over()
             state.panes.forget(least_ms)
         return outputs
 
