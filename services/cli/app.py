@@ -24,6 +24,7 @@ topics_app = typer.Typer(help="Plan and create topics.", no_args_is_help=True)
 dlq_app = typer.Typer(help="List, show and retry dead letters.", no_args_is_help=True)
 policy_app = typer.Typer(help="Set what the join and decide may do for a model.", no_args_is_help=True)
 rollout_app = typer.Typer(help="Approve, reject or abort a rollout.", no_args_is_help=True)
+reference_app = typer.Typer(help="Learn what a version is compared with, and list it.", no_args_is_help=True)
 judge_app = typer.Typer(help=f"Run the process `judge` ({PROCESSES['judge'][1]}), or ask what it can find.")
 app.add_typer(config_app, name="config", rich_help_panel=None)
 app.add_typer(topics_app, name="topics")
@@ -31,6 +32,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(policy_app, name="policy")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(judge_app, name="judge")
+app.add_typer(reference_app, name="reference")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (default: WEIR_CONFIG, weir.toml).")]
 Namespace = Annotated[str | None, typer.Option("--namespace", help="Prefix of topics, groups and database.")]
@@ -287,6 +289,58 @@ def judge_replay(
             as_json=json,
         )
     )
+
+
+@reference_app.command("learn")
+def reference_learn(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str | None, typer.Option(help="Its version (default: the newest that predicts).")] = None,
+    file: Annotated[Path | None, typer.Option(help="Learn from this Parquet or CSV file, not from traffic.")] = None,
+    score: Annotated[str | None, typer.Option(help="With --file: the column of scores.")] = None,
+    label: Annotated[str | None, typer.Option(help="With --file: the column of labels.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="With --file: the column of predicted classes.")] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="With --file: no feature (repeat).")] = None,
+    threshold: Annotated[float, typer.Option(help="With --file: from this score on class 1 is chosen.")] = 0.5,
+    days: Annotated[float | None, typer.Option(help="Only the last so many days of traffic.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="At most so many rows of traffic.")] = 200_000,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Take traffic that spans no whole week.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it; send nothing.")] = False,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Freeze what a version is compared with, from its own traffic or from a file. Nothing alarms without one."""
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
+    from services.reference.run import File
+    from services.reference.run import reference_learn as run
+
+    given = None if file is None else File(file, score, label, prediction, tuple(without or ()), threshold)
+    raise typer.Exit(
+        run(
+            settings,
+            model,
+            version=version,
+            file=given,
+            days=days,
+            most=rows,
+            confirm=confirm,
+            dry_run=dry_run,
+            as_json=json,
+        )
+    )
+
+
+@reference_app.command("ls")
+def reference_ls(
+    config: ConfigFile = None, namespace: Namespace = None, data_dir: DataDir = None, json: Json = False
+) -> None:
+    """List references, and the versions that are still learning."""
+    settings, _ = load_settings(config, namespace, None, data_dir)
+    from services.reference.run import reference_ls as run
+
+    raise typer.Exit(run(settings, as_json=json))
 
 
 @topics_app.command("plan")

@@ -47,7 +47,7 @@ function whyNothing() {
   if (!known?.versions.length) return empty("Nothing to compare yet.", "Drift is watched once predictions come.");
   if (!known.references.some((one) => one.version === version)) {
     return empty(`Version ${version || "(none)"} has no reference, so nothing is watched and nothing alarms.`,
-      "A reference comes with a candidate of `weir train`, or is put into `control` as reference_set.");
+      "A reference comes with a candidate of `weir train`. For any other model: `weir reference learn MODEL`, from a week of its traffic or from a file; `weir reference ls` says how far it is.");
   }
   return empty("The reference is known, but no pane has closed since.", `A pane is ${span(state.overview.pane_ms)} long; score and features close shortly after its end, quality after the labels' deadline.`);
 }

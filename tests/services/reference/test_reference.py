@@ -1,0 +1,196 @@
+"""References by hand, against a real engine and a real broker."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from schemas.control import Reference, ReferenceSet
+from schemas.errors import WeirError
+from schemas.event import decode, encode
+from schemas.feedback import Feedback
+from schemas.inputs import Prediction
+from schemas.settings import ClickHouse, Kafka, Settings
+from services.kafka import read_to_end
+from services.local.clickhouse import LocalClickHouse
+from services.local.kafka import LocalKafka
+from services.record.land import Span, Store
+from services.reference.rows import Rows, filed
+from services.reference.run import File, reference_learn, reference_ls
+from streams.judge.bounds import DAY_MS, JudgeBounds
+from streams.judge.watch import Watch
+from streams.measure.reference import learn
+from streams.runtime.records import Records
+from streams.runtime.topics import ensure_topics
+
+pytestmark = pytest.mark.kafka
+
+ROWS = 1_200
+NOW_MS = 1_790_000_000_000
+
+
+def predictions(days: float) -> list[Prediction]:
+    rng = np.random.default_rng(3)
+    return [
+        Prediction(
+            request_id=f"r{number}",
+            at_ms=NOW_MS + int(number * days * DAY_MS / ROWS),
+            model="fraud",
+            version="7",
+            score=float(rng.random()),
+            threshold=0.3,
+            features={"amount": float(rng.lognormal()), "country": ["fr", "de", None][number % 3]},
+        )
+        for number in range(ROWS)
+    ]
+
+
+def said(of: Prediction, number: int) -> Feedback:
+    """Give the last word on a prediction: wrong for every tenth, still open for every seventh."""
+    score = of.score
+    assert isinstance(score, float)
+    right = int(score >= 0.3)
+    return Feedback(
+        request_id=of.request_id, model=of.model, deployment=of.deployment, name="label",
+        revision=1, status="provisional" if number % 7 == 0 else "final",
+        label=1 - right if number % 10 == 0 else right,
+        label_kind="explicit", policy="default@1", predicted_at_ms=of.at_ms, joined_at_ms=of.at_ms,
+    )  # fmt: skip
+
+
+def land(settings: Settings, topic: str, bodies: list[bytes]) -> None:
+    store = Store(settings)
+    store.prepare()
+    count = len(bodies)
+    records = Records(list(range(count)), [NOW_MS] * count, [b"k"] * count, list(bodies))
+    store.land(topic, [Span(0, 0, count, records)])
+    store.close()
+
+
+@pytest.fixture
+def settings(clickhouse: LocalClickHouse, database: str, kafka: LocalKafka, tmp_path: Path) -> Settings:
+    settings = Settings(
+        namespace=f"test-{uuid.uuid4().hex[:12]}",
+        data_dir=tmp_path,
+        partitions=2,
+        kafka=Kafka(bootstrap=kafka.bootstrap),
+        clickhouse=ClickHouse(
+            host=clickhouse.host,
+            port=clickhouse.port,
+            user=clickhouse.user,
+            password=SecretStr(clickhouse.password),
+            database=database,
+        ),
+    )
+    ensure_topics(settings)
+    return settings
+
+
+def tell(settings: Settings, days: float) -> list[Prediction]:
+    told = predictions(days)
+    land(settings, "predictions", [encode(one) for one in told] + [encode(told[0])])
+    land(settings, "feedback", [encode(said(one, number)) for number, one in enumerate(told)])
+    return told
+
+
+def sent(settings: Settings) -> list[ReferenceSet]:
+    return [decode(message.value() or b"", ReferenceSet) for message in read_to_end(settings, "control")]
+
+
+def asked(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_a_week_of_traffic_becomes_the_reference_that_its_rows_give(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = tell(settings, 8)
+    reference_learn(settings, "fraud", as_json=True)
+    found = asked(capsys)
+    events = sent(settings)
+    assert len(events) == settings.partitions
+    (reference,) = {encode(one.reference) for one in events}
+    assert events[0].at_ms == found["from_ms"]
+    final = [number % 7 != 0 for number in range(ROWS)]
+    twin = learn(
+        "fraud",
+        "7",
+        {name: [one.features.get(name) for one in told] for name in ("amount", "country")},
+        [one.score for one in told],  # type: ignore[misc]
+        [said(one, number).label if final[number] else None for number, one in enumerate(told)],
+        at_ms=0,
+        learnt_from="traffic",
+        threshold=0.3,
+    )
+    assert decode(reference, Reference) == twin
+    assert found["error_rows"] == sum(final)
+    assert found["watched"] == ["quality:error", "score", "feature:amount", "feature:country"]
+    assert [one.name for one in Watch(twin, JudgeBounds()).streams] == found["watched"]
+    with pytest.raises(WeirError, match="has a reference already"):
+        reference_learn(settings, "fraud")
+
+
+def test_what_spans_no_week_is_still_learning_until_a_person_confirms(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(settings, 2)
+    with pytest.raises(WeirError, match=r"learning, 2.0 of 7 days"):
+        reference_learn(settings, "fraud")
+    reference_ls(settings)
+    assert "fraud 7: no reference; learning, 2.0 of 7 days, 1,201 predictions" in capsys.readouterr().out
+    reference_learn(settings, "fraud", confirm=True, dry_run=True)
+    assert "not sent (--dry-run)" in capsys.readouterr().out
+    assert not sent(settings)
+    reference_learn(settings, "fraud", confirm=True)
+    assert "in force from" in capsys.readouterr().out
+    assert len(sent(settings)) == settings.partitions
+
+
+def test_names_that_nobody_knows_are_told_with_those_that_are_known(settings: Settings) -> None:
+    tell(settings, 8)
+    with pytest.raises(WeirError, match="no prediction of model 'other' has landed"):
+        reference_learn(settings, "other")
+    with pytest.raises(WeirError, match="versions that have: 7"):
+        reference_learn(settings, "fraud", version="8")
+    with pytest.raises(WeirError, match="--days"):
+        reference_learn(settings, "fraud", days=0)
+
+
+def test_a_file_needs_no_traffic(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "train.csv"
+    rows = [f"{i % 50},{'ab'[i % 2]},{(i % 10) / 10},{int(i % 10 >= 4)}" for i in range(2_000)]
+    table.write_text("amount,kind,p,y\n" + "\n".join(rows), encoding="utf-8")
+    file = File(table, score="p", label="y", without=("kind",), threshold=0.5)
+    with pytest.raises(WeirError, match="does not say its version"):
+        reference_learn(settings, "fraud", file=file)
+    reference_learn(settings, "fraud", version="1", file=file, as_json=True)
+    found = asked(capsys)
+    assert (found["rows"], found["error_rate"], found["learnt_from"]) == (2_000, 0.1, "training")
+    assert found["watched"] == ["quality:error", "score", "feature:amount"]
+
+
+def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    table = tmp_path / "train.csv"
+    table.write_text("a,b\n", encoding="utf-8")
+    none: dict[str, Any] = {"score": None, "label": None, "prediction": None, "without": ()}
+    with pytest.raises(WeirError, match="has no rows"):
+        filed(table, **none)
+    with pytest.raises(WeirError, match="no column 'p'; it has a, b"):
+        filed(table, **{**none, "score": "p"})
+    with pytest.raises(WeirError, match="cannot be read"):
+        filed(tmp_path / "absent.parquet", **none)
+    with pytest.raises(WeirError, match="cannot be read"):
+        filed(tmp_path / "absent.csv", **none)
+
+
+def test_a_feature_that_comes_later_was_missing_before() -> None:
+    rows = Rows()
+    rows.add(Prediction(request_id="a", at_ms=0, model="m", score=0.9), 1)
+    rows.add(Prediction(request_id="b", at_ms=0, model="m", features={"x": 1.0}), None)
+    assert (rows.features, rows.predictions, rows.scores) == ({"x": [None, 1.0]}, [1, None], [0.9, None])
