@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streams.judge.detectors import Null
+from streams.judge.evidence import Null
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

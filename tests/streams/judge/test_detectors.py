@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from streams.judge.detectors import ADWIN, CAP, ESR, Evidence, Null, PageHinkley, Unit, log_growth
+from streams.judge.detectors import ADWIN, ESR, PageHinkley
+from streams.judge.esr import CAP, Unit, log_growth
+from streams.judge.evidence import Evidence, Null
 from streams.judge.nulls import coarsen, error_null, share_null, upper_share
 
 MINUTE_DAYS = 1 / 1440
