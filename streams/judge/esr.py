@@ -155,7 +155,7 @@ class ESRTrackers(Trackers):
         elif self.unit == "pane":
             units, largest = np.ones_like(n), held
         else:
-            counted = panes.sizes.any(axis=1)[:, None]
+            counted = np.asarray(panes.sizes.any(axis=1))[:, None]
             units = np.where(counted, (panes.sizes > 0).sum(axis=1)[:, None], np.ones_like(n))
             largest = np.where(counted, panes.sizes.max(axis=1, initial=0.0)[:, None], held)
         inside: Floats = hits / largest
