@@ -31,74 +31,47 @@ outside too. The mean M is no e-value at a fixed time (its mean grows with Σw);
 control no FDR.
 
 River's detectors fit the same contract, keep no budget, say so in their verdicts and are not switched on by default.
+`esr` reckons the e-SR for many streams at once.
 """
 
 from __future__ import annotations
 
-import abc
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from schemas.spec import Spec
 from schemas.verdict import Verdict
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Unit = Literal["subject", "event", "pane"]
-Plain = dict[str, Any]
-"""What a tracker dumps: numbers, strings and lists of them."""
-
-CAP = 0.95
-"""No bet risks more than this share of the wealth on one unit."""
+from streams.judge.esr import ESRTrackers, Unit
+from streams.judge.evidence import Evidence, Evidences, Floats, Ints, Null
+from streams.judge.trackers import First, Listed, Plain, Tracker, Trackers, Verdicts
 
 
-@dataclass(frozen=True)
-class Null:
-    """What the reference allows. `sets` is a 0/1 matrix (witness, cell), `limits` the bound of each witness's share."""
+class OneByOne(Trackers):
+    """A tracker for each stream."""
 
-    stream: str
-    sets: Ints
-    limits: Floats
-    names: tuple[str, ...]
+    def __init__(self, spec: Detector, nulls: Sequence[Null], alarm_days: float) -> None:
+        self.spec, self.nulls, self.alarm_days = spec, nulls, alarm_days
+        self.trackers: dict[int, Tracker] = {}
 
-    @classmethod
-    def of_rate(cls, stream: str, limit: float) -> Null:
-        """Give the null "the rate is at most `limit`": one cell (the hits), one witness."""
-        return cls(stream, np.ones((1, 1), dtype=np.int64), np.array([limit]), (stream,))
+    def update(self, rows: Ints, panes: Evidences, days: Floats) -> Verdicts:
+        """See `Trackers.update`."""
+        said = []
+        for place, row in enumerate(rows.tolist()):
+            if row not in self.trackers:
+                self.trackers[row] = self.spec.start(self.nulls[row], self.alarm_days)
+            said.append(self.trackers[row].update(panes[place], float(days[place])))
+        return Listed(said)
 
+    def dump(self, row: int) -> Plain:
+        """See `Trackers.dump`."""
+        return self.trackers[row].dump() if row in self.trackers else {}
 
-@dataclass(frozen=True)
-class Evidence:
-    """What one closed pane shows: counts per cell, rows in all, and how they fall into units.
-
-    `sizes` holds the rows of each subject bucket (zeros are ignored; empty when nobody counted them, then the pane is
-    one unit); `unit_hits` the hits of each bucket when they are known, which needs a null of one cell. Rows may be
-    weights.
-    """
-
-    from_ms: int
-    to_ms: int
-    counts: Floats | Ints
-    rows: float
-    sizes: Floats | Ints
-    unit_hits: Floats | Ints | None = None
-
-
-class Tracker(abc.ABC):
-    """The running state of one detector on one stream."""
-
-    @abc.abstractmethod
-    def update(self, pane: Evidence, days: float) -> Verdict:
-        """Take the next closed pane, which may spend `days` of the budget. `fail` is an alarm, raised once."""
-
-    @abc.abstractmethod
-    def dump(self) -> Plain:
-        """Give the state as plain data."""
+    def load(self, row: int, state: Plain) -> None:
+        """See `Trackers.load`."""
+        self.trackers[row] = self.spec.load(self.nulls[row], self.alarm_days, state)
 
 
 class Detector(Spec):
@@ -118,6 +91,10 @@ class Detector(Spec):
         """Go on from what `Tracker.dump` gave (an empty mapping: from the start)."""
         raise NotImplementedError
 
+    def many(self, nulls: Sequence[Null], alarm_days: float) -> Trackers:
+        """Start on many streams at once, whose nulls have the same sets."""
+        return OneByOne(self, nulls, alarm_days)
+
 
 class ESR(Detector):
     """The e-SR with a mixture of bets; `bets` are the shares of wealth that a unit without a hit loses."""
@@ -129,88 +106,13 @@ class ESR(Detector):
 
     def load(self, null: Null, alarm_days: float, state: Plain) -> Tracker:
         """See `Detector.load`. Raises `ValueError` when the state belongs to another null or other bets."""
-        return _ESRTracker(self, null, alarm_days, state)
+        one = self.many([null], alarm_days)
+        one.load(0, state)
+        return First(one)
 
-
-def log_growth(null: Null, pane: Evidence, bets: Floats, unit: Unit) -> Floats:
-    """Give log L for each (witness, bet) of one pane; see the head of this file."""
-    m = null.limits[:, None]
-    rows = pane.rows
-    if rows <= 0:
-        return np.zeros((m.size, bets.size))
-    hits = (null.sets @ pane.counts).astype(np.float64)[:, None]
-    if unit == "subject" and pane.unit_hits is not None:
-        n = pane.sizes[pane.sizes > 0].astype(np.float64)
-        s = pane.unit_hits[pane.sizes > 0].astype(np.float64)
-        # λ_j·(s_j − m·n_j), with λ = bet/m; the cap keeps every factor above 1 − CAP.
-        stake = np.minimum(bets[:, None] / m, CAP / (m * n))
-        return np.asarray(np.log1p(stake * (s - m * n)).sum(axis=-1), dtype=np.float64)[None, :]
-    if unit == "event":
-        units, largest = float(rows), 1.0
-    elif unit == "pane" or not pane.sizes.any():
-        units, largest = 1.0, float(rows)
-    else:
-        units, largest = float((pane.sizes > 0).sum()), float(pane.sizes.max())
-    if units == 1.0:  # one unit: the linear factor itself, not its chord
-        return np.log1p(bets * (hits / rows / m - 1.0))
-    inside = hits / largest + m * (units - rows / largest)
-    win, lose = np.log1p(bets * (1.0 / m - 1.0)), np.log1p(-bets)
-    return np.asarray(inside * win + (units - inside) * lose, dtype=np.float64)
-
-
-class _ESRTracker(Tracker):
-    def __init__(self, spec: ESR, null: Null, alarm_days: float, state: Plain) -> None:
-        self.null, self.alarm_days = null, alarm_days
-        self.bets = np.minimum(np.asarray(spec.bets), CAP)
-        self.unit: Unit = spec.unit
-        shape = (null.limits.size, self.bets.size)
-        self.log_m = np.full(shape, -np.inf)
-        self.rows = 0.0
-        if state:
-            log_m = np.asarray(state["log_m"], dtype=np.float64)
-            if log_m.size != self.log_m.size:
-                raise ValueError(f"expected {self.log_m.size} e-SR values for {null.stream}, got {log_m.size}")
-            self.log_m, self.rows = log_m.reshape(shape), float(state["rows"])
-
-    def update(self, pane: Evidence, days: float) -> Verdict:
-        if days > 0:
-            self.log_m = np.logaddexp(self.log_m, math.log(days))
-        self.log_m = self.log_m + log_growth(self.null, pane, self.bets, self.unit)
-        self.rows += pane.rows
-        level = _log_mean(self.log_m)
-        alarmed = level >= math.log(self.alarm_days)
-        witness = int(np.argmax(self.log_m.max(axis=1)))
-        n, limit = self.rows, float(self.null.limits[witness])
-        if alarmed:
-            self.log_m = np.full_like(self.log_m, -np.inf)
-            self.rows = 0.0
-        share = float(self.null.sets[witness] @ pane.counts) / pane.rows if pane.rows else None
-        return Verdict(
-            outcome="fail" if alarmed else "inconclusive",
-            gate=self.null.stream,
-            statistic=math.exp(min(level, 700.0)),
-            threshold=self.alarm_days,
-            value=share,
-            n=int(n),
-            sentence=_sentence(self.null.names[witness], level, self.alarm_days, limit, alarmed),
-        )
-
-    def dump(self) -> Plain:
-        return {"log_m": self.log_m.ravel().tolist(), "rows": self.rows}
-
-
-def _log_mean(values: Floats) -> float:
-    top = float(values.max())
-    if top == -math.inf:
-        return top
-    return top + math.log(float(np.exp(values - top).mean()))
-
-
-def _sentence(name: str, level: float, alarm_days: float, limit: float, alarmed: bool) -> str:
-    evidence = math.exp(min(level, 700.0))
-    if alarmed:
-        return f"{name} is above {limit:.4g}: evidence {evidence:.3g} reached {alarm_days:.3g} days per false alarm"
-    return f"no alarm: the evidence that {name} is above {limit:.4g} is {evidence:.3g} of {alarm_days:.3g}"
+    def many(self, nulls: Sequence[Null], alarm_days: float) -> Trackers:
+        """See `Detector.many`."""
+        return ESRTrackers(nulls, self.bets, self.unit, alarm_days)
 
 
 class ADWIN(Detector):

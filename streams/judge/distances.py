@@ -106,10 +106,12 @@ def ks_quantile(n: float, m: float, level: float = 0.95) -> float:
 
     Stephens' correction of Kolmogorov's limit; for binned or discrete values the true quantile is smaller.
     """
-    if n <= 0 or m <= 0:
-        return math.nan
-    root = math.sqrt(n * m / (n + m))
-    return _kolmogorov_quantile(level) / (root + 0.12 + 0.11 / root)
+    return float(_ks_quantiles(np.array(n), np.array(m), level)) if n > 0 and m > 0 else math.nan
+
+
+def _ks_quantiles(n: Floats, m: Floats, level: float) -> Floats:
+    root = np.sqrt(n * m / (n + m))
+    return np.asarray(_kolmogorov_quantile(level) / (root + 0.12 + 0.11 / root), dtype=np.float64)
 
 
 @lru_cache(maxsize=64)
@@ -124,33 +126,62 @@ def null_quantiles(reference: ArrayLike, current: ArrayLike, level: float = 0.95
 
     The keys are `psi`, `js`, `hellinger`, `tv` and `ks`. NaN where a side is empty.
     """
-    p, q, n_, m_ = _shares(reference, current)
-    if p.ndim != 1:
+    a, c = np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)
+    if a.ndim != 1 or c.ndim != 1:
         raise ValueError("expected one pair of histograms")
-    n, m = float(n_), float(m_)
+    _, _, n, m = _shares(a, c)
     if n == 0 or m == 0:
         return dict.fromkeys(("psi", "js", "hellinger", "tv", "ks"), math.nan)
+    return {name: float(found[0]) for name, found in quantiles(a[None, :], c[None, :], level).items()}
+
+
+def quantiles(reference: ArrayLike, current: ArrayLike, level: float = 0.95) -> dict[str, Floats]:
+    """Give what `null_quantiles` gives for each of many pairs (pair, cell), none of whose sides is empty."""
+    p, q, n, m = _shares(reference, current)
     noise = 1 / n + 1 / m
-    chi2 = noise * chi2_quantile(level, int(((p > 0) | (q > 0)).sum()) - 1)
+    dof, place = np.unique(((p > 0) | (q > 0)).sum(axis=-1) - 1, return_inverse=True)
+    chi2 = noise * np.array([chi2_quantile(level, int(d)) for d in dof])[place.reshape(noise.shape)]
+    pooled = (p * n[:, None] + q * m[:, None]) / (n + m)[:, None]
+    step = max(_PIECE // p.shape[-1] ** 2, 1)
+    tv = [_tv_quantiles(pooled[i : i + step], noise[i : i + step], level) for i in range(0, len(pooled), step)]
     return {
         "psi": chi2,
-        "js": math.sqrt(chi2 / 8 / math.log(2)),
-        "hellinger": math.sqrt(chi2 / 8),
-        "tv": _tv_quantile((p * n + q * m) / (n + m), noise, level),
-        "ks": ks_quantile(n, m, level),
+        "js": np.sqrt(chi2 / 8 / math.log(2)),
+        "hellinger": np.sqrt(chi2 / 8),
+        "tv": np.concatenate(tv),
+        "ks": _ks_quantiles(n, m, level),
     }
 
 
-def _tv_quantile(pooled: Floats, noise: float, level: float) -> float:
+def all_distances(reference: ArrayLike, current: ArrayLike) -> dict[str, Floats]:
+    """Give, for pairs of histograms (pair, cell) with rows on both sides, all distances and their 95 % quantiles."""
+    ks, bound = kolmogorov_smirnov(reference, current)
+    found = {
+        "psi": psi(reference, current),
+        "js": jensen_shannon(reference, current),
+        "hellinger": hellinger(reference, current),
+        "tv": total_variation(reference, current),
+        "ks": ks,
+        "ks_bound": bound,
+    }
+    return found | {f"{name}_q95": quantile for name, quantile in quantiles(reference, current).items()}
+
+
+_PIECE = 65_536
+"""How many values are reckoned at once where cells are paired with cells."""
+
+
+def _tv_quantiles(pooled: Floats, noise: Floats, level: float) -> Floats:
     """Give the normal approximation's quantile of ½ Σ abs(z), z multinomial noise around `pooled` shares."""
     from scipy.special import ndtri
 
-    p = pooled[pooled > 0]
-    sd = np.sqrt(p * (1 - p) * noise)
-    if p.size < 2:
-        return 0.0
-    rho = np.clip(-np.sqrt(np.outer(p / (1 - p), p / (1 - p))), -1, 1)
-    np.fill_diagonal(rho, 1.0)
-    covariance = (2 / math.pi) * (rho * np.arcsin(rho) + np.sqrt(1 - rho**2) - 1) * np.outer(sd, sd)
-    mean = math.sqrt(2 / math.pi) * sd.sum()
-    return float(mean + ndtri(level) * math.sqrt(max(covariance.sum(), 0.0))) / 2
+    sd = np.sqrt(pooled * (1 - pooled) * noise[:, None])
+    odds = np.divide(pooled, 1 - pooled, out=np.zeros_like(pooled), where=pooled < 1)
+    # Cov(|x|, |y|) of normal x and y is even in their correlation, here minus the root of the product of the odds.
+    one, two = np.triu_indices(pooled.shape[1], 1)
+    squared = np.minimum(odds[:, one] * odds[:, two], 1.0)
+    rho = np.sqrt(squared)
+    crossed = ((rho * np.arcsin(rho) + np.sqrt(1 - squared) - 1) * sd[:, one] * sd[:, two]).sum(axis=1)
+    covariance = (2 / math.pi) * ((math.pi / 2 - 1) * (sd**2).sum(axis=1) + 2 * crossed)
+    mean = math.sqrt(2 / math.pi) * sd.sum(axis=1)
+    return np.asarray((mean + ndtri(level) * np.sqrt(np.maximum(covariance, 0.0))) / 2, dtype=np.float64)

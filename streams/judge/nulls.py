@@ -10,11 +10,13 @@ Reference rows of few subjects carry less information than that; `epsilon` must 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streams.judge.detectors import Null
+from streams.judge.evidence import Null
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -59,27 +61,32 @@ def share_null(
     cells = a.size
     if len(names) != cells:
         raise ValueError(f"expected {cells} cell names for {stream}, got {len(names)}")
-    sets: list[Ints] = []
+    order = () if ordered is None else tuple(int(cell) for cell in np.asarray(ordered))
     labels: list[str] = []
-    order = [] if ordered is None else [int(cell) for cell in np.asarray(ordered)]
-    for cut in range(1, len(order)):
-        low = np.zeros(cells, dtype=np.int64)
-        low[order[:cut]] = 1
-        high = np.zeros(cells, dtype=np.int64)
-        high[order[cut:]] = 1
-        sets += [low, high]
-        below, above = names[order[cut - 1]], names[order[cut]]
-        labels += [f"the share of {stream} up to {below}", f"the share of {stream} from {above}"]
-    for cell in range(cells):
-        if len(order) > 1 and cell in (order[0], order[-1]):
-            continue  # an end by itself is already a lower or upper set
-        one = np.zeros(cells, dtype=np.int64)
-        one[cell] = 1
-        sets.append(one)
-        labels.append(f"the share of {stream} in {names[cell]}")
-    matrix = np.array(sets, dtype=np.int64)
-    limits = upper_share(matrix @ a, int(a.sum()), delta / len(sets)) + epsilon
+    for below, above in pairwise(order):
+        labels += [f"the share of {stream} up to {names[below]}", f"the share of {stream} from {names[above]}"]
+    # An end of the order by itself is already a lower or upper set.
+    ends = {order[0], order[-1]} if len(order) > 1 else set()
+    labels += [f"the share of {stream} in {name}" for cell, name in enumerate(names) if cell not in ends]
+    matrix = _sets(cells, order)
+    limits = upper_share(matrix @ a, int(a.sum()), delta / len(matrix)) + epsilon
     return Null(stream, matrix, np.clip(limits, FLOOR, 1.0), tuple(labels))
+
+
+@lru_cache(maxsize=256)
+def _sets(cells: int, order: tuple[int, ...]) -> Ints:
+    """Give the lower and upper sets of each cut of the order, then the cells: one matrix for all streams of a shape."""
+    sets: list[Ints] = []
+    for cut in range(1, len(order)):
+        for held in (order[:cut], order[cut:]):
+            one = np.zeros(cells, dtype=np.int64)
+            one[list(held)] = 1
+            sets.append(one)
+    ends = {order[0], order[-1]} if len(order) > 1 else set()
+    single = np.eye(cells, dtype=np.int64)[[cell for cell in range(cells) if cell not in ends]]
+    matrix = np.concatenate([np.array(sets, dtype=np.int64).reshape(len(sets), cells), single])
+    matrix.flags.writeable = False
+    return matrix
 
 
 def coarsen(counts: ArrayLike, target: int) -> Ints:

@@ -37,7 +37,7 @@ from streams.judge.gates import Layer
 from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Closing, Key, Pane, Panes, Window
-from streams.judge.watch import Stream, Watch, distances
+from streams.judge.watch import Judged, Stream, Watch
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 from streams.runtime.records import Records
 
@@ -309,17 +309,15 @@ class Judge:
             # The pane's budget is split over the deployments that have rows in it, which is known before their
             # outcomes.
             days = pane.size_ms / DAY_MS / len(watched)
-            for stream in (one for one in watch.streams if one.kind == closing.kind):
-                window = state.panes.models[closing.model].windows[closing.kind][key]
-                for index in range(len(self.bounds.detectors)):
-                    verdict = watch.judge(stream, index, pane.open(), closing.pane_ms, end, days)
-                    if verdict is None:
-                        continue
-                    far = distances(stream, window.ledger) if index == 0 and self.bounds.distances else {}
-                    drift = self._event(closing, key, watch, stream, index, verdict, far, window, at_ms)
-                    state.count("drift")
-                    state.count("alarms", drift.alarmed)
-                    outputs.append(Output("drift", closing.model.encode(), encode(drift)))
+            judged = watch.judge(closing.kind, pane.open(), closing.pane_ms, end, days)
+            window = state.panes.models[closing.model].windows[closing.kind][key]
+            far = watch.distances(closing.kind, window.ledger) if self.bounds.distances and judged else {}
+            for place, index, verdict in Judged.in_order(judged):
+                away = far.get(place, {}) if index == 0 else {}
+                drift = self._event(closing, key, watch, watch.streams[place], index, verdict, away, window, at_ms)
+                state.count("drift")
+                state.count("alarms", drift.alarmed)
+                outputs.append(Output("drift", closing.model.encode(), encode(drift)))
         return outputs
 
     def _event(

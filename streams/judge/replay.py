@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from schemas.control import Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import DAY_MS, JudgeBounds
-from streams.judge.detectors import Evidence
+from streams.judge.evidence import Evidence
 from streams.judge.watch import QUALITY, Stream, Watch
 from streams.measure.ledger import BUCKETS, FEATURE, SCORE, SCORE_BINS
 from streams.measure.reference import Numeric, cuts

@@ -3,13 +3,16 @@
 Watched are the whole (no slice) of each primary deployment whose version has a reference: `quality:error` on matured
 labels, `score` and `feature:NAME` on traffic. A slice has no reference of its own and may be harder by nature, and a
 shadow's drift hurts nobody: both have figures, not alarms. Without a reference nothing is watched ("learning").
+
+Streams whose nulls have the same sets (most numeric features; each by its share alone, the error rate) are a group:
+their counts are gathered, judged and compared with the reference as one array.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,17 +21,11 @@ from numpy.typing import NDArray
 from schemas.control import Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
-from streams.judge.detectors import Evidence, Null, Plain, Tracker
-from streams.judge.distances import (
-    hellinger,
-    jensen_shannon,
-    kolmogorov_smirnov,
-    null_quantiles,
-    psi,
-    total_variation,
-)
+from streams.judge.distances import all_distances
+from streams.judge.evidence import Evidence, Evidences, Null
 from streams.judge.nulls import coarsen, error_null, share_null
 from streams.judge.panes import Kind
+from streams.judge.trackers import Plain, Trackers, Verdicts
 from streams.measure.ledger import (
     AGREEMENT,
     BUCKET_AGREEMENT,
@@ -58,13 +55,6 @@ class Histogram:
     groups: Ints
     reference: Ints
 
-    def counts(self, ledger: Ledger) -> Ints:
-        """Give a ledger's counts by group."""
-        found = np.zeros(self.reference.size, dtype=np.int64)
-        for cell, count in ledger.cells.get(self.vector, {}).items():
-            found[self.groups[cell]] += count
-        return found
-
 
 @dataclass(frozen=True)
 class Stream:
@@ -77,6 +67,60 @@ class Stream:
     histogram: Histogram | None = None
 
 
+@dataclass(frozen=True)
+class Group:
+    """Streams of one shape: their places in the watch's list, their parts of the budget, their trackers by detector.
+
+    `reference` holds the reference's counts (stream, cell), without rows for a stream that is no histogram.
+    """
+
+    kind: Kind
+    places: Ints
+    shares: NDArray[np.float64]
+    reference: Ints
+    trackers: list[Trackers]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a pane led to in one group: the streams (places in the watch's list) and, by detector, the verdicts."""
+
+    places: Ints
+    verdicts: list[Verdicts]
+
+    @staticmethod
+    def in_order(judged: list[Judged]) -> Iterator[tuple[int, int, Verdict]]:
+        """Give (place of the stream, index of the detector, verdict), ascending."""
+        found = ((place, at, group) for group in judged for at, place in enumerate(group.places.tolist()))
+        for place, at, group in sorted(found, key=lambda one: one[0]):
+            for index, verdicts in enumerate(group.verdicts):
+                yield place, index, verdicts.verdict(at)
+
+
+class Gather:
+    """Counts of many histograms at once: one index from (vector, cell) to (histogram, group of cells)."""
+
+    def __init__(self, histograms: list[Histogram]) -> None:
+        self.names = [histogram.vector for histogram in histograms]
+        widths = np.array([histogram.reference.size for histogram in histograms], dtype=np.int64)
+        sizes = np.array([histogram.groups.size for histogram in histograms], dtype=np.int64)
+        self.total = int(widths.sum())
+        self.starts = np.cumsum(sizes) - sizes
+        offsets = np.repeat(np.cumsum(widths) - widths, sizes)
+        self.index = np.concatenate([histogram.groups for histogram in histograms]) + offsets
+
+    def counts(self, ledger: Ledger) -> NDArray[np.float64]:
+        """Give a ledger's counts by group, the histograms one after the other."""
+        empty: dict[int, int] = {}
+        vectors = [ledger.cells.get(name, empty) for name in self.names]
+        lengths = np.fromiter(map(len, vectors), dtype=np.int64, count=len(vectors))
+        filled = int(lengths.sum())
+        cells = np.fromiter(chain.from_iterable(vectors), dtype=np.int64, count=filled)
+        values = np.fromiter(chain.from_iterable(map(dict.values, vectors)), dtype=np.float64, count=filled)
+        index = self.index[np.repeat(self.starts, lengths) + cells]
+        return np.bincount(index, values, minlength=self.total).astype(np.float64, copy=False)
+
+
 @dataclass
 class Watch:
     """The detectors of one deployment's version."""
@@ -84,54 +128,97 @@ class Watch:
     reference: Reference
     bounds: JudgeBounds
     streams: list[Stream] = field(default_factory=list)
-    trackers: dict[tuple[str, str], Tracker] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.streams = list(_streams(self.reference, self.bounds))
-
-    def tracker(self, stream: Stream, index: int) -> Tracker:
-        """Give the running state of one detector on one stream."""
-        detector = self.bounds.detectors[index]
-        at = (stream.name, f"{index}:{detector.kind}")
-        if at not in self.trackers:
-            self.trackers[at] = detector.start(stream.null, self.bounds.alarm_days)
-        return self.trackers[at]
+        self.groups = list(_groups(self.streams, self.bounds))
+        self._found = {
+            int(place): (group, row) for group in self.groups for row, place in enumerate(group.places.tolist())
+        }
+        self._place = {stream.name: place for place, stream in enumerate(self.streams)}
+        self._histograms = [group for group in self.groups if group.reference.size]
+        every = (self.streams[place].histogram for group in self._histograms for place in group.places.tolist())
+        self._gather = Gather([histogram for histogram in every if histogram is not None]) if self._histograms else None
+        self._parts = max(sum(detector.budgeted for detector in self.bounds.detectors), 1)
 
     def load(self, states: dict[str, Plain]) -> None:
         """Take up what `dump` gave; states of streams or detectors that are no more are dropped."""
-        for stream in self.streams:
-            for index, detector in enumerate(self.bounds.detectors):
-                state = states.get(f"{stream.name}|{index}:{detector.kind}")
-                if state is not None:
-                    self.trackers[stream.name, f"{index}:{detector.kind}"] = detector.load(
-                        stream.null, self.bounds.alarm_days, state
-                    )
+        for key, group, index, row in self._trackers():
+            state = states.get(key)
+            if state is not None:
+                group.trackers[index].load(row, state)
 
     def dump(self) -> dict[str, Plain]:
-        """Give the trackers as plain data."""
-        return {f"{name}|{kind}": tracker.dump() for (name, kind), tracker in sorted(self.trackers.items())}
+        """Give the trackers as plain data, by stream and detector; those that stand at the start are left out."""
+        found = ((key, group.trackers[index].dump(row)) for key, group, index, row in self._trackers())
+        return dict(sorted((key, plain) for key, plain in found if plain))
 
-    def judge(self, stream: Stream, index: int, ledger: Ledger, start: int, end: int, days: float) -> Verdict | None:
-        """Let one detector see one closed pane; None when the pane has no rows for it."""
-        pane = evidence(stream, ledger, start, end)
-        if pane is None:
-            return None
-        return self.update(stream, index, pane, days)
+    def _trackers(self) -> Iterator[tuple[str, Group, int, int]]:
+        for index, detector in enumerate(self.bounds.detectors):
+            for place, (group, row) in self._found.items():
+                yield f"{self.streams[place].name}|{index}:{detector.kind}", group, index, row
+
+    def judge(self, kind: Kind, ledger: Ledger, start: int, end: int, days: float) -> list[Judged]:
+        """Let all detectors see one closed pane, which may spend `days`; streams without rows in it are left out."""
+        found = []
+        for group, panes in self._evidence(kind, ledger, start, end):
+            rows = np.flatnonzero(panes.rows > 0)
+            if not rows.size:
+                continue
+            if rows.size < panes.rows.size:
+                panes = _only(panes, rows)
+            spent = days * group.shares[rows] / self._parts
+            verdicts = [trackers.update(rows, panes, spent) for trackers in group.trackers]
+            found.append(Judged(group.places[rows], verdicts))
+        return found
 
     def update(self, stream: Stream, index: int, pane: Evidence, days: float) -> Verdict:
-        """Let one detector see one pane, which may spend this stream's part of `days`."""
-        budgeted = max(sum(detector.budgeted for detector in self.bounds.detectors), 1)
-        return self.tracker(stream, index).update(pane, days * stream.share / budgeted)
+        """Let one detector see one pane of one stream, which may spend this stream's part of `days`."""
+        group, row = self._found[self._place[stream.name]]
+        spent = np.array([days * stream.share / self._parts])
+        return group.trackers[index].update(np.array([row]), Evidences.of([pane]), spent).verdict(0)
+
+    def distances(self, kind: Kind, window: Ledger) -> dict[int, dict[str, float]]:
+        """Give the distances of a window to the reference by place, each beside its 95 % quantile under no drift."""
+        found: dict[int, dict[str, float]] = {}
+        for group, counts in self._counts(kind, window):
+            rows = np.flatnonzero(counts.sum(axis=1) > 0)
+            if rows.size:
+                columns = all_distances(group.reference[rows], counts[rows])
+                values = zip(*(column.tolist() for column in columns.values()), strict=True)
+                names = list(columns)
+                for place, row in zip(group.places[rows].tolist(), values, strict=True):
+                    found[place] = dict(zip(names, row, strict=True))
+        return found
+
+    def _counts(self, kind: Kind, ledger: Ledger) -> Iterator[tuple[Group, NDArray[np.float64]]]:
+        if self._gather is None or not any(group.kind == kind for group in self._histograms):
+            return
+        flat, start = self._gather.counts(ledger), 0
+        for group in self._histograms:
+            yield group, flat[start : start + group.reference.size].reshape(group.reference.shape)
+            start += group.reference.size
+
+    def _evidence(self, kind: Kind, ledger: Ledger, start: int, end: int) -> Iterator[tuple[Group, Evidences]]:
+        if kind == "labels":
+            pane = labelled(ledger, start, end)
+            yield from ((group, Evidences.of([pane])) for group in self.groups if group.kind == kind and pane)
+            return
+        sizes = np.array(ledger.dense(BUCKET_ROWS, BUCKETS), dtype=np.float64)[None, :]
+        held = sizes.sum()
+        for group, counts in self._counts(kind, ledger):
+            rows = counts.sum(axis=1)
+            # Every row has a score cell; features are counted from the reference on, so fewer at first: then one unit.
+            known = rows == held
+            yield (
+                group,
+                Evidences(start, end, counts, rows, sizes if known.all() else np.where(known[:, None], sizes, 0.0)),
+            )
 
 
-def evidence(stream: Stream, ledger: Ledger, start: int, end: int) -> Evidence | None:
-    """Give what a pane shows of a stream, None without rows."""
-    if stream.histogram is not None:
-        counts = stream.histogram.counts(ledger)
-        rows = int(counts.sum())
-        sizes = np.array(ledger.dense(BUCKET_ROWS, BUCKETS), dtype=np.int64)
-        # Every row has a score cell; features are counted from the reference on, so fewer at first: then one unit.
-        return Evidence(start, end, counts, rows, sizes if sizes.sum() == rows else sizes * 0) if rows > 0 else None
+def labelled(ledger: Ledger, start: int, end: int) -> Evidence | None:
+    """Give what a pane shows of the error rate, None without a label."""
     confusion = np.array(ledger.dense(BUCKET_CONFUSION, BUCKETS * 4), dtype=np.float64).reshape(BUCKETS, 4) / MILLI
     agreement = np.array(ledger.dense(BUCKET_AGREEMENT, BUCKETS * 2), dtype=np.float64).reshape(BUCKETS, 2) / MILLI
     sizes = confusion.sum(axis=1) + agreement.sum(axis=1)
@@ -143,24 +230,26 @@ def evidence(stream: Stream, ledger: Ledger, start: int, end: int) -> Evidence |
     return Evidence(start, end, np.array([errors / MILLI]), weight, sizes, hits)
 
 
-def distances(stream: Stream, window: Ledger) -> dict[str, float]:
-    """Give the distances of a window to the reference, each beside its 95 % quantile under no drift (`…_q95`)."""
-    if stream.histogram is None:
-        return {}
-    a, c = stream.histogram.reference, stream.histogram.counts(window)
-    if a.sum() == 0 or c.sum() <= 0:
-        return {}
-    ks, bound = kolmogorov_smirnov(a, c)
-    found = {
-        "psi": float(psi(a, c)),
-        "js": float(jensen_shannon(a, c)),
-        "hellinger": float(hellinger(a, c)),
-        "tv": float(total_variation(a, c)),
-        "ks": float(ks),
-        "ks_bound": float(bound),
-    }
-    found |= {f"{name}_q95": quantile for name, quantile in null_quantiles(a, c).items() if not math.isnan(quantile)}
-    return found
+def _only(panes: Evidences, rows: Ints) -> Evidences:
+    sizes = panes.sizes if len(panes.sizes) == 1 else panes.sizes[rows]
+    return Evidences(panes.from_ms, panes.to_ms, panes.counts[rows], panes.rows[rows], sizes)
+
+
+def _groups(streams: list[Stream], bounds: JudgeBounds) -> Iterator[Group]:
+    alike: dict[tuple[Kind, tuple[int, ...], bytes], list[int]] = {}
+    for place, stream in enumerate(streams):
+        sets = stream.null.sets
+        alike.setdefault((stream.kind, sets.shape, sets.tobytes()), []).append(place)
+    for (kind, _, _), places in alike.items():
+        counts = [histogram.reference for place in places if (histogram := streams[place].histogram) is not None]
+        nulls = [streams[place].null for place in places]
+        yield Group(
+            kind,
+            np.array(places, dtype=np.int64),
+            np.array([streams[place].share for place in places]),
+            np.array(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 0), dtype=np.int64),
+            [detector.many(nulls, bounds.alarm_days) for detector in bounds.detectors],
+        )
 
 
 def _streams(reference: Reference, bounds: JudgeBounds) -> Iterator[Stream]:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from schemas.verdict import Verdict
-from streams.judge.detectors import Detector, Evidence, Null, Plain
+from streams.judge.detectors import Detector
+from streams.judge.evidence import Evidence, Null
+from streams.judge.trackers import Plain
 
 
 def panes(seed: int, count: int, rate: float) -> list[Evidence]:

@@ -17,9 +17,10 @@ from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter
 from schemas.settings import Guard
 from streams.judge.bounds import JudgeBounds
+from streams.judge.evidence import Evidence
 from streams.judge.processor import Judge, JudgeState
 from streams.judge.replay import replay
-from streams.judge.watch import Watch, evidence
+from streams.judge.watch import Watch
 from streams.measure.ledger import Ledger
 from streams.measure.reading import bucket
 from streams.measure.reference import learn
@@ -269,15 +270,16 @@ def test_replay_says_what_the_processor_says() -> None:
 
 
 def test_traffic_is_judged_by_the_rows_of_each_bucket() -> None:
-    ledger = Ledger({"score": {7: 2, 900: 1}, "bucket.rows": {3: 2, 9: 1}})
-    score = next(stream for stream in Watch(reference(), BOUNDS).streams if stream.name == "score")
-    pane = evidence(score, ledger, 0, MINUTE)
-    assert pane is not None
+    watch = Watch(reference(), BOUNDS)
+
+    def shown(cells: dict[str, dict[int, int]]) -> Evidence:
+        ((_, panes),) = watch._evidence("traffic", Ledger(cells), 0, MINUTE)
+        return panes[0]
+
+    pane = shown({"score": {7: 2, 900: 1}, "bucket.rows": {3: 2, 9: 1}})
     assert {i: int(n) for i, n in enumerate(pane.sizes) if n} == {3: 2, 9: 1}
     assert pane.rows == 3
-    unknown = evidence(score, Ledger({"score": {7: 2}, "bucket.rows": {3: 2, 9: 1}}), 0, MINUTE)
-    assert unknown is not None
-    assert not unknown.sizes.any()
+    assert not shown({"score": {7: 2}, "bucket.rows": {3: 2, 9: 1}}).sizes.any()
 
 
 def test_bounds_read_detectors_from_plain_data_and_print_them() -> None:
