@@ -132,7 +132,11 @@ class Drift(Event, frozen=True, kw_only=True, omit_defaults=True):
     """What a detector says about one stream of panes: `score`, `feature:NAME`, `quality:error` and so on.
 
     `alarmed` is the rise of an alarm (an edge, once). `distances` holds PSI, KS and their 95 % null quantiles;
-    `evidence` the e-value as statistic and the alarm bound as threshold.
+    `evidence` the e-value as statistic and the alarm bound as threshold. `history` counts a traffic stream's alarms so
+    far: `benign` (quality was shown to stay within what is allowed), `harmful` (shown not to) and `unknown`.
+
+    The streams `placebo:…` and `injected:…` are controls (`streams.judge.controls`): the first says how often the
+    machinery alarms where nothing can have changed, the second how often and how soon it finds a change put in.
     """
 
     id: str
@@ -148,6 +152,7 @@ class Drift(Event, frozen=True, kw_only=True, omit_defaults=True):
     distances: dict[str, float] = {}
     evidence: Verdict
     alarmed: bool = False
+    history: dict[str, int] = {}
     at_ms: TimeMs
 
 

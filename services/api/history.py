@@ -20,6 +20,8 @@ from streams.measure.metrics import metrics
 
 DAY_MS = 86_400_000
 FIGURES, PANES, EVENTS, ALERTS, COHORTS = 2_000, 60, 50, 200, 12
+CONTROLS = ("placebo", "injected")
+"""What stands for a detector in the events of the controls of the alarms."""
 
 Window = Literal["rolling", "pane"]
 
@@ -137,7 +139,10 @@ class History:
         return rows
 
     def drift(self, model: str) -> dict[str, Any]:
-        """Give what detectors say of each stream: the newest, the last alarm, and the last panes for a heat strip."""
+        """Give what detectors say of each stream: the newest, the last alarm, and the last panes for a heat strip.
+
+        `controls` is what the placebo and the injected changes say last (`streams.judge.controls`).
+        """
         rows = self._store.rows(
             "SELECT body, version, deployment, slice, stream, detector, to_ms, alarmed, distances, "
             "evidence_statistic AS statistic, evidence_threshold AS threshold FROM (SELECT * FROM landed_drift "
@@ -178,9 +183,16 @@ class History:
             at = tuple(alarm.get(name, "") for name in ("version", "deployment", "slice", "stream", "detector"))
             if at in streams:
                 streams[at]["last_alarm"] = alarm
-        for found in streams.values():
-            found["panes"].reverse()
-        return {"model": model, "budget": self._budget(), "streams": list(streams.values()), "alarms": alarms}
+        for stream in streams.values():
+            stream["panes"].reverse()
+        found = list(streams.values())
+        return {
+            "model": model,
+            "budget": self._budget(),
+            "streams": [one for one in found if one["latest"]["detector"] not in CONTROLS],
+            "controls": [one["latest"] for one in found if one["latest"]["detector"] in CONTROLS],
+            "alarms": alarms,
+        }
 
     def _budget(self) -> dict[str, Any]:
         bounds = JudgeBounds.model_validate(self._settings.judge)

@@ -20,7 +20,8 @@ from schemas.measures import Drift
 from schemas.settings import Settings
 from services.clickhouse import connect, first_line
 from streams.judge.bounds import JudgeBounds
-from streams.judge.processor import Judge, JudgeState
+from streams.judge.processor import Judge
+from streams.judge.state import JudgeState
 from streams.runtime.processor import Batch
 from streams.runtime.records import Records
 

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.judge.bounds import DAY_MS, JudgeBounds
-from streams.judge.detectors import CAP, ESR
+from streams.judge.detectors import ESR
+from streams.judge.esr import CAP
 from streams.judge.watch import Stream
 
 Floats = NDArray[np.float64]

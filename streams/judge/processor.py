@@ -17,87 +17,29 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from schemas.control import AllocationSet, Control, DecidePolicySet, Frozen, PolicySet, Reference, ReferenceSet, Thawed
+from schemas.control import AllocationSet, Control, DecidePolicySet, Frozen, PolicySet, ReferenceSet, Thawed
 from schemas.event import decode, encode
 from schemas.lifecycle import DecidePolicy
-from schemas.measures import Drift, Measures, Trial
-from schemas.policy import JoinPolicy
+from schemas.measures import Measures, Trial
 from schemas.records import DeadLetter
 from schemas.settings import Guard as GuardBounds
 from streams.join.policies import PolicyBook, too_late
 from streams.judge.bounds import DAY_MS, JudgeBounds
-from streams.judge.figures import event_id, figures
+from streams.judge.controls import Controls
+from streams.judge.drifts import Told
+from streams.judge.figures import figures
 from streams.judge.gates import Layer
 from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Closing, Key, Pane, Panes, Window
-from streams.judge.watch import Judged, Stream, Watch
+from streams.judge.state import JudgeState, packed, unpacked
+from streams.judge.watch import Judged, Watch
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 from streams.runtime.records import Records
-
-_FORMAT = b"judge/1\n"
-
-
-@dataclass(slots=True)
-class JudgeState:
-    """What one partition knows."""
-
-    partition: int
-    panes: Panes
-    sources: dict[int, int] = field(default_factory=dict)
-    source_count: int = 0
-    told_ms: int = -1
-    policies: PolicyBook = field(default_factory=PolicyBook)
-    decide: dict[str, DecidePolicy] = field(default_factory=dict)
-    references: dict[tuple[str, str], Reference] = field(default_factory=dict)
-    watches: dict[tuple[str, str, str], Watch] = field(default_factory=dict)
-    layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
-    outlooks: dict[str, ModelOutlook] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
-    held: dict[int, int] = field(default_factory=dict)
-    guard: Guard | None = None
-
-    def least_ms(self) -> int:
-        """Give the least clock of all sources; −1 until every one was heard."""
-        if not self.source_count or len(self.sources) < self.source_count:
-            return -1
-        return min(self.sources.values())
-
-    def silent_ms(self) -> int:
-        """Give the least clock of the join's timers; −1 until every source was heard."""
-        return min([self.least_ms(), *self.held.values()])
-
-    def wait(self, model: str) -> Any:
-        """Give the function from a time to the wait of the policy in force then."""
-        return lambda at_ms: self.policies.in_force(model, at_ms).wait_ms
-
-    def count(self, name: str, by: int = 1) -> None:
-        """Count something."""
-        self.counters[name] = self.counters.get(name, 0) + by
-
-
-class _Kept(Struct):
-    """What a snapshot holds."""
-
-    sources: dict[int, int]
-    source_count: int
-    told_ms: int
-    policies: list[JoinPolicy]
-    decide: dict[str, DecidePolicy]
-    references: list[Reference]
-    watches: list[tuple[str, str, str, dict[str, Any]]]
-    layers: list[dict[str, Any]]
-    counters: dict[str, int]
-    panes: dict[str, Any]
-    held: dict[int, int] = {}
-    guard: dict[str, Any] | None = None
-    outlooks: dict[str, dict[str, Any]] = {}
 
 
 class Judge:
@@ -311,44 +253,24 @@ class Judge:
             days = pane.size_ms / DAY_MS / len(watched)
             judged = watch.judge(closing.kind, pane.open(), closing.pane_ms, end, days)
             window = state.panes.models[closing.model].windows[closing.kind][key]
+            controls = self._controls(state, closing.model, key, watch)
+            if closing.kind == "labels":
+                controls.look(window.ledger, window.from_ms)
             far = watch.distances(closing.kind, window.ledger) if self.bounds.distances and judged else {}
+            told = Told(closing, key, watch.reference.id, window, at_ms)
+            found = []
             for place, index, verdict in Judged.in_order(judged):
+                stream, detector = watch.streams[place], self.bounds.detectors[index]
+                if verdict.outcome == "fail" and detector.budgeted:
+                    controls.raised(stream, end)
                 away = far.get(place, {}) if index == 0 else {}
-                drift = self._event(closing, key, watch, watch.streams[place], index, verdict, away, window, at_ms)
-                state.count("drift")
-                state.count("alarms", drift.alarmed)
-                outputs.append(Output("drift", closing.model.encode(), encode(drift)))
+                found.append(told.drift(stream.name, index, detector.kind, verdict, away, controls.told(stream.name)))
+            said = controls.take(watch, closing.kind, pane.open(), closing.pane_ms, end, days)
+            found += [told.control(name, verdict) for name, verdict in said]
+            state.count("drift", len(found))
+            state.count("alarms", sum(drift.alarmed for drift in found))
+            outputs += [Output("drift", closing.model.encode(), encode(drift)) for drift in found]
         return outputs
-
-    def _event(
-        self,
-        closing: Closing,
-        key: Key,
-        watch: Watch,
-        stream: Stream,
-        index: int,
-        verdict: Any,
-        far: dict[str, float],
-        window: Window,
-        at_ms: int,
-    ) -> Drift:
-        kind = self.bounds.detectors[index].kind
-        about = (closing.model, key.version, key.deployment, stream.name, index, kind, closing.pane_ms)
-        return Drift(
-            id=event_id("drift", *about),
-            model=closing.model,
-            version=key.version,
-            deployment=key.deployment,
-            stream=stream.name,
-            detector=kind,
-            from_ms=max(window.from_ms, 0),
-            to_ms=window.to_ms,
-            reference=watch.reference.id,
-            distances=far,
-            evidence=verdict,
-            alarmed=verdict.outcome == "fail",
-            at_ms=at_ms,
-        )
 
     def _watch(self, state: JudgeState, model: str, key: Key) -> Watch | None:
         at = (model, key.version, key.deployment)
@@ -359,49 +281,19 @@ class Judge:
             state.watches[at] = Watch(reference, self.bounds)
         return state.watches[at]
 
+    def _controls(self, state: JudgeState, model: str, key: Key, watch: Watch) -> Controls:
+        at = (model, key.version, key.deployment)
+        if at not in state.controls:
+            state.controls[at] = Controls(watch, "|".join(at))
+        return state.controls[at]
+
     def dump(self, state: JudgeState, *, whole: bool) -> Dump:
         """Give the whole state in one part that begins with a format version."""
-        kept = _Kept(
-            sources=dict(sorted(state.sources.items())),
-            source_count=state.source_count,
-            told_ms=state.told_ms,
-            policies=state.policies.all(),
-            decide=dict(sorted(state.decide.items())),
-            references=[reference for _, reference in sorted(state.references.items())],
-            watches=[(*at, watch.dump()) for at, watch in sorted(state.watches.items())],
-            layers=[layer.dump() for _, layer in sorted(state.layers.items())],
-            counters=state.counters,
-            panes=state.panes.dump(),
-            held=dict(sorted(state.held.items())),
-            guard=None if state.guard is None else state.guard.dump(),
-            outlooks={model: outlook.dump() for model, outlook in sorted(state.outlooks.items())},
-        )
-        return Dump.of(_FORMAT + msgspec.msgpack.encode(kept))
+        return Dump.of(packed(state))
 
     def load(self, partition: int, parts: Mapping[str, bytes]) -> JudgeState:
         """Read `dump`'s part. Raises `ValueError` for a format it does not know."""
-        body = only(parts)
-        if not body.startswith(_FORMAT):
-            raise ValueError(f"expected a snapshot of format {_FORMAT.decode().strip()!r}, got {body[:16]!r}")
-        kept = msgspec.msgpack.decode(body[len(_FORMAT) :], type=_Kept)
-        state = self.empty(partition)
-        state.sources, state.source_count, state.told_ms = kept.sources, kept.source_count, kept.told_ms
-        for policy in kept.policies:
-            state.policies.add(policy)
-        state.decide = kept.decide
-        state.references = {(one.model, one.version): one for one in kept.references}
-        for model, version, deployment, trackers in kept.watches:
-            watch = state.watches[model, version, deployment] = Watch(state.references[model, version], self.bounds)
-            watch.load(trackers)
-        for plain in kept.layers:
-            state.layers[plain["model"], plain["layer"]] = Layer.load(plain)
-        state.counters = kept.counters
-        state.panes.load(kept.panes)
-        state.held = kept.held
-        state.outlooks = {model: ModelOutlook.load(plain) for model, plain in kept.outlooks.items()}
-        if state.guard is not None and kept.guard is not None:
-            state.guard.load(kept.guard)
-        return state
+        return unpacked(only(parts), self.empty(partition), self.bounds)
 
 
 def _dead_letter(topic: str, partition: int, records: Records, index: int, detail: str, clock_ms: int) -> Output:

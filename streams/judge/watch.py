@@ -173,6 +173,21 @@ class Watch:
             found.append(Judged(group.places[rows], verdicts))
         return found
 
+    def evidence(self, stream: Stream, ledger: Ledger, start: int, end: int) -> Evidence | None:
+        """Give what a pane shows of one stream by itself, None without rows."""
+        histogram = stream.histogram
+        if histogram is None:
+            return labelled(ledger, start, end)
+        vector = ledger.cells.get(histogram.vector, {})
+        cells = np.fromiter(vector, dtype=np.int64, count=len(vector))
+        values = np.fromiter(vector.values(), dtype=np.float64, count=len(vector))
+        counts = np.bincount(histogram.groups[cells], values, minlength=histogram.reference.size).astype(np.float64)
+        rows = float(counts.sum())
+        if rows <= 0:
+            return None
+        sizes = np.array(ledger.dense(BUCKET_ROWS, BUCKETS), dtype=np.float64)
+        return Evidence(start, end, counts, rows, sizes if sizes.sum() == rows else np.zeros(0))
+
     def update(self, stream: Stream, index: int, pane: Evidence, days: float) -> Verdict:
         """Let one detector see one pane of one stream, which may spend this stream's part of `days`."""
         group, row = self._found[self._place[stream.name]]

@@ -83,8 +83,12 @@ const QUESTIONS = {
     const found = await ask(`models/${encodeURIComponent(state.model)}/drift`);
     return () => {
       const newer = [...(state.drift?.streams.values() ?? [])].map((one) => one.latest);
-      const place = ({ latest: l }) => [l.version, l.deployment, l.slice ?? "", l.stream, l.detector].join("|");
-      state.drift = { ...found, streams: new Map(found.streams.map((one) => [place(one), one])) };
+      const place = (l) => [l.version, l.deployment, l.slice ?? "", l.stream, l.detector].join("|");
+      state.drift = {
+        ...found,
+        streams: new Map(found.streams.map((one) => [place(one.latest), one])),
+        controls: new Map(found.controls.map((one) => [place(one), one])),
+      };
       newer.forEach(drifted);
     };
   },

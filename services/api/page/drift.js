@@ -26,8 +26,27 @@ function body() {
       "PSI and KS are shown with what chance gives 95 times in 100; beyond it something moved, and whether it matters the evidence says. Of quality the strip shows how near the evidence was to an alarm."),
     h("details", { "data-key": "sentences" }, h("summary", {}, "What the detectors say"),
       h("ul", { class: "said" }, fresh.map((r) => h("li", {}, h("b", {}, `${r.stream} `), r.latest.evidence.sentence || "no sentence")))),
+    controls(),
     old.length ? h("details", { "data-key": "old" }, h("summary", {}, `Versions that no longer serve (${old.length} streams)`), table("Streams of versions that no longer serve, as they ended", columns(), old, (r) => r.key)) : [],
   ];
+}
+
+/** Say whether the alarms themselves can be believed: where nothing changed, and where a change was put in. */
+function controls() {
+  const found = [...state.drift.controls.values()].filter((one) => !serving().size || serving().has(one.version)).sort((a, b) => a.stream.localeCompare(b.stream));
+  if (!found.length) return [];
+  const word = { pass: ["good", "as promised"], fail: ["bad", "not as promised"], error: ["bad", "error"], inconclusive: ["none", "too early"] };
+  return h("details", { "data-key": "controls" }, h("summary", {}, "Can the alarms be believed?"),
+    h("p", { class: "quiet small" }, "The placebo compares subjects that a coin has split, so nothing can differ: its alarms are the machinery's own. Injected changes go into a copy of the stream: what is not found there would not be found here."),
+    h("ul", { class: "said" }, found.map((one) => h("li", {}, told(...word[one.evidence.outcome]), h("b", {}, ` ${one.stream} `), `${one.version}: ${one.evidence.sentence}`))));
+}
+
+/** Say what became of a stream's alarms. */
+function worth(row) {
+  const past = row.latest.history ?? {};
+  if (!past.alarms) return row.last_alarm ? time(row.last_alarm.at_ms) : "none";
+  const last = row.last_alarm ? time(row.last_alarm.at_ms) : "–";
+  return `${last}; of ${count(past.alarms)} ${count(past.benign)} benign, ${count(past.harmful)} harmful`;
 }
 
 const columns = () => [
@@ -37,7 +56,7 @@ const columns = () => [
   ["PSI (by chance up to)", (r) => distance(r.far.psi, r.far.psi_q95), "num"],
   ["KS (by chance up to)", (r) => distance(r.far.ks, r.far.ks_q95), "num"],
   ["n", (r) => count(r.latest.evidence.n), "num"],
-  ["Last alarm", (r) => (r.last_alarm ? time(r.last_alarm.at_ms) : "none"), "nowrap"],
+  ["Last alarm", (r) => worth(r), "nowrap"],
   ["Last panes", (r) => strip(r)],
 ];
 

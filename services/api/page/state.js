@@ -86,10 +86,16 @@ export function series() {
   return [...found.values()].sort((a, b) => b.last.to_ms - a.last.to_ms || a.name.localeCompare(b.name));
 }
 
+const CONTROLS = ["placebo", "injected"];
+
 export function drifted(event) {
   const drift = state.drift;
   if (!drift || event.model !== state.model) return false;
   const place = [event.version, event.deployment, event.slice ?? "", event.stream, event.detector].join("|");
+  if (CONTROLS.includes(event.detector)) {
+    drift.controls.set(place, event);
+    return true;
+  }
   const known = drift.streams.get(place) ?? { latest: event, last_alarm: null, panes: [] };
   const far = event.distances ?? {};
   if (!known.panes.some((pane) => pane.to_ms === event.to_ms)) {

@@ -105,7 +105,24 @@ def figures(origin_ms: int, rng: random.Random) -> Iterator[Metric]:
 
 
 def drifts(origin_ms: int, rng: random.Random) -> Iterator[Drift]:
-    """Give what e-SR says of each stream, pane by pane."""
+    """Give what e-SR says of each stream, pane by pane, and what its controls say in the end."""
+    for stream, sentence in (
+        ("placebo:rows", "the machinery raised 2 alarms where nothing can have changed, in 3.1 days"),
+        ("injected:quality:error", "of 4 changes that were put into a copy of the stream 4 were found"),
+    ):
+        yield Drift(
+            id=hashed("drift", stream),
+            model=MODEL,
+            version="v1",
+            deployment="v1",
+            stream=stream,
+            detector=stream.partition(":")[0],
+            from_ms=origin_ms,
+            to_ms=origin_ms + (PANES - 3) * MINUTE_MS,
+            reference="reference-1",
+            evidence=Verdict(outcome="pass", gate=stream, statistic=2.0, threshold=3.1, n=90, sentence=sentence),
+            at_ms=origin_ms + (PANES - 3) * MINUTE_MS,
+        )
     evidence = dict.fromkeys(STREAMS, 0.0)
     for pane in range(0, PANES - 3, 3):
         end = origin_ms + (pane + 1) * MINUTE_MS
@@ -128,6 +145,7 @@ def drifts(origin_ms: int, rng: random.Random) -> Iterator[Drift]:
                 to_ms=end,
                 reference="reference-1",
                 distances={} if stream.startswith("quality") else distances,
+                history={"alarms": 2, "benign": 1, "harmful": 0, "unknown": 1} if stream == "feature:age" else {},
                 evidence=Verdict(
                     outcome="fail" if alarmed else "pass",
                     gate=stream,

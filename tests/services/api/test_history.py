@@ -87,6 +87,7 @@ def test_drift_has_each_stream_once_with_its_limits(house: Asker) -> None:
     assert sum(pane["alarmed"] for pane in age["panes"]) >= 1
     assert streams["score"]["last_alarm"] is None
     assert {alarm["stream"] for alarm in answer["alarms"]} == {"feature:age", "quality:error"}
+    assert [one["stream"] for one in answer["controls"]] == ["placebo:rows", "injected:quality:error"]
 
 
 def test_delay_counts_every_prediction_and_label(house: Asker) -> None:

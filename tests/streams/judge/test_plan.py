@@ -5,7 +5,7 @@ import pytest
 
 from schemas.control import Reference
 from streams.judge.bounds import JudgeBounds
-from streams.judge.detectors import Evidence
+from streams.judge.evidence import Evidence
 from streams.judge.plan import Traffic, detectable, witness_of
 from streams.judge.watch import QUALITY, Stream, Watch
 from streams.measure.reference import learn

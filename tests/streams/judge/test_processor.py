@@ -18,8 +18,9 @@ from schemas.records import DeadLetter
 from schemas.settings import Guard
 from streams.judge.bounds import JudgeBounds
 from streams.judge.evidence import Evidence
-from streams.judge.processor import Judge, JudgeState
+from streams.judge.processor import Judge
 from streams.judge.replay import replay
+from streams.judge.state import JudgeState
 from streams.judge.watch import Watch
 from streams.measure.ledger import Ledger
 from streams.measure.reading import bucket
@@ -110,11 +111,13 @@ def test_traffic_closes_at_its_end_and_labels_after_their_wait() -> None:
     pane = delta(10 * MINUTE, ledger_of(scores, labels, subjects))
     run(judge, state, [measures(0, 1, 10 * MINUTE, pane)])
     outputs = run(judge, state, [measures(0, 2, 11 * MINUTE)])
-    assert {d.stream for d in read(outputs, "drift", Drift)} == {"score"}
+    assert {d.stream for d in read(outputs, "drift", Drift)} == {"score", "placebo:rows", "injected:score"}
     assert not [m for m in read(outputs, "metrics", Metric) if m.closed]
     assert not run(judge, state, [measures(0, 3, 14 * MINUTE - 1)])
     outputs = run(judge, state, [measures(0, 4, 14 * MINUTE)])
-    assert {d.stream for d in read(outputs, "drift", Drift)} == {"quality:error"}
+    assert {d.stream for d in read(outputs, "drift", Drift)} == {
+        "quality:error", "placebo:errors", "injected:quality:error",
+    }  # fmt: skip
     accuracy = [m for m in read(outputs, "metrics", Metric) if m.metric == "accuracy"]
     assert [(m.from_ms, m.to_ms) for m in accuracy] == [(10 * MINUTE, 11 * MINUTE), (8 * MINUTE, 11 * MINUTE)]
     assert all(m.closed and not m.correction and m.n == 60 and m.maturity == 1.0 for m in accuracy)
