@@ -177,6 +177,19 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
         {_whole("label", "label_json")} AND {_whole("prediction", "prediction_json")}, toInt8(label = prediction),
         toInt8(-1)) AS same,
     NOT scored AND same >= 0 AS compared,
+    if(prediction_json = '', score, {_figure("prediction", "prediction_json")}) AS answer,
+    NOT scored AND isNotNull({_figure("label", "label_json")}) AND isNotNull(answer)
+        AND abs(label) <= exp2(100) AND abs(answer) <= exp2(100) AS regressed,
+    if(regressed, w, 0) AS rw,
+    if(regressed, assumeNotNull(label), 0.) AS truth,
+    if(regressed, assumeNotNull(answer) - truth, 0.) AS error,
+    abs(error) AS size,
+    {_split("size", "narrow", 2, 32)},
+    {_split("size", "wide", 4, 44)},
+    {_split("size * size", "squared", 4, 44)},
+    {_split("abs(truth)", "told", 2, 32)},
+    narrow.2 * narrow.2 AS square,
+    told.2 * told.2 AS told_square,
     scored AND guess >= 0 AS decided,
     multiIf(y = 1, if(guess = 1, 0, 2), guess = 1, 1, 3) AS quadrant,
     if(scored, p, 0.5) AS q,
@@ -204,7 +217,19 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('measured', 0, scored),
     ('measured', 1, (decided AND guess = y) OR (compared AND same = 1)),
     ('measured', 2, (decided AND guess != y) OR (compared AND same = 0)),
-    ('measured', 3, NOT scored AND same < 0),
+    ('measured', 3, NOT scored AND same < 0 AND NOT regressed),
+    ('measured', 5, regressed),
+    ('regression', 0, rw),
+    (if(error > 0, 'error.over', 'error.under'), narrow.1, rw * narrow.2),
+    ('error.square', narrow.1 * 2, rw * bitAnd(square, 16777215)),
+    ('error.square', narrow.1 * 2 + 1, rw * bitShiftRight(square, 24)),
+    ('error.size', toInt64(bitShiftRight(reinterpretAsUInt64(size), 48)), if(sliced, 0, rw)),
+    ('label.sum', told.1, if(sliced, 0, rw * if(truth > 0, told.2, -told.2))),
+    ('label.square', told.1 * 2, if(sliced, 0, rw * bitAnd(told_square, 16777215))),
+    ('label.square', told.1 * 2 + 1, if(sliced, 0, rw * bitShiftRight(told_square, 24))),
+    ('bucket.regression', home, rw),
+    (if(error > 0, 'bucket.error.over', 'bucket.error.under'), home * 128 + wide.1, rw * wide.2),
+    ('bucket.error.square', home * 128 + squared.1, rw * squared.2),
     ('measured', 4, scored AND guess < 0),
     ('score.pos', intDiv(bin, if(sliced, 4, 1)), positive),
     ('score.neg', intDiv(bin, if(sliced, 4, 1)), negative),
@@ -217,7 +242,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('spiegelhalter', 0, if(scored, w * twist, 0)),
     ('confusion', quadrant, if(decided, w, 0)),
     ('agreement', 1 - same, if(compared, w, 0)),
-    ('bucket.n', home, scored OR compared),
+    ('bucket.n', home, scored OR compared OR regressed),
     ('bucket.confusion', home * 4 + quadrant, if(decided, w, 0)),
     ('bucket.agreement', home * 2 + 1 - same, if(compared, w, 0)),
     ('bucket.log_loss', home, log_loss),
@@ -310,6 +335,21 @@ def _binary(value: str, json: str) -> str:
 
 _GUESS = f"""if(prediction_json = '', toInt8(p >= ifNull(threshold, 0.5)),
     {_binary("prediction", "prediction_json")}) AS guess"""
+
+
+def _figure(value: str, json: str) -> str:
+    """Give a plain number; NULL for a boolean and for what is no number."""
+    return f"if({_is_bool(json)}, NULL, {value})"
+
+
+def _split(value: str, name: str, power: int, shift: int) -> str:
+    """Name the (level, mantissa) of a number that is not negative: `scale.split` with 2 and 32, wide with 4 and 44."""
+    return f"""reinterpretAsUInt64({value}) AS {name}_bits,
+    toInt64(bitShiftRight({name}_bits, 52)) AS {name}_power,
+    {shift} - bitAnd({name}_power, {(1 << power) - 1}) AS {name}_drop,
+    (toInt64(bitShiftRight({name}_power, {power})), if({name}_power = 0, toInt64(0), bitShiftRight(
+        toInt64(bitAnd({name}_bits, {(1 << 52) - 1})) + {1 << 52} + bitShiftLeft(toInt64(1), {name}_drop - 1),
+        {name}_drop))) AS {name}"""
 
 
 def _is_bool(json: str) -> str:

@@ -23,8 +23,12 @@ from streams.measure.ledger import (
     BUCKET_AGREEMENT,
     BUCKET_BRIER,
     BUCKET_CONFUSION,
+    BUCKET_ERROR_OVER,
+    BUCKET_ERROR_SQUARE,
+    BUCKET_ERROR_UNDER,
     BUCKET_LOG_LOSS,
     BUCKET_N,
+    BUCKET_REGRESSION,
     BUCKET_ROWS,
     BUCKET_SCORE_NEG,
     BUCKET_SCORE_POS,
@@ -32,6 +36,10 @@ from streams.measure.ledger import (
     CONFUSION,
     COUNT,
     DIFFERS,
+    ERROR_OVER,
+    ERROR_SIZE,
+    ERROR_SQUARE,
+    ERROR_UNDER,
     EXPECTED,
     EXPLICIT,
     FEATURE,
@@ -41,6 +49,8 @@ from streams.measure.ledger import (
     IMPLICIT,
     KINDS,
     LABEL_DELAY,
+    LABEL_SQUARE,
+    LABEL_SUM,
     LABELLED,
     LATENCY,
     LOG_LOSS,
@@ -50,6 +60,8 @@ from streams.measure.ledger import (
     NO_SCORE,
     NO_SUBJECT,
     OBSERVED,
+    REGRESSED,
+    REGRESSION,
     RIGHT,
     SCORE,
     SCORE_BINS,
@@ -66,12 +78,26 @@ from streams.measure.ledger import (
     UNMEASURABLE,
     UNREADABLE,
     WEIGHT,
+    WIDE_LEVELS,
     WRONG,
     N,
 )
-from streams.measure.reading import agrees, binary, bucket_of, text
+from streams.measure.reading import agrees, answer, binary, bucket_of, number, text
 from streams.measure.reference import Cut, cuts
-from streams.measure.scale import brier, calibration_bin, grain, log_loss, milli, score_edges, span_edges, spread, twist
+from streams.measure.scale import (
+    brier,
+    calibration_bin,
+    grain,
+    log_loss,
+    milli,
+    score_edges,
+    size_bin,
+    span_edges,
+    split,
+    split_wide,
+    spread,
+    twist,
+)
 
 Target = defaultdict[str, dict[int, int]]
 Targets = list[tuple[Target, bool]]
@@ -85,6 +111,7 @@ Referenced = Callable[[Prediction], Cuts | None]
 _KIND = {"explicit": EXPLICIT, "implicit": IMPLICIT, "timeout": TIMEOUT}
 _SLICE_FOLD = SCORE_BINS // SLICE_SCORE_BINS
 _BUCKET_FOLD = 32
+_LIMB = (1 << 24) - 1
 
 
 def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False) -> dict[str, dict[int, int]]:
@@ -137,7 +164,7 @@ def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign
     found = [(LABELLED, COUNT, sign), (LABELLED, WEIGHT, weight), (KINDS, _KIND[outcome.kind or "explicit"], sign)]
     score, y = prediction.score, binary(label)
     bucket = bucket_of(prediction)
-    by_class, bin_of_all = "", 0
+    by_class, bin_of_all, truth, size = "", 0, None, -1.0
     if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
         bin_of_all = bisect_right(score_edges(), score)
         losses, briers = weight * log_loss(score, y), weight * brier(score, y)
@@ -170,14 +197,19 @@ def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign
             ]
     else:
         right = agrees(label, prediction.prediction)
-        if right is None:
+        truth, answered = number(label), answer(prediction.prediction, score)
+        if truth is not None and answered is not None:
+            size = abs(answered - truth)
+            found += _errors(truth, answered, bucket, sign, weight)
+        elif right is None:
             found.append((MEASURED, UNMEASURABLE, sign))
         else:
+            found.append((BUCKET_N, bucket, sign))
+        if right is not None:
             cell = AGREES if right else DIFFERS
             found += [
                 (MEASURED, RIGHT if right else WRONG, sign),
                 (AGREEMENT, cell, weight),
-                (BUCKET_N, bucket, sign),
                 (BUCKET_AGREEMENT, bucket * 2 + cell, weight),
             ]
     for target, sliced in targets:
@@ -186,8 +218,41 @@ def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign
             vector[index] = vector.get(index, 0) + delta
         if by_class:
             _add(target[by_class], bin_of_all // _SLICE_FOLD if sliced else bin_of_all, weight)
+        if not sliced and truth is not None and size >= 0.0:
+            _add(target[ERROR_SIZE], size_bin(size), weight)
+            level, mantissa = split(abs(truth))
+            _add(target[LABEL_SUM], level, (weight if truth > 0 else -weight) * mantissa)
+            _add_square(target[LABEL_SQUARE], level, mantissa, weight)
         if not sliced and outcome.labelled_at_ms is not None and outcome.kind != "timeout":
             _add(target[LABEL_DELAY], bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms), sign)
+
+
+def _errors(truth: float, answered: float, bucket: int, sign: int, weight: int) -> list[tuple[str, int, int]]:
+    """Give what an error of a regression counts, in the whole and in slices."""
+    error = answered - truth
+    over, size = error > 0, abs(error)
+    level, mantissa = split(size)
+    wide, coarse = split_wide(size)
+    wide_square, coarse_square = split_wide(size * size)
+    square = mantissa * mantissa
+    home = bucket * WIDE_LEVELS
+    return [
+        (MEASURED, REGRESSED, sign),
+        (REGRESSION, 0, weight),
+        (ERROR_OVER if over else ERROR_UNDER, level, weight * mantissa),
+        (ERROR_SQUARE, level * 2, weight * (square & _LIMB)),
+        (ERROR_SQUARE, level * 2 + 1, weight * (square >> 24)),
+        (BUCKET_N, bucket, sign),
+        (BUCKET_REGRESSION, bucket, weight),
+        (BUCKET_ERROR_OVER if over else BUCKET_ERROR_UNDER, home + wide, weight * coarse),
+        (BUCKET_ERROR_SQUARE, home + wide_square, weight * coarse_square),
+    ]
+
+
+def _add_square(vector: dict[int, int], level: int, mantissa: int, weight: int) -> None:
+    square = mantissa * mantissa
+    _add(vector, level * 2, weight * (square & _LIMB))
+    _add(vector, level * 2 + 1, weight * (square >> 24))
 
 
 def score_cell(score: float | list[float] | None) -> int:

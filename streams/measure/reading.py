@@ -14,6 +14,7 @@ from schemas.inputs import Prediction
 from streams.measure.ledger import BUCKETS
 
 _EXACT: Final = 2**53
+_FAR: Final = 2.0**100
 
 
 def binary(value: LabelValue | None) -> int | None:
@@ -42,6 +43,31 @@ def agrees(label: LabelValue | None, prediction: LabelValue | None) -> bool | No
     if isinstance(label, int | float) and isinstance(prediction, int | float) and whole(label) and whole(prediction):
         return label == prediction
     return None
+
+
+def number(value: LabelValue | None) -> float | None:
+    """Read a label or an answer as the number of a regression; None for what is no plain number, or beyond 2¹⁰⁰.
+
+    >>> [number(v) for v in (2, 0.5, -1e30, True, "2", 1e31, [1.0], None)]
+    [2.0, 0.5, -1e+30, None, None, None, None, None]
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int) and value.bit_length() > 101:
+        return None
+    given = float(value)
+    return given if -_FAR <= given <= _FAR else None
+
+
+def answer(prediction: LabelValue | None, score: float | list[float] | None) -> float | None:
+    """Give the number that a regression answered: `prediction`, or `score` where there is no `prediction`.
+
+    >>> answer(3, 0.5), answer(None, 0.5), answer("3", 0.5)
+    (3.0, 0.5, None)
+    """
+    if prediction is not None:
+        return number(prediction)
+    return None if isinstance(score, list) else number(score)
 
 
 def whole(number: float) -> bool:

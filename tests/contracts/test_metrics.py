@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from typing import get_args
 
@@ -20,6 +21,17 @@ def sample(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
     rng = np.random.default_rng(seed)
     scores = rng.beta(2 * base, 2 * (1 - base), n)
     return ledger_of(scores, rng.random(n) < scores, [f"u{i}" for i in rng.integers(0, 90, n)])
+
+
+def figures(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    labels = rng.lognormal(3, 1, n)
+    answers = labels * rng.lognormal(base - 0.5, 0.5, n)
+    return ledger_of([None] * n, labels, [f"u{i}" for i in rng.integers(0, 90, n)], None, answers)
+
+
+SAMPLES = [pytest.param(sample, id="binary"), pytest.param(figures, id="regression")]
+Sample = Callable[..., Ledger]
 
 
 def test_the_metrics_of_the_first_release_are_there() -> None:
@@ -48,16 +60,18 @@ def test_it_cannot_tell_from_nothing(metric: Metric) -> None:
     assert (measured.n, measured.subjects) == (0, 0)
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("metric", ALL)
-def test_it_is_pure(metric: Metric) -> None:
+def test_it_is_pure(metric: Metric, sample: Sample) -> None:
     ledger = sample(1)
     kept = Ledger(ledger.cells)
     assert metric.measured(ledger) == metric.measured(ledger)
     assert ledger == kept
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("metric", ALL)
-def test_merging_equals_one_pass(metric: Metric) -> None:
+def test_merging_equals_one_pass(metric: Metric, sample: Sample) -> None:
     parts = [sample(seed) for seed in range(4)]
     forwards, backwards = Ledger(), Ledger()
     for part in parts:
@@ -68,9 +82,10 @@ def test_merging_equals_one_pass(metric: Metric) -> None:
     assert metric.measured(forwards - parts[0]) == metric.measured(parts[3] + parts[1] + parts[2])
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 400])
-def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int) -> None:
+def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int, sample: Sample) -> None:
     for seed in range(5):
         for base in (0.02, 0.5, 0.98):
             measured = metric.measured(sample(seed, n, base))

@@ -17,24 +17,30 @@ from streams.measure.metrics.calibration import (
 )
 from streams.measure.metrics.confusion import F1, Accuracy, Confused, Precision, Recall
 from streams.measure.metrics.losses import Brier, LogLoss
+from streams.measure.metrics.regression import R2, Bias, Mae, MedianAbsoluteError, Rmse
 
 __all__ = [
     "F1",
     "LEVEL",
+    "R2",
     "Accuracy",
     "Auc",
+    "Bias",
     "Brier",
     "Confused",
     "Ece",
     "EceExcess",
     "LogLoss",
+    "Mae",
     "Measured",
+    "MedianAbsoluteError",
     "Metric",
     "Precision",
     "Ratio",
     "Recall",
     "Reliability",
     "Resolution",
+    "Rmse",
     "SpiegelhalterZ",
     "Uncertainty",
     "metrics",
