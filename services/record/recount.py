@@ -4,8 +4,8 @@
 and other code. Both give integers, so they are compared cell by cell, exactly. Which prediction stands is found in the
 raw rows (`standing`); its outcome is what the last record about it in `feedback` says.
 
-**Limits**, beside those of `standing`: slice values behind `~other` were chosen in the order they came, so slices of
-such a model are compared as a sum. A feature's integer beyond 2⁵³ is compared with the edges as a double.
+**Limits**, beside those of `standing`: slice values and classes behind `~other` were chosen in the order they came, so
+those of such a model are compared as a sum. A feature's integer beyond 2⁵³ is compared with the edges as a double.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from schemas.event import decode
 from schemas.measures import Measures
 from schemas.settings import Settings
 from services.record.standing import Cuts, any_of, listed, quoted, rows, standing_sql
-from streams.measure.ledger import FEATURE, SCORE_BINS, Ledger
-from streams.measure.measure import OTHER
+from streams.measure.ledger import CLASS, FEATURE, OTHER, SCORE_BINS, Ledger
 from streams.measure.reading import text
 from streams.measure.scale import log_loss_nanos, score_edges, span_edges
 
@@ -90,6 +89,8 @@ def compare(ours: Ledgers, theirs: Ledgers) -> Compared:
     """
     folded = {key[0] for key in ours if key[4].endswith(f"={OTHER}")}
     left, right = _folded(ours, folded), _folded(theirs, folded)
+    crowded = {key[0] for key, ledger in ours.items() if CLASS + OTHER in ledger.cells}
+    left, right = _crowded(left, crowded), _crowded(right, crowded)
     found = Compared()
     for key in sorted({*left, *right}):
         gap = left.get(key, Ledger()) - right.get(key, Ledger())
@@ -116,6 +117,19 @@ def _folded(ledgers: Ledgers, models: set[str]) -> Ledgers:
     for (model, version, deployment, role, part, pane_ms), ledger in ledgers.items():
         part = f"{part.partition('=')[0]}=*" if part and model in models else part
         found.setdefault((model, version, deployment, role, part, pane_ms), Ledger()).add(ledger.cells)
+    return found
+
+
+def _crowded(ledgers: Ledgers, models: set[str]) -> Ledgers:
+    """Sum the classes of models that have more of them than are kept apart."""
+    found: Ledgers = {}
+    for key, ledger in ledgers.items():
+        if key[0] not in models:
+            found[key] = ledger
+            continue
+        mine = found[key] = Ledger()
+        for name, vector in ledger.cells.items():
+            mine.add_pairs(f"{CLASS}*" if name.startswith(CLASS) else name, vector.items())
     return found
 
 
@@ -170,13 +184,21 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     {_binary("label", "label_json")} AS y,
     y >= 0 AND inside AS scored,
     {_GUESS},
+    startsWith(label_json, '[') AND startsWith(prediction_json, '[') AS listed,
+    {_set("label_json")} AS label_set, {_set("prediction_json")} AS prediction_set,
+    toInt64(length(arrayIntersect(label_set, prediction_set))) AS common,
+    toInt64(length(label_set)) + toInt64(length(prediction_set)) - common AS every,
     multiIf(
+        listed, toInt8(common = every),
         startsWith(label_json, '"') AND startsWith(prediction_json, '"'), toInt8(label_json = prediction_json),
         {_is_bool("label_json")} AND {_is_bool("prediction_json")}, toInt8(label_json = prediction_json),
         {_is_bool("label_json")} OR {_is_bool("prediction_json")}, toInt8(-1),
         {_whole("label", "label_json")} AND {_whole("prediction", "prediction_json")}, toInt8(label = prediction),
         toInt8(-1)) AS same,
     NOT scored AND same >= 0 AS compared,
+    compared AND startsWith(label_json, '"') AND startsWith(prediction_json, '"') AS classed,
+    if(compared AND listed, w, 0) AS sets,
+    sets * if(every = 0, 1000000, intDiv(2000000 * common + every, 2 * every)) AS shared,
     if(prediction_json = '', score, {_figure("prediction", "prediction_json")}) AS answer,
     NOT scored AND isNotNull({_figure("label", "label_json")}) AND isNotNull(answer)
         AND abs(label) <= exp2(100) AND abs(answer) <= exp2(100) AS regressed,
@@ -219,6 +241,14 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('measured', 2, (decided AND guess != y) OR (compared AND same = 0)),
     ('measured', 3, NOT scored AND same < 0 AND NOT regressed),
     ('measured', 5, regressed),
+    ('measured', 6, classed),
+    ('measured', 7, compared AND listed),
+    (if(classed, {_class("label_json")}, ''), if(same = 1, 0, 2), if(classed, w, 0)),
+    (if(classed, {_class("prediction_json")}, ''), 1, if(classed AND same = 0, w, 0)),
+    ('jaccard', 0, shared),
+    ('jaccard', 1, sets),
+    ('bucket.jaccard', home * 2, shared),
+    ('bucket.jaccard', home * 2 + 1, sets),
     ('regression', 0, rw),
     (if(error > 0, 'error.over', 'error.under'), narrow.1, rw * narrow.2),
     ('error.square', narrow.1 * 2, rw * bitAnd(square, 16777215)),
@@ -335,6 +365,18 @@ def _binary(value: str, json: str) -> str:
 
 _GUESS = f"""if(prediction_json = '', toInt8(p >= ifNull(threshold, 0.5)),
     {_binary("prediction", "prediction_json")}) AS guess"""
+
+
+def _set(json: str) -> str:
+    """Give the distinct elements of a list of labels, empty for anything else. Minus nought is nought."""
+    elements = f"JSONExtractArrayRaw(if(listed, {json}, '[]'))"
+    return f"arrayDistinct(arrayMap(one -> if(one IN ('-0.0', '-0', '0.0'), '0', one), {elements}))"
+
+
+def _class(json: str) -> str:
+    """Give the vector of a class."""
+    name = f"JSONExtractString({json})"
+    return f"concat('{CLASS}', if(length({name}) > 64, '{OTHER}', {name}))"
 
 
 def _figure(value: str, json: str) -> str:

@@ -9,8 +9,7 @@ from schemas.measures import Drift, Metric
 from services.trace.landed import Reader
 from services.trace.shape import Alarm, Answer, Figure, Pane
 from streams.measure.cells import slice_text
-from streams.measure.ledger import COUNT, LABELLED, Ledger, N
-from streams.measure.measure import OTHER
+from streams.measure.ledger import COUNT, LABELLED, OTHER, Ledger, N
 from streams.measure.metrics import metrics
 
 

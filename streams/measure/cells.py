@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from schemas.control import Reference
-from schemas.event import encode
+from schemas.event import LabelValue, encode
 from schemas.inputs import Prediction, Role
 from schemas.measures import PaneDelta
 from streams.join.outcome import Change, Counted, Outcome
@@ -26,6 +26,7 @@ from streams.measure.ledger import (
     BUCKET_ERROR_OVER,
     BUCKET_ERROR_SQUARE,
     BUCKET_ERROR_UNDER,
+    BUCKET_JACCARD,
     BUCKET_LOG_LOSS,
     BUCKET_N,
     BUCKET_REGRESSION,
@@ -33,6 +34,7 @@ from streams.measure.ledger import (
     BUCKET_SCORE_NEG,
     BUCKET_SCORE_POS,
     CALIBRATION,
+    CLASS,
     CONFUSION,
     COUNT,
     DIFFERS,
@@ -47,15 +49,18 @@ from streams.measure.ledger import (
     FP,
     HELD,
     IMPLICIT,
+    JACCARD,
     KINDS,
     LABEL_DELAY,
     LABEL_SQUARE,
     LABEL_SUM,
     LABELLED,
     LATENCY,
+    LISTED,
     LOG_LOSS,
     MEASURED,
     MISSING,
+    NAMED,
     NO_FEATURES,
     NO_SCORE,
     NO_SUBJECT,
@@ -69,6 +74,8 @@ from streams.measure.ledger import (
     SCORE_NEG,
     SCORE_POS,
     SCORED,
+    SETS,
+    SHARED,
     SLICE_SCORE_BINS,
     SPIEGELHALTER,
     SPREAD,
@@ -82,7 +89,7 @@ from streams.measure.ledger import (
     WRONG,
     N,
 )
-from streams.measure.reading import agrees, answer, binary, bucket_of, number, text
+from streams.measure.reading import agrees, answer, binary, bucket_of, class_name, jaccard, number, text
 from streams.measure.reference import Cut, cuts
 from streams.measure.scale import (
     brier,
@@ -105,6 +112,8 @@ Targets = list[tuple[Target, bool]]
 Key = tuple[str, str, str, Role, str, int]
 """(model, version, deployment, role, slice, pane_ms)."""
 Cuts = Mapping[str, Cut]
+Named = Callable[[str, str], str]
+"""Gives the name under which a model's class is counted."""
 Referenced = Callable[[Prediction], Cuts | None]
 """Gives the bins that a prediction's features are counted in, or None when they are not counted."""
 
@@ -155,7 +164,9 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
                 _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
 
 
-def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign: int) -> None:
+def add_outcome(
+    targets: Targets, prediction: Prediction, outcome: Outcome, sign: int, named: Named | None = None
+) -> None:
     """Add what a labelled outcome counts; nothing without a label. `ledger` says what and why."""
     label = outcome.label
     if label is None:
@@ -210,6 +221,8 @@ def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign
             found += [
                 (MEASURED, RIGHT if right else WRONG, sign),
                 (AGREEMENT, cell, weight),
+                *_classes(label, prediction, right, sign, weight, named),
+                *_sets(label, prediction, bucket, sign, weight),
                 (BUCKET_AGREEMENT, bucket * 2 + cell, weight),
             ]
     for target, sliced in targets:
@@ -246,6 +259,33 @@ def _errors(truth: float, answered: float, bucket: int, sign: int, weight: int) 
         (BUCKET_REGRESSION, bucket, weight),
         (BUCKET_ERROR_OVER if over else BUCKET_ERROR_UNDER, home + wide, weight * coarse),
         (BUCKET_ERROR_SQUARE, home + wide_square, weight * coarse_square),
+    ]
+
+
+def _classes(
+    label: LabelValue, prediction: Prediction, right: bool, sign: int, weight: int, named: Named | None
+) -> list[tuple[str, int, int]]:
+    said = prediction.prediction
+    if not isinstance(label, str) or not isinstance(said, str):
+        return []
+    true, guess = (named(prediction.model, one) if named else class_name(one) for one in (label, said))
+    found = (MEASURED, NAMED, sign)
+    if right:
+        return [found, (CLASS + true, TP, weight)]
+    return [found, (CLASS + true, FN, weight), (CLASS + guess, FP, weight)]
+
+
+def _sets(label: LabelValue, prediction: Prediction, bucket: int, sign: int, weight: int) -> list[tuple[str, int, int]]:
+    said = prediction.prediction
+    if not isinstance(label, list) or not isinstance(said, list):
+        return []
+    shared = weight * jaccard(label, said)
+    return [
+        (MEASURED, LISTED, sign),
+        (JACCARD, SHARED, shared),
+        (JACCARD, SETS, weight),
+        (BUCKET_JACCARD, bucket * 2 + SHARED, shared),
+        (BUCKET_JACCARD, bucket * 2 + SETS, weight),
     ]
 
 
@@ -295,13 +335,21 @@ def correct(counted: Counted) -> bool | None:
 class Deltas:
     """The signed sums of one step's changes, by pane.
 
-    `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none.
+    `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none, `named` the name
+    under which a class of a model is counted.
     """
 
-    def __init__(self, pane_ms: int, referenced: Referenced, slice_of: Callable[[Prediction], str]) -> None:
+    def __init__(
+        self,
+        pane_ms: int,
+        referenced: Referenced,
+        slice_of: Callable[[Prediction], str],
+        named: Named | None = None,
+    ) -> None:
         self.pane_ms = pane_ms
         self.referenced = referenced
         self.slice_of = slice_of
+        self.named = named
         self.panes: dict[Key, Target] = {}
 
     def add(self, changes: Iterable[Change]) -> None:
@@ -311,8 +359,8 @@ class Deltas:
             if before is not None and after is not None and _same(before.prediction, after.prediction):
                 if _says(before.outcome) != _says(after.outcome):
                     targets = self._targets(after.prediction)
-                    add_outcome(targets, before.prediction, before.outcome, -1)
-                    add_outcome(targets, after.prediction, after.outcome, 1)
+                    add_outcome(targets, before.prediction, before.outcome, -1, self.named)
+                    add_outcome(targets, after.prediction, after.outcome, 1, self.named)
                 continue
             if before is not None:
                 self._add_all(before, -1)
@@ -322,7 +370,7 @@ class Deltas:
     def _add_all(self, counted: Counted, sign: int) -> None:
         targets = self._targets(counted.prediction)
         add_prediction(targets, counted.prediction, self.referenced(counted.prediction), sign)
-        add_outcome(targets, counted.prediction, counted.outcome, sign)
+        add_outcome(targets, counted.prediction, counted.outcome, sign, self.named)
 
     def _targets(self, of: Prediction) -> Targets:
         pane_ms = of.at_ms // self.pane_ms * self.pane_ms

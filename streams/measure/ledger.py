@@ -17,8 +17,10 @@ can be computed again from the raw predictions and the last revision of each out
   `spiegelhalter`. The predicted class is
   `prediction` read as binary, or, without a `prediction`, whether `p ≥ threshold` (0.5 when none is given):
   `confusion`. A `prediction` that is not binary leaves `confusion` alone and counts in `measured[UNREADABLE]`.
-- *agreement task*, else, when `prediction` is comparable with the label (both strings, both booleans, or both whole
-  numbers of at most 2⁵³ in size): `agreement`. It feeds accuracy and nothing else.
+- *agreement task*, else, when `prediction` is comparable with the label (both strings, both booleans, both whole
+  numbers of at most 2⁵³ in size, or both lists, whose order and repetitions do not matter): `agreement`. It feeds
+  accuracy. Two strings are classes as well and count in `class:NAME` under the names of both: send classes as strings.
+  Two lists are sets of labels as well: `jaccard`.
 - *regression task*, when it is not a binary task and label and answer are plain numbers (no booleans) of at most 2¹⁰⁰
   in size: `regression`, `error.*`, `label.*`. The answer is `prediction`, or `score` where there is no `prediction`.
   Two whole numbers count in both tasks, because nothing tells a class from a count; 0 and 1 among them too, because
@@ -28,6 +30,9 @@ can be computed again from the raw predictions and the last revision of each out
 
 Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `error.size` and
 `label.*`, with 512 score bins in place of 2,048.
+
+**Classes.** A model has at most 64 names of classes in a source partition (`measure.MOST_CLASSES`), the first that
+come, each of at most 64 bytes. All others count as `class:~other`, for ever, so that retractions find them.
 
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
@@ -58,6 +63,8 @@ SLICE_SCORE_BINS: Final = 512
 """Score bins of a slice: bin of the whole // 4."""
 BUCKETS: Final = 64
 """Subject buckets: xxh3_64 (seed 0) of the UTF-8 bytes of `subject`, or of `request_id` without one, modulo 64."""
+OTHER: Final = "~other"
+"""The value of a slice, and the name of a class, that stands for those beyond the budget."""
 BUCKET_SCORE_BINS: Final = 64
 """Score bins inside a bucket (half a logit wide): bin of the whole // 32."""
 CALIBRATION_BINS: Final = 15
@@ -79,6 +86,8 @@ SCORE_POS: Final = "score.pos"
 SCORE_NEG: Final = "score.neg"
 CONFUSION: Final = "confusion"
 AGREEMENT: Final = "agreement"
+CLASS: Final = "class:"
+JACCARD: Final = "jaccard"
 LOG_LOSS: Final = "log_loss"
 BRIER: Final = "brier"
 CALIBRATION: Final = "calibration"
@@ -94,6 +103,7 @@ BUCKET_ROWS: Final = "bucket.rows"
 BUCKET_N: Final = "bucket.n"
 BUCKET_CONFUSION: Final = "bucket.confusion"
 BUCKET_AGREEMENT: Final = "bucket.agreement"
+BUCKET_JACCARD: Final = "bucket.jaccard"
 BUCKET_LOG_LOSS: Final = "bucket.log_loss"
 BUCKET_BRIER: Final = "bucket.brier"
 BUCKET_SCORE_POS: Final = "bucket.score.pos"
@@ -112,13 +122,15 @@ COUNT, WEIGHT = 0, 1
 # kinds
 EXPLICIT, IMPLICIT, TIMEOUT = 0, 1, 2
 # measured
-SCORED, RIGHT, WRONG, UNMEASURABLE, UNREADABLE, REGRESSED = 0, 1, 2, 3, 4, 5
-# confusion, bucket.confusion (bucket * 4 + cell)
+SCORED, RIGHT, WRONG, UNMEASURABLE, UNREADABLE, REGRESSED, NAMED, LISTED = 0, 1, 2, 3, 4, 5, 6, 7
+# confusion, bucket.confusion (bucket * 4 + cell); class:NAME without the last
 TP, FP, FN, TN = 0, 1, 2, 3
 # calibration (bin * 4 + cell)
 HELD, EXPECTED, OBSERVED, SPREAD = 0, 1, 2, 3
 # agreement, bucket.agreement (bucket * 2 + cell)
 AGREES, DIFFERS = 0, 1
+# jaccard, bucket.jaccard (bucket * 2 + cell)
+SHARED, SETS = 0, 1
 # missing
 NO_SCORE, NO_FEATURES, NO_SUBJECT = 0, 1, 2
 
@@ -147,11 +159,11 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(KINDS, 3, "count", "labelled outcomes by label kind: [EXPLICIT], [IMPLICIT], [TIMEOUT]"),
         Vector(
             MEASURED,
-            6,
+            8,
             "count",
             "[SCORED] binary tasks; [RIGHT], [WRONG] outcomes in `confusion` or `agreement`, unweighted; "
             "[UNMEASURABLE] labelled, yet in no task; [UNREADABLE] binary, but the `prediction` is not 0 or 1; "
-            "[REGRESSED] regression tasks",
+            "[REGRESSED] regression tasks; of `agreement`, [NAMED] pairs of strings and [LISTED] pairs of lists",
         ),
         Vector(
             SCORE,
@@ -170,6 +182,18 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(SCORE_NEG, SCORE_BINS, "milli-weight", "binary tasks with y = 0 by logit bin"),
         Vector(CONFUSION, 4, "milli-weight", "[TP], [FP], [FN], [TN]"),
         Vector(AGREEMENT, 2, "milli-weight", "[AGREES], [DIFFERS]: labels that are not binary"),
+        Vector(
+            CLASS,
+            3,
+            "milli-weight",
+            "`class:NAME`, pairs of strings: [TP] both are NAME, [FP] the prediction alone, [FN] the label alone",
+        ),
+        Vector(
+            JACCARD,
+            2,
+            "(1e-6, 1) × milli-weight",
+            "pairs of lists: [SHARED] sum of `reading.jaccard`, common labels over all labels of both; [SETS] weight",
+        ),
         Vector(LOG_LOSS, 1, "1e-9 nat × weight", "[0] sum of `scale.log_loss(p, y)` × milli-weight"),
         Vector(BRIER, 1, "1e-9 × weight", "[0] sum of `scale.brier(p, y)` × milli-weight"),
         Vector(
@@ -203,6 +227,7 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(BUCKET_N, BUCKETS, "count", "by subject bucket: outcomes in any task"),
         Vector(BUCKET_CONFUSION, BUCKETS * 4, "milli-weight", "[bucket × 4 + cell of `confusion`]"),
         Vector(BUCKET_AGREEMENT, BUCKETS * 2, "milli-weight", "[bucket × 2 + cell of `agreement`]"),
+        Vector(BUCKET_JACCARD, BUCKETS * 2, "(1e-6, 1) × milli-weight", "[bucket × 2 + cell of `jaccard`]"),
         Vector(BUCKET_LOG_LOSS, BUCKETS, "1e-9 nat × weight", "`log_loss` by bucket"),
         Vector(BUCKET_BRIER, BUCKETS, "1e-9 × weight", "`brier` by bucket"),
         Vector(BUCKET_SCORE_POS, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 1"),
@@ -238,6 +263,16 @@ VECTORS: Final[dict[str, Vector]] = {
         ),
     )
 }
+
+
+def vector_of(name: str) -> Vector:
+    """Give what a vector's name means, `feature:NAME` and `class:NAME` included.
+
+    >>> vector_of("class:a:b").size, vector_of("confusion").size
+    (3, 4)
+    """
+    kind, colon, _ = name.partition(":")
+    return VECTORS[kind + colon]
 
 
 class Ledger:

@@ -20,7 +20,7 @@ from streams.measure.ledger import (
     WIDE_LEVELS,
     Ledger,
 )
-from streams.measure.reading import agrees, binary, bucket, number
+from streams.measure.reading import agrees, binary, bucket, class_name, jaccard, number
 from streams.measure.scale import (
     Floats,
     Ints,
@@ -109,6 +109,7 @@ def ledger_of(
                     names.BUCKET_AGREEMENT: {where * 2 + which: weight},
                 }
             )
+            _named(ledger, _plain(labels[i]), _plain(predictions[i]), weight, where)  # type: ignore[index]
     compared = sum(right is not None for i, right in alike.items() if not regressed[i])
     ledger.add({names.MEASURED: {names.UNMEASURABLE: int((said & ~task & ~regressed).sum()) - compared}})
     return ledger
@@ -118,7 +119,7 @@ def _binary_task(ledger: Ledger, p: Floats, y: Ints, decided: Ints, milli: Ints,
     one = np.ones(len(p), np.int64)
     zero = np.zeros(len(p), np.int64)
     losses, squares = milli * log_losses(p, y), milli * briers(p, y)
-    _put(ledger, names.MEASURED, zero + names.SCORED, one, 6)
+    _put(ledger, names.MEASURED, zero + names.SCORED, one, 8)
     _put(ledger, names.LOG_LOSS, zero, losses, 1)
     _put(ledger, names.BRIER, zero, squares, 1)
     _put(ledger, names.BUCKET_N, home, one, BUCKETS)
@@ -142,7 +143,7 @@ def _binary_task(ledger: Ledger, p: Floats, y: Ints, decided: Ints, milli: Ints,
     hit = decided == y
     cell = np.where(y == 1, np.where(decided == 1, names.TP, names.FN), np.where(decided == 1, names.FP, names.TN))
     right = np.where(read, np.where(hit, names.RIGHT, names.WRONG), names.UNREADABLE)
-    _put(ledger, names.MEASURED, right, one, 6)
+    _put(ledger, names.MEASURED, right, one, 8)
     _put(ledger, names.CONFUSION, cell[read], milli[read], 4)
     _put(ledger, names.BUCKET_CONFUSION, (home * 4 + cell)[read], milli[read], BUCKETS * 4)
 
@@ -155,7 +156,7 @@ def _regression(ledger: Ledger, truths: Floats, answers: Floats, milli: Ints, ho
     wide, coarse = splits_wide(sizes)
     wide_square, coarse_square = splits_wide(sizes * sizes)
     places = home * WIDE_LEVELS
-    _put(ledger, names.MEASURED, zero + names.REGRESSED, one, 6)
+    _put(ledger, names.MEASURED, zero + names.REGRESSED, one, 8)
     _put(ledger, names.REGRESSION, zero, milli, 1)
     _put(ledger, names.BUCKET_N, home, one, BUCKETS)
     _put(ledger, names.BUCKET_REGRESSION, home, milli, BUCKETS)
@@ -171,6 +172,18 @@ def _regression(ledger: Ledger, truths: Floats, answers: Floats, milli: Ints, ho
     level, mantissa = splits(np.abs(truths))
     _put(ledger, names.LABEL_SUM, level, milli * mantissa * np.where(truths > 0, 1, -1), LEVELS)
     _put_square(ledger, names.LABEL_SQUARE, level, mantissa, milli)
+
+
+def _named(ledger: Ledger, label: LabelValue | None, said: LabelValue | None, weight: int, home: int) -> None:
+    if isinstance(label, str) and isinstance(said, str):
+        true, guess = names.CLASS + class_name(label), names.CLASS + class_name(said)
+        ledger.add({names.MEASURED: {names.NAMED: 1}})
+        ledger.add({true: {names.TP if label == said else names.FN: weight}})
+        ledger.add({guess: {names.FP: 0 if label == said else weight}})
+    elif isinstance(label, list) and isinstance(said, list):
+        shared = weight * jaccard(label, said)
+        ledger.add({names.MEASURED: {names.LISTED: 1}, names.JACCARD: {names.SHARED: shared, names.SETS: weight}})
+        ledger.add({names.BUCKET_JACCARD: {home * 2 + names.SHARED: shared, home * 2 + names.SETS: weight}})
 
 
 def _put_square(ledger: Ledger, name: str, level: Ints, mantissa: Ints, milli: Ints) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -30,7 +30,18 @@ def figures(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
     return ledger_of([None] * n, labels, [f"u{i}" for i in rng.integers(0, 90, n)], None, answers)
 
 
-SAMPLES = [pytest.param(sample, id="binary"), pytest.param(figures, id="regression")]
+def classes(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    labels: list[Any] = [*rng.choice(["cat", "dog", "emu"], n - n // 3), *([["a"], ["a", "b"], []] * n)[: n // 3]]
+    answers = [one if rng.random() < base else labels[0] for one in labels]
+    return ledger_of([None] * n, labels, [f"u{i}" for i in rng.integers(0, 90, n)], None, answers)
+
+
+SAMPLES = [
+    pytest.param(sample, id="binary"),
+    pytest.param(figures, id="regression"),
+    pytest.param(classes, id="classes"),
+]
 Sample = Callable[..., Ledger]
 
 

@@ -26,6 +26,7 @@ from streams.measure.ledger import Ledger
 Floats = NDArray[np.float64]
 
 LEVEL: Final = 0.95
+MILLI: Final = 1_000
 COARSE: Final = 0.005
 
 Better = Literal["higher", "lower", "zero", "neither"]

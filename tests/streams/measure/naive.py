@@ -68,6 +68,8 @@ def _same(a: Any, b: Any) -> bool | None:
     kinds = {type(a), type(b)}
     if kinds in ({str}, {bool}):
         return bool(a == b)
+    if kinds == {list}:
+        return all(v in b for v in a) and all(v in a for v in b)
     if kinds <= {int, float} and all(abs(v) <= 2**53 and v % 1 == 0 for v in (a, b)):
         return bool(a == b)
     return None
@@ -233,4 +235,18 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         return
     c["measured", 1 if same else 2] += 1
     c["agreement", 0 if same else 1] += w
+    if type(p.prediction) is str:
+        true, guess = ("~other" if len(v.encode()) > 64 else v for v in (str(outcome.label), p.prediction))
+        c["measured", 6] += 1
+        c[f"class:{true}", 0 if same else 2] += w
+        c[f"class:{guess}", 1] += 0 if same else w
+    elif type(p.prediction) is list:
+        either = [*p.prediction, *(v for v in outcome.label if v not in p.prediction)]  # type: ignore[union-attr]
+        either = [v for i, v in enumerate(either) if v not in either[:i]]
+        both = sum(v in p.prediction and v in outcome.label for v in either)  # type: ignore[operator]
+        share = int(Fraction(10**6 * both, len(either)) + Fraction(1, 2)) if either else 10**6
+        c["measured", 7] += 1
+        for spot, cells in (("jaccard", 0), ("bucket.jaccard", home * 2)):
+            c[spot, cells] += share * w
+            c[spot, cells + 1] += w
     c["bucket.agreement", home * 2 + (0 if same else 1)] += w
