@@ -155,7 +155,8 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('latency', {_bin("ifNull(latency_ms, 0.)", "span_edges")}, NOT sliced AND isNotNull(latency_ms)),
     ('missing', 0, NOT sliced AND if({nothing}, 1, 0)),
     ('missing', 1, NOT sliced AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
-    ('missing', 2, NOT sliced AND subject = '')''',
+    ('missing', 2, NOT sliced AND subject = ''),
+    ('missing', 3, NOT sliced)''',
             _parted(standing, settings),
         )
     }"""

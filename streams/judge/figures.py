@@ -35,7 +35,10 @@ def figures(
     closed: bool,
     correction: bool = False,
 ) -> Iterator[measures.Metric]:
-    """Give every metric of one window that has an outcome to speak of, kinds ascending."""
+    """Give every metric of one window that has an outcome to speak of, kinds ascending.
+
+    A figure that needs no label is mature from the beginning. Slices have those alone that are told of them.
+    """
     share = maturity(ledger)
     for metric in _metrics():
         if key.slice and not metric.sliced:
@@ -58,7 +61,7 @@ def figures(
             high=measured.high,
             n=measured.n,
             subjects=measured.subjects,
-            maturity=share,
+            maturity=share if metric.labelled else 1.0,
             closed=closed,
             correction=correction,
             at_ms=at_ms,

@@ -58,6 +58,7 @@ from streams.measure.ledger import (
     LATENCY,
     LISTED,
     LOG_LOSS,
+    LOOKED,
     MEASURED,
     MISSING,
     NAMED,
@@ -152,6 +153,7 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
             _add(target[SCORE_CHOSEN], score, sign)
         if prediction.latency_ms is not None:
             _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
+        _add(target[MISSING], LOOKED, sign)
         if prediction.score is None and prediction.prediction is None:
             _add(target[MISSING], NO_SCORE, sign)
         if not prediction.features:

@@ -132,7 +132,7 @@ AGREES, DIFFERS = 0, 1
 # jaccard, bucket.jaccard (bucket * 2 + cell)
 SHARED, SETS = 0, 1
 # missing
-NO_SCORE, NO_FEATURES, NO_SUBJECT = 0, 1, 2
+NO_SCORE, NO_FEATURES, NO_SUBJECT, LOOKED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +238,10 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(BUCKET_ERROR_SQUARE, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level] of the squared error"),
         Vector(
             MISSING,
-            3,
+            4,
             "count",
             "predictions [NO_SCORE] with neither score nor prediction, [NO_FEATURES] without features, "
-            "[NO_SUBJECT] without subject (bucketed by request id)",
+            "[NO_SUBJECT] without subject (bucketed by request id), [LOOKED] all of them",
             sliced=False,
         ),
         Vector(LATENCY, 0, "count", f"predictions with `latency_ms`, by {_SPAN}", sliced=False),

@@ -8,7 +8,11 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from msgspec import convert
 
+from schemas.inputs import Prediction
+from streams.join.outcome import Counted
+from streams.measure.cells import cells
 from streams.measure.ledger import Ledger
 from streams.measure.metrics import Metric, metrics
 from streams.measure.metrics.base import Better
@@ -37,11 +41,18 @@ def classes(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
     return ledger_of([None] * n, labels, [f"u{i}" for i in rng.integers(0, 90, n)], None, answers)
 
 
-SAMPLES = [
-    pytest.param(sample, id="binary"),
-    pytest.param(figures, id="regression"),
-    pytest.param(classes, id="classes"),
-]
+def traffic(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    found = Ledger()
+    for i, latency_ms in enumerate(rng.lognormal(3, 1, n).tolist()):
+        given = {"score": 0.5, "subject": f"u{i % 90}", "features": {"x": i}, "latency_ms": latency_ms}
+        kept = {name: value for name, value in given.items() if rng.random() > base}
+        prediction = convert({"request_id": f"r{i}", "at_ms": 0, "model": "m", **kept}, Prediction)
+        found.add(cells(Counted(prediction), None))
+    return found
+
+
+SAMPLES = [pytest.param(give, id=give.__name__) for give in (sample, figures, classes, traffic)]
 Sample = Callable[..., Ledger]
 
 

@@ -30,6 +30,14 @@ from streams.measure.metrics.confusion import (
 )
 from streams.measure.metrics.losses import Brier, LogLoss
 from streams.measure.metrics.regression import R2, Bias, Mae, MedianAbsoluteError, Rmse
+from streams.measure.metrics.traffic import (
+    LatencyP50,
+    LatencyP95,
+    LatencyP99,
+    MissingFeatures,
+    MissingScore,
+    MissingSubject,
+)
 
 __all__ = [
     "F1",
@@ -45,6 +53,9 @@ __all__ = [
     "Ece",
     "EceExcess",
     "Jaccard",
+    "LatencyP50",
+    "LatencyP95",
+    "LatencyP99",
     "Lift",
     "LogLoss",
     "MacroF1",
@@ -53,6 +64,9 @@ __all__ = [
     "Measured",
     "MedianAbsoluteError",
     "Metric",
+    "MissingFeatures",
+    "MissingScore",
+    "MissingSubject",
     "PositiveRate",
     "Precision",
     "PredictedPositiveRate",

@@ -186,6 +186,7 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         c["missing", 0] += p.score is None and p.prediction is None
         c["missing", 1] += not p.features
         c["missing", 2] += p.subject == ""
+        c["missing", 3] += 1
         for name in [*reference.edges, *reference.categories] if reference else []:
             c[f"feature:{name}", _feature(reference, name, p.features.get(name))] += 1  # type: ignore[arg-type]
     if outcome.label is None:
