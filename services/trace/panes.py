@@ -60,9 +60,11 @@ def _ledgers(reader: Reader, answer: Answer, start: int, from_ms: int, to_ms: in
 
 
 def figures(ledger: Ledger) -> list[Figure]:
-    """Read every metric that can be told from a ledger."""
+    """Read every metric that can be told from a ledger; those are left out that only explain another one."""
     found = []
     for metric in metrics():
+        if not metric.sliced:
+            continue
         read = metric.measured(ledger)
         if read.value is not None:
             found.append(Figure(metric=metric.kind, value=read.value, low=read.low, high=read.high, n=read.n))

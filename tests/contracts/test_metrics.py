@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import isfinite
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -122,3 +124,10 @@ def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int
                 assert metric.least is None or measured.low >= metric.least
                 assert metric.most is None or measured.high <= metric.most
             assert 0 < measured.n <= n
+
+
+def test_every_metric_is_in_the_documentation() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert [metric.kind for metric in metrics() if f"`{metric.kind}`" not in told] == []
+    whole = set(re.findall(r"`(\w+)` \\\*", told))
+    assert whole == {metric.kind for metric in metrics() if not metric.sliced}
