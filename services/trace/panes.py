@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 from schemas.inputs import Prediction
 from schemas.measures import Drift, Metric
@@ -63,7 +64,7 @@ def figures(ledger: Ledger) -> list[Figure]:
     """Read every metric that can be told from a ledger; those are left out that only explain another one."""
     found = []
     for metric in metrics():
-        if not metric.sliced:
+        if metric.kind in _aside():
             continue
         read = metric.measured(ledger)
         if read.value is not None:
@@ -88,8 +89,13 @@ def judged(closed: list[Metric], end: int) -> list[Figure]:
             to_ms=one.to_ms,
         )
         for one in sorted(closed, key=lambda one: (one.metric, one.estimator))
-        if (one.to_ms, -one.from_ms) == window
+        if (one.to_ms, -one.from_ms) == window and one.metric not in _aside()
     ]
+
+
+@lru_cache(maxsize=1)
+def _aside() -> frozenset[str]:
+    return frozenset(metric.kind for metric in metrics() if not metric.sliced)
 
 
 def _alarms(reader: Reader, answer: Answer, start: int, end: int) -> None:

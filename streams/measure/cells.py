@@ -12,100 +12,37 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from schemas.control import Reference
-from schemas.event import LabelValue, encode
+from schemas.event import encode
 from schemas.inputs import Prediction, Role
 from schemas.measures import PaneDelta
 from streams.join.outcome import Change, Counted, Outcome
 from streams.measure.ledger import (
-    AGREEMENT,
-    AGREES,
-    BRIER,
-    BUCKET_AGREEMENT,
-    BUCKET_BRIER,
-    BUCKET_CONFUSION,
-    BUCKET_ERROR_OVER,
-    BUCKET_ERROR_SQUARE,
-    BUCKET_ERROR_UNDER,
-    BUCKET_JACCARD,
-    BUCKET_LOG_LOSS,
-    BUCKET_N,
-    BUCKET_REGRESSION,
     BUCKET_ROWS,
-    BUCKET_SCORE_NEG,
-    BUCKET_SCORE_POS,
-    CALIBRATION,
-    CLASS,
-    CONFUSION,
     COUNT,
-    DIFFERS,
-    ERROR_OVER,
-    ERROR_SIZE,
-    ERROR_SQUARE,
-    ERROR_UNDER,
-    EXPECTED,
     EXPLICIT,
     FEATURE,
-    FN,
-    FP,
-    HELD,
     IMPLICIT,
-    JACCARD,
     KINDS,
     LABEL_DELAY,
-    LABEL_SQUARE,
-    LABEL_SUM,
     LABELLED,
     LATENCY,
-    LISTED,
-    LOG_LOSS,
     LOOKED,
-    MEASURED,
     MISSING,
-    NAMED,
     NO_FEATURES,
     NO_SCORE,
     NO_SUBJECT,
-    OBSERVED,
-    REGRESSED,
-    REGRESSION,
-    RIGHT,
     SCORE,
     SCORE_BINS,
     SCORE_CHOSEN,
-    SCORE_NEG,
-    SCORE_POS,
-    SCORED,
-    SETS,
-    SHARED,
     SLICE_SCORE_BINS,
-    SPIEGELHALTER,
-    SPREAD,
     TIMEOUT,
-    TN,
-    TP,
-    UNMEASURABLE,
-    UNREADABLE,
     WEIGHT,
-    WIDE_LEVELS,
-    WRONG,
     N,
 )
-from streams.measure.reading import agrees, answer, binary, bucket_of, class_name, jaccard, number, text
+from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
-from streams.measure.scale import (
-    brier,
-    calibration_bin,
-    grain,
-    log_loss,
-    milli,
-    score_edges,
-    size_bin,
-    span_edges,
-    split,
-    split_wide,
-    spread,
-    twist,
-)
+from streams.measure.scale import milli, score_edges, span_edges
+from streams.measure.tasks import Named, predicted_class, tasks
 
 Target = defaultdict[str, dict[int, int]]
 Targets = list[tuple[Target, bool]]
@@ -113,15 +50,11 @@ Targets = list[tuple[Target, bool]]
 Key = tuple[str, str, str, Role, str, int]
 """(model, version, deployment, role, slice, pane_ms)."""
 Cuts = Mapping[str, Cut]
-Named = Callable[[str, str], str]
-"""Gives the name under which a model's class is counted."""
 Referenced = Callable[[Prediction], Cuts | None]
 """Gives the bins that a prediction's features are counted in, or None when they are not counted."""
 
 _KIND = {"explicit": EXPLICIT, "implicit": IMPLICIT, "timeout": TIMEOUT}
 _SLICE_FOLD = SCORE_BINS // SLICE_SCORE_BINS
-_BUCKET_FOLD = 32
-_LIMB = (1 << 24) - 1
 
 
 def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False) -> dict[str, dict[int, int]]:
@@ -174,127 +107,19 @@ def add_outcome(
     if label is None:
         return
     weight = sign * milli(outcome.weight)
-    found = [(LABELLED, COUNT, sign), (LABELLED, WEIGHT, weight), (KINDS, _KIND[outcome.kind or "explicit"], sign)]
-    score, y = prediction.score, binary(label)
-    bucket = bucket_of(prediction)
-    by_class, bin_of_all, truth, size = "", 0, None, -1.0
-    if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
-        bin_of_all = bisect_right(score_edges(), score)
-        losses, briers = weight * log_loss(score, y), weight * brier(score, y)
-        by_class = SCORE_POS if y else SCORE_NEG
-        q = grain(score)
-        variance, at = spread(q), calibration_bin(q) * 4
-        found += [
-            (MEASURED, SCORED, sign),
-            (LOG_LOSS, 0, losses),
-            (BRIER, 0, briers),
-            (CALIBRATION, at + HELD, weight),
-            (CALIBRATION, at + EXPECTED, weight * q),
-            (CALIBRATION, at + OBSERVED, weight * y),
-            (CALIBRATION, at + SPREAD, weight * variance),
-            (SPIEGELHALTER, 0, weight * twist(variance)),
-            (BUCKET_N, bucket, sign),
-            (BUCKET_LOG_LOSS, bucket, losses),
-            (BUCKET_BRIER, bucket, briers),
-            (BUCKET_SCORE_POS if y else BUCKET_SCORE_NEG, bucket * 64 + bin_of_all // _BUCKET_FOLD, weight),
-        ]
-        decided = predicted_class(prediction, score)
-        if decided is None:
-            found.append((MEASURED, UNREADABLE, sign))
-        else:
-            cell = (TP if decided else FN) if y else (FP if decided else TN)
-            found += [
-                (MEASURED, RIGHT if decided == y else WRONG, sign),
-                (CONFUSION, cell, weight),
-                (BUCKET_CONFUSION, bucket * 4 + cell, weight),
-            ]
-    else:
-        right = agrees(label, prediction.prediction)
-        truth, answered = number(label), answer(prediction.prediction, score)
-        if truth is not None and answered is not None:
-            size = abs(answered - truth)
-            found += _errors(truth, answered, bucket, sign, weight)
-        elif right is None:
-            found.append((MEASURED, UNMEASURABLE, sign))
-        else:
-            found.append((BUCKET_N, bucket, sign))
-        if right is not None:
-            cell = AGREES if right else DIFFERS
-            found += [
-                (MEASURED, RIGHT if right else WRONG, sign),
-                (AGREEMENT, cell, weight),
-                *_classes(label, prediction, right, sign, weight, named),
-                *_sets(label, prediction, bucket, sign, weight),
-                (BUCKET_AGREEMENT, bucket * 2 + cell, weight),
-            ]
+    told = tasks(prediction, label, sign, weight, named)
+    kind = _KIND[outcome.kind or "explicit"]
+    told.cells.extend(((LABELLED, COUNT, sign), (LABELLED, WEIGHT, weight), (KINDS, kind, sign)))
+    if outcome.labelled_at_ms is not None and outcome.kind != "timeout":
+        delay = bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms)
+        told.whole.append((LABEL_DELAY, delay, sign))
     for target, sliced in targets:
-        for name, index, delta in found:
+        for name, index, delta in told.cells if sliced else (*told.cells, *told.whole):
             vector = target[name]
             vector[index] = vector.get(index, 0) + delta
-        if by_class:
-            _add(target[by_class], bin_of_all // _SLICE_FOLD if sliced else bin_of_all, weight)
-        if not sliced and truth is not None and size >= 0.0:
-            _add(target[ERROR_SIZE], size_bin(size), weight)
-            level, mantissa = split(abs(truth))
-            _add(target[LABEL_SUM], level, (weight if truth > 0 else -weight) * mantissa)
-            _add_square(target[LABEL_SQUARE], level, mantissa, weight)
-        if not sliced and outcome.labelled_at_ms is not None and outcome.kind != "timeout":
-            _add(target[LABEL_DELAY], bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms), sign)
-
-
-def _errors(truth: float, answered: float, bucket: int, sign: int, weight: int) -> list[tuple[str, int, int]]:
-    """Give what an error of a regression counts, in the whole and in slices."""
-    error = answered - truth
-    over, size = error > 0, abs(error)
-    level, mantissa = split(size)
-    wide, coarse = split_wide(size)
-    wide_square, coarse_square = split_wide(size * size)
-    square = mantissa * mantissa
-    home = bucket * WIDE_LEVELS
-    return [
-        (MEASURED, REGRESSED, sign),
-        (REGRESSION, 0, weight),
-        (ERROR_OVER if over else ERROR_UNDER, level, weight * mantissa),
-        (ERROR_SQUARE, level * 2, weight * (square & _LIMB)),
-        (ERROR_SQUARE, level * 2 + 1, weight * (square >> 24)),
-        (BUCKET_N, bucket, sign),
-        (BUCKET_REGRESSION, bucket, weight),
-        (BUCKET_ERROR_OVER if over else BUCKET_ERROR_UNDER, home + wide, weight * coarse),
-        (BUCKET_ERROR_SQUARE, home + wide_square, weight * coarse_square),
-    ]
-
-
-def _classes(
-    label: LabelValue, prediction: Prediction, right: bool, sign: int, weight: int, named: Named | None
-) -> list[tuple[str, int, int]]:
-    said = prediction.prediction
-    if not isinstance(label, str) or not isinstance(said, str):
-        return []
-    true, guess = (named(prediction.model, one) if named else class_name(one) for one in (label, said))
-    found = (MEASURED, NAMED, sign)
-    if right:
-        return [found, (CLASS + true, TP, weight)]
-    return [found, (CLASS + true, FN, weight), (CLASS + guess, FP, weight)]
-
-
-def _sets(label: LabelValue, prediction: Prediction, bucket: int, sign: int, weight: int) -> list[tuple[str, int, int]]:
-    said = prediction.prediction
-    if not isinstance(label, list) or not isinstance(said, list):
-        return []
-    shared = weight * jaccard(label, said)
-    return [
-        (MEASURED, LISTED, sign),
-        (JACCARD, SHARED, shared),
-        (JACCARD, SETS, weight),
-        (BUCKET_JACCARD, bucket * 2 + SHARED, shared),
-        (BUCKET_JACCARD, bucket * 2 + SETS, weight),
-    ]
-
-
-def _add_square(vector: dict[int, int], level: int, mantissa: int, weight: int) -> None:
-    square = mantissa * mantissa
-    _add(vector, level * 2, weight * (square & _LIMB))
-    _add(vector, level * 2 + 1, weight * (square >> 24))
+        if told.binned:
+            name, place = told.binned
+            _add(target[name], place // _SLICE_FOLD if sliced else place, weight)
 
 
 def score_cell(score: float | list[float] | None) -> int:
@@ -315,13 +140,6 @@ def slice_score_cell(cell: int) -> int:
     (1, 511, 512, 514)
     """
     return cell // _SLICE_FOLD if cell < SCORE_BINS else cell - SCORE_BINS + SLICE_SCORE_BINS
-
-
-def predicted_class(prediction: Prediction, score: float) -> int | None:
-    """Give the class that was predicted in the binary task; None when `prediction` is given and not binary."""
-    if prediction.prediction is not None:
-        return binary(prediction.prediction)
-    return 1 if score >= (0.5 if prediction.threshold is None else prediction.threshold) else 0
 
 
 def correct(counted: Counted) -> bool | None:
