@@ -91,8 +91,8 @@ class Metric(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A figure with everything needed to believe it: interval, n, maturity, estimator.
 
     The window [`from_ms`, `to_ms`) is of the predictions' event time. `value` is null when it cannot be told (no
-    positives, say). `n` counts labelled outcomes, `subjects` the independent buckets behind the interval.
-    `correction` is true when it replaces an earlier figure for the same window.
+    positives, say). `n` counts labelled outcomes (predictions, where no label is needed), `subjects` the independent
+    buckets behind the interval. `correction` is true when it replaces an earlier figure for the same window.
 
     `estimator` says where the value comes from: `realised` (labels), `projected` (labels so far, corrected for those
     that are still to come) or `estimated` (scores alone; `n` counts predictions). The last two are told as soon as the

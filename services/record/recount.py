@@ -4,25 +4,23 @@
 and other code. Both give integers, so they are compared cell by cell, exactly. Which prediction stands is found in the
 raw rows (`standing`); its outcome is what the last record about it in `feedback` says.
 
-**Limits**, beside those of `standing`: slice values behind `~other` were chosen in the order they came, so slices of
-such a model are compared as a sum. A feature's integer beyond 2⁵³ is compared with the edges as a double.
+**Limits**, beside those of `standing`: slice values and classes behind `~other` were chosen in the order they came, so
+those of such a model are compared as a sum. A feature's integer beyond 2⁵³ is compared with the edges as a double.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from schemas.control import Reference, ReferenceSet
+from schemas.control import ReferenceSet
 from schemas.event import decode
 from schemas.measures import Measures
 from schemas.settings import Settings
-from services.record.standing import Cuts, any_of, listed, quoted, rows, standing_sql
-from streams.measure.ledger import FEATURE, SCORE_BINS, Ledger
-from streams.measure.measure import OTHER
-from streams.measure.reading import text
-from streams.measure.scale import log_loss_nanos, score_edges, span_edges
+from services.record.counting import features_sql, outcomes_sql, traffic_sql
+from services.record.standing import Cuts, any_of, rows, standing_sql
+from streams.measure.ledger import CLASS, OTHER, Ledger
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str, str, str, int]
 """(model, version, deployment, role, slice, pane_ms)."""
 Ledgers = dict[Key, Ledger]
-_EXACT = 2**53
 
 
 @dataclass(slots=True)
@@ -90,6 +87,8 @@ def compare(ours: Ledgers, theirs: Ledgers) -> Compared:
     """
     folded = {key[0] for key in ours if key[4].endswith(f"={OTHER}")}
     left, right = _folded(ours, folded), _folded(theirs, folded)
+    crowded = {key[0] for key, ledger in ours.items() if CLASS + OTHER in ledger.cells}
+    left, right = _crowded(left, crowded), _crowded(right, crowded)
     found = Compared()
     for key in sorted({*left, *right}):
         gap = left.get(key, Ledger()) - right.get(key, Ledger())
@@ -119,237 +118,17 @@ def _folded(ledgers: Ledgers, models: set[str]) -> Ledgers:
     return found
 
 
-# --- what is counted
-
-
-def traffic_sql(standing: str, settings: Settings) -> str:
-    """Count what standing predictions count: n, bucket.rows, score, score.chosen, missing, latency."""
-    nothing = "isNull(score) AND prediction_json = '' AND JSONExtractRaw(body, 'score') IN ('', 'null')"
-    return f"""
-WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
-    {_SCORE}, {_HOME},
-    multiIf(isNull(score), {SCORE_BINS}, p < 0, {SCORE_BINS + 1}, p > 1, {SCORE_BINS + 2}, bin) AS cell,
-    {_GUESS},
-    slice != '' AS sliced
-{
-        _grouped(
-            f'''
-    ('n', 0, 1),
-    ('bucket.rows', home, 1),
-    ('score', if(sliced, if(cell < {SCORE_BINS}, intDiv(cell, 4), cell - {SCORE_BINS} + 512), cell), 1),
-    ('score.chosen', bin, NOT sliced AND inside AND guess = 1),
-    ('latency', {_bin("ifNull(latency_ms, 0.)", "span_edges")}, NOT sliced AND isNotNull(latency_ms)),
-    ('missing', 0, NOT sliced AND if({nothing}, 1, 0)),
-    ('missing', 1, NOT sliced AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
-    ('missing', 2, NOT sliced AND subject = '')''',
-            _parted(standing, settings),
-        )
-    }"""
-
-
-def outcomes_sql(standing: str, settings: Settings, cuts: Cuts | None) -> str:
-    """Count what labelled outcomes count: everything else but features."""
-    until = ""
-    if cuts is not None:
-        places = (f"(partition = {n} AND joined_at_ms <= {step.clock_ms})" for n, step in cuts.items())
-        until = f"AND ({any_of(places)})"
-    said = f"""
-SELECT request_id AS said_of, model AS said_model, deployment AS said_deployment, name AS said_name, label, label_json,
-    toString(ifNull(label_kind, 'explicit')) AS kind, weight, labelled_at_ms
-FROM feedback WHERE unreadable = '' AND isNull(item) {until}
-ORDER BY (offset, idx) DESC LIMIT 1 BY request_id, model, deployment, name"""
-    labelled = f"""
-SELECT * FROM ({_parted(standing, settings)}) AS s INNER JOIN (SELECT * FROM ({said}) WHERE label_json != '') AS f
-ON s.request_id = f.said_of AND s.model = f.said_model AND s.deployment = f.said_deployment
-    AND s.label_name = toString(f.said_name)"""
-    return f"""
-WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
-    {listed(log_loss_nanos(), square=True)} AS T, {_SCORE}, {_HOME},
-    slice != '' AS sliced,
-    toInt64(floor(weight * 1000. + 0.5)) AS w,
-    {_binary("label", "label_json")} AS y,
-    y >= 0 AND inside AS scored,
-    {_GUESS},
-    multiIf(
-        startsWith(label_json, '"') AND startsWith(prediction_json, '"'), toInt8(label_json = prediction_json),
-        {_is_bool("label_json")} AND {_is_bool("prediction_json")}, toInt8(label_json = prediction_json),
-        {_is_bool("label_json")} OR {_is_bool("prediction_json")}, toInt8(-1),
-        {_whole("label", "label_json")} AND {_whole("prediction", "prediction_json")}, toInt8(label = prediction),
-        toInt8(-1)) AS same,
-    NOT scored AND same >= 0 AS compared,
-    scored AND guess >= 0 AS decided,
-    multiIf(y = 1, if(guess = 1, 0, 2), guess = 1, 1, 3) AS quadrant,
-    if(scored, p, 0.5) AS q,
-    least(greatest(if(y = 1, q, 1. - q), exp2(-23)), 1. - exp2(-23)) AS x,
-    reinterpretAsUInt64(x) AS u,
-    toInt64(bitAnd(bitShiftRight(u, 42), 1023)) + 1 AS i,
-    toInt64(bitAnd(bitShiftRight(u, 22), 1048575)) AS f,
-    (1022 - toInt64(bitShiftRight(u, 52))) * T[1] + T[i] - bitShiftRight((T[i] - T[i + 1]) * f, 20) AS nano,
-    if(scored, w * intDiv(nano + 500, 1000), 0) AS log_loss,
-    abs(grain - y * 2097152) AS d,
-    if(scored, w * bitShiftRight(d * d * 1000000 + bitShiftLeft(toInt64(1), 41), 42), 0) AS brier,
-    toInt64(floor(q * 2097152. + 0.5)) AS grain,
-    least(bitShiftRight(grain * 15, 21), 14) * 4 AS slot,
-    bitShiftRight(grain * (2097152 - grain) * 1000000 + bitShiftLeft(toInt64(1), 41), 42) AS spread,
-    intDiv(spread * (1000000 - 4 * spread) + 500000, 1000000) AS twist,
-    if(scored AND y = 1, w, 0) AS positive,
-    if(scored AND y = 0, w, 0) AS negative,
-    home * 64 + intDiv(bin, 32) AS coarse
-{
-        _grouped(
-            f'''
-    ('labelled', 0, 1),
-    ('labelled', 1, w),
-    ('kinds', multiIf(kind = 'explicit', 0, kind = 'implicit', 1, 2), 1),
-    ('measured', 0, scored),
-    ('measured', 1, (decided AND guess = y) OR (compared AND same = 1)),
-    ('measured', 2, (decided AND guess != y) OR (compared AND same = 0)),
-    ('measured', 3, NOT scored AND same < 0),
-    ('measured', 4, scored AND guess < 0),
-    ('score.pos', intDiv(bin, if(sliced, 4, 1)), positive),
-    ('score.neg', intDiv(bin, if(sliced, 4, 1)), negative),
-    ('log_loss', 0, log_loss),
-    ('brier', 0, brier),
-    ('calibration', slot, if(scored, w, 0)),
-    ('calibration', slot + 1, if(scored, w * grain, 0)),
-    ('calibration', slot + 2, positive),
-    ('calibration', slot + 3, if(scored, w * spread, 0)),
-    ('spiegelhalter', 0, if(scored, w * twist, 0)),
-    ('confusion', quadrant, if(decided, w, 0)),
-    ('agreement', 1 - same, if(compared, w, 0)),
-    ('bucket.n', home, scored OR compared),
-    ('bucket.confusion', home * 4 + quadrant, if(decided, w, 0)),
-    ('bucket.agreement', home * 2 + 1 - same, if(compared, w, 0)),
-    ('bucket.log_loss', home, log_loss),
-    ('bucket.brier', home, brier),
-    ('bucket.score.pos', coarse, positive),
-    ('bucket.score.neg', coarse, negative),
-    ('label_delay', {_bin("toFloat64(ifNull(labelled_at_ms, 0) - at_ms)", "span_edges")},
-        NOT sliced AND isNotNull(labelled_at_ms) AND kind != 'timeout')''',
-            labelled,
-        )
-    }"""
-
-
-def features_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
-    """Count the features of one version in the bins of its reference."""
-    one = given.reference
-    cells = []
-    for name in sorted({*one.edges, *one.categories}):
-        cell = _numeric(one, name) if name in one.edges else _categorical(one, name)
-        cells.append(f"({quoted(FEATURE + name)}, {cell}, 1)")
-    mine = f"model = {quoted(one.model)} AND version = {quoted(one.version)} AND at_ms >= {given.at_ms}"
-    of_version = f"SELECT *, '' AS slice, {_pane(settings)} AS pane_ms FROM ({standing}) WHERE {mine}"
-    return _grouped(", ".join(cells), of_version)
-
-
-def _numeric(one: Reference, name: str) -> str:
-    key, edges = quoted(name), one.edges[name]
-    least, greatest = one.ranges[name]
-    # A string is missing, but a boolean is a number: `features_text` holds both, the body tells them apart.
-    said = f"if(mapContains(features_text, {key}), JSONExtractRaw(body, 'features', {key}), '')"
-    value = (
-        f"if(mapContains(features, {key}), toNullable(features[{key}]), "
-        f"multiIf({said} = 'true', toNullable(1.), {said} = 'false', toNullable(0.), NULL))"
-    )
-    inner = len(edges) + 1
-    bin_of = _bin(f"ifNull({value}, 0.)", listed(edges, square=True), first=edges[0]) if edges else "0"
-    return (
-        f"multiIf(isNull({value}), {inner}, {value} < {least!r}, {inner + 1}, {value} > {greatest!r}, {inner + 2}, "
-        f"{bin_of})"
-    )
-
-
-def _categorical(one: Reference, name: str) -> str:
-    key, known = quoted(name), one.categories[name]
-    count = len(known)
-    index = {value: i for i, value in enumerate(known)}
-    numbers = {float(value): i for value, i in index.items() if _names_number(value)}
-
-    def found(value: str, among: Mapping[Any, int]) -> str:
-        if not among:
-            return str(count + 1)
-        names = ", ".join(quoted(one) if isinstance(one, str) else repr(one) for one in among)
-        return f"transform({value}, [{names}], {listed(among.values(), square=True)}, {count + 1})"
-
-    return (
-        f"multiIf(mapContains(features_text, {key}), {found(f'features_text[{key}]', index)}, "
-        f"mapContains(features, {key}), {found(f'features[{key}]', numbers)}, {count})"
-    )
-
-
-def _names_number(category: str) -> bool:
-    """Say whether a category is what a number would be written as."""
-    try:
-        return text(float(category)) == category
-    except (ValueError, OverflowError):
-        return False
-
-
-# --- pieces of SQL
-
-
-def _bin(value: str, edges: str, *, first: float | None = None) -> str:
-    """Count the edges ≤ a value: the greatest of them is found by halving, then its place by a table."""
-    least = f"{edges}[1]" if first is None else repr(first)
-    places = f"arrayEnumerate({edges})"
-    return f"if({value} < {least}, 0, transform(roundDown({value}, {edges}), {edges}, {places}, 0))"
-
-
-_SCORE = f"""ifNull(score, -1.) AS p, isNotNull(score) AND p >= 0 AND p <= 1 AS inside,
-    if(inside, {_bin("p", "score_edges")}, 0) AS bin"""
-_HOME = "toInt64(xxh3(if(subject = '', request_id, subject)) % 64) AS home"
-
-
-def _binary(value: str, json: str) -> str:
-    return (
-        f"multiIf({json} = '', toInt8(-1), {json} = '\"1\"', toInt8(1), {json} = '\"0\"', toInt8(0), "
-        f"{value} = 1, toInt8(1), {value} = 0, toInt8(0), toInt8(-1))"
-    )
-
-
-_GUESS = f"""if(prediction_json = '', toInt8(p >= ifNull(threshold, 0.5)),
-    {_binary("prediction", "prediction_json")}) AS guess"""
-
-
-def _is_bool(json: str) -> str:
-    return f"{json} IN ('true', 'false')"
-
-
-def _whole(value: str, json: str) -> str:
-    return (
-        f"(isNotNull({value}) AND abs({value}) <= {_EXACT} AND {value} = trunc({value}) "
-        f"AND (NOT match({json}, '^-?[0-9]+$') OR abs(toInt128OrZero({json})) <= {_EXACT}))"
-    )
-
-
-def _pane(settings: Settings) -> str:
-    return f"intDiv(at_ms, {settings.join.pane_ms}) * {settings.join.pane_ms}"
-
-
-def _parted(standing: str, settings: Settings) -> str:
-    """Give each prediction once for the whole and, where it is in a slice, once for that."""
-    parts = "['']"
-    if settings.join.slice_dimension:
-        key = quoted(settings.join.slice_dimension)
-        there = (
-            f"mapContains(slices, {key}) AND (slices[{key}] != '' OR JSONExtractRaw(body, 'slices', {key}) = '\"\"')"
-        )
-        parts = f"if({there}, ['', concat({key}, '=', slices[{key}])], [''])"
-    return f"SELECT *, arrayJoin({parts}) AS slice, {_pane(settings)} AS pane_ms FROM ({standing})"
-
-
-def _grouped(cells: str, parted: str) -> str:
-    """Sum (vector, index, value) of all rows by pane; what is zero stays away."""
-    return f"""
-SELECT model, version, deployment, role, slice, pane_ms,
-    cell_of.1 AS vector, cell_of.2 AS place, sum(cell_of.3) AS total
-FROM (
-    SELECT model, version, deployment, role, slice, pane_ms, arrayJoin(
-        CAST([{cells}], 'Array(Tuple(String, Int64, Int64))')) AS cell_of
-    FROM ({parted})
-)
-WHERE cell_of.3 != 0 GROUP BY model, version, deployment, role, slice, pane_ms, vector, place"""
+def _crowded(ledgers: Ledgers, models: set[str]) -> Ledgers:
+    """Sum the classes of models that have more of them than are kept apart."""
+    found: Ledgers = {}
+    for key, ledger in ledgers.items():
+        if key[0] not in models:
+            found[key] = ledger
+            continue
+        mine = found[key] = Ledger()
+        for name, vector in ledger.cells.items():
+            mine.add_pairs(f"{CLASS}*" if name.startswith(CLASS) else name, vector.items())
+    return found
 
 
 def _take(client: HttpClient, sql: str, found: Ledgers) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 from schemas.inputs import Prediction
 from schemas.measures import Drift, Metric
 from services.trace.landed import Reader
 from services.trace.shape import Alarm, Answer, Figure, Pane
 from streams.measure.cells import slice_text
-from streams.measure.ledger import COUNT, LABELLED, Ledger, N
-from streams.measure.measure import OTHER
+from streams.measure.ledger import COUNT, LABELLED, OTHER, Ledger, N
 from streams.measure.metrics import metrics
 
 
@@ -61,9 +61,11 @@ def _ledgers(reader: Reader, answer: Answer, start: int, from_ms: int, to_ms: in
 
 
 def figures(ledger: Ledger) -> list[Figure]:
-    """Read every metric that can be told from a ledger."""
+    """Read every metric that can be told from a ledger; those are left out that only explain another one."""
     found = []
     for metric in metrics():
+        if metric.kind in _aside():
+            continue
         read = metric.measured(ledger)
         if read.value is not None:
             found.append(Figure(metric=metric.kind, value=read.value, low=read.low, high=read.high, n=read.n))
@@ -87,8 +89,13 @@ def judged(closed: list[Metric], end: int) -> list[Figure]:
             to_ms=one.to_ms,
         )
         for one in sorted(closed, key=lambda one: (one.metric, one.estimator))
-        if (one.to_ms, -one.from_ms) == window
+        if (one.to_ms, -one.from_ms) == window and one.metric not in _aside()
     ]
+
+
+@lru_cache(maxsize=1)
+def _aside() -> frozenset[str]:
+    return frozenset(metric.kind for metric in metrics() if not metric.sliced)
 
 
 def _alarms(reader: Reader, answer: Answer, start: int, end: int) -> None:

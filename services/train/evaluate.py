@@ -40,10 +40,12 @@ def ledger(rows: Rows, scores: Sequence[float | None], threshold: float = 0.5) -
 def measure(
     counted: Ledger, rows: Rows, *, model: str, version: str, run: str, maturity: float, at_ms: int
 ) -> list[Metric]:
-    """Read every metric from a hold-out's ledger, each with its interval. The window is that of the rows."""
+    """Read every metric of a hold-out that has outcomes, each with its interval. The window is that of the rows."""
     found = []
     for kind in every_metric():
         measured = kind.measured(counted)
+        if measured.n <= 0:
+            continue
         found.append(
             Metric(
                 id=f"{run}/{version}/{kind.kind}",

@@ -35,13 +35,16 @@ def figures(
     closed: bool,
     correction: bool = False,
 ) -> Iterator[measures.Metric]:
-    """Give every metric of one window that has an outcome to speak of, kinds ascending."""
+    """Give every metric of one window that has an outcome to speak of, kinds ascending.
+
+    A figure that needs no label is mature from the beginning. Slices have those alone that are told of them. A
+    correction that leaves no label at all takes every figure back, whatever the task was.
+    """
     share = maturity(ledger)
-    for metric in _metrics():
-        if key.slice and not metric.sliced:
-            continue
-        measured = metric.measured(ledger)
-        if measured.n <= 0 and not correction:
+    read = [(metric, metric.measured(ledger)) for metric in _metrics() if metric.sliced or not key.slice]
+    empty = correction and not any(measured.n > 0 for metric, measured in read if metric.labelled)
+    for metric, measured in read:
+        if measured.n <= 0 and not (empty and metric.labelled):
             continue
         yield measures.Metric(
             id=event_id("metric", model, *key, metric.kind, from_ms, to_ms, closed, at_ms),
@@ -58,7 +61,7 @@ def figures(
             high=measured.high,
             n=measured.n,
             subjects=measured.subjects,
-            maturity=share,
+            maturity=share if metric.labelled else 1.0,
             closed=closed,
             correction=correction,
             at_ms=at_ms,

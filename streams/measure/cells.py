@@ -17,61 +17,32 @@ from schemas.inputs import Prediction, Role
 from schemas.measures import PaneDelta
 from streams.join.outcome import Change, Counted, Outcome
 from streams.measure.ledger import (
-    AGREEMENT,
-    AGREES,
-    BRIER,
-    BUCKET_AGREEMENT,
-    BUCKET_BRIER,
-    BUCKET_CONFUSION,
-    BUCKET_LOG_LOSS,
-    BUCKET_N,
     BUCKET_ROWS,
-    BUCKET_SCORE_NEG,
-    BUCKET_SCORE_POS,
-    CALIBRATION,
-    CONFUSION,
     COUNT,
-    DIFFERS,
-    EXPECTED,
     EXPLICIT,
     FEATURE,
-    FN,
-    FP,
-    HELD,
     IMPLICIT,
     KINDS,
     LABEL_DELAY,
     LABELLED,
     LATENCY,
-    LOG_LOSS,
-    MEASURED,
+    LOOKED,
     MISSING,
     NO_FEATURES,
     NO_SCORE,
     NO_SUBJECT,
-    OBSERVED,
-    RIGHT,
     SCORE,
     SCORE_BINS,
     SCORE_CHOSEN,
-    SCORE_NEG,
-    SCORE_POS,
-    SCORED,
     SLICE_SCORE_BINS,
-    SPIEGELHALTER,
-    SPREAD,
     TIMEOUT,
-    TN,
-    TP,
-    UNMEASURABLE,
-    UNREADABLE,
     WEIGHT,
-    WRONG,
     N,
 )
 from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
-from streams.measure.scale import brier, calibration_bin, grain, log_loss, milli, score_edges, span_edges, spread, twist
+from streams.measure.scale import milli, score_edges, span_edges
+from streams.measure.tasks import Named, predicted_class, tasks
 
 Target = defaultdict[str, dict[int, int]]
 Targets = list[tuple[Target, bool]]
@@ -84,7 +55,6 @@ Referenced = Callable[[Prediction], Cuts | None]
 
 _KIND = {"explicit": EXPLICIT, "implicit": IMPLICIT, "timeout": TIMEOUT}
 _SLICE_FOLD = SCORE_BINS // SLICE_SCORE_BINS
-_BUCKET_FOLD = 32
 
 
 def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False) -> dict[str, dict[int, int]]:
@@ -116,6 +86,7 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
             _add(target[SCORE_CHOSEN], score, sign)
         if prediction.latency_ms is not None:
             _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
+        _add(target[MISSING], LOOKED, sign)
         if prediction.score is None and prediction.prediction is None:
             _add(target[MISSING], NO_SCORE, sign)
         if not prediction.features:
@@ -128,66 +99,27 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
                 _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
 
 
-def add_outcome(targets: Targets, prediction: Prediction, outcome: Outcome, sign: int) -> None:
+def add_outcome(
+    targets: Targets, prediction: Prediction, outcome: Outcome, sign: int, named: Named | None = None
+) -> None:
     """Add what a labelled outcome counts; nothing without a label. `ledger` says what and why."""
     label = outcome.label
     if label is None:
         return
     weight = sign * milli(outcome.weight)
-    found = [(LABELLED, COUNT, sign), (LABELLED, WEIGHT, weight), (KINDS, _KIND[outcome.kind or "explicit"], sign)]
-    score, y = prediction.score, binary(label)
-    bucket = bucket_of(prediction)
-    by_class, bin_of_all = "", 0
-    if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
-        bin_of_all = bisect_right(score_edges(), score)
-        losses, briers = weight * log_loss(score, y), weight * brier(score, y)
-        by_class = SCORE_POS if y else SCORE_NEG
-        q = grain(score)
-        variance, at = spread(q), calibration_bin(q) * 4
-        found += [
-            (MEASURED, SCORED, sign),
-            (LOG_LOSS, 0, losses),
-            (BRIER, 0, briers),
-            (CALIBRATION, at + HELD, weight),
-            (CALIBRATION, at + EXPECTED, weight * q),
-            (CALIBRATION, at + OBSERVED, weight * y),
-            (CALIBRATION, at + SPREAD, weight * variance),
-            (SPIEGELHALTER, 0, weight * twist(variance)),
-            (BUCKET_N, bucket, sign),
-            (BUCKET_LOG_LOSS, bucket, losses),
-            (BUCKET_BRIER, bucket, briers),
-            (BUCKET_SCORE_POS if y else BUCKET_SCORE_NEG, bucket * 64 + bin_of_all // _BUCKET_FOLD, weight),
-        ]
-        decided = predicted_class(prediction, score)
-        if decided is None:
-            found.append((MEASURED, UNREADABLE, sign))
-        else:
-            cell = (TP if decided else FN) if y else (FP if decided else TN)
-            found += [
-                (MEASURED, RIGHT if decided == y else WRONG, sign),
-                (CONFUSION, cell, weight),
-                (BUCKET_CONFUSION, bucket * 4 + cell, weight),
-            ]
-    else:
-        right = agrees(label, prediction.prediction)
-        if right is None:
-            found.append((MEASURED, UNMEASURABLE, sign))
-        else:
-            cell = AGREES if right else DIFFERS
-            found += [
-                (MEASURED, RIGHT if right else WRONG, sign),
-                (AGREEMENT, cell, weight),
-                (BUCKET_N, bucket, sign),
-                (BUCKET_AGREEMENT, bucket * 2 + cell, weight),
-            ]
+    told = tasks(prediction, label, sign, weight, named)
+    kind = _KIND[outcome.kind or "explicit"]
+    told.cells.extend(((LABELLED, COUNT, sign), (LABELLED, WEIGHT, weight), (KINDS, kind, sign)))
+    if outcome.labelled_at_ms is not None and outcome.kind != "timeout":
+        delay = bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms)
+        told.whole.append((LABEL_DELAY, delay, sign))
     for target, sliced in targets:
-        for name, index, delta in found:
+        for name, index, delta in told.cells if sliced else (*told.cells, *told.whole):
             vector = target[name]
             vector[index] = vector.get(index, 0) + delta
-        if by_class:
-            _add(target[by_class], bin_of_all // _SLICE_FOLD if sliced else bin_of_all, weight)
-        if not sliced and outcome.labelled_at_ms is not None and outcome.kind != "timeout":
-            _add(target[LABEL_DELAY], bisect_right(span_edges(), outcome.labelled_at_ms - prediction.at_ms), sign)
+        if told.binned:
+            name, place = told.binned
+            _add(target[name], place // _SLICE_FOLD if sliced else place, weight)
 
 
 def score_cell(score: float | list[float] | None) -> int:
@@ -210,13 +142,6 @@ def slice_score_cell(cell: int) -> int:
     return cell // _SLICE_FOLD if cell < SCORE_BINS else cell - SCORE_BINS + SLICE_SCORE_BINS
 
 
-def predicted_class(prediction: Prediction, score: float) -> int | None:
-    """Give the class that was predicted in the binary task; None when `prediction` is given and not binary."""
-    if prediction.prediction is not None:
-        return binary(prediction.prediction)
-    return 1 if score >= (0.5 if prediction.threshold is None else prediction.threshold) else 0
-
-
 def correct(counted: Counted) -> bool | None:
     """Say whether the outcome was predicted rightly; None without a label or where no task applies."""
     prediction, label = counted.prediction, counted.outcome.label
@@ -230,13 +155,21 @@ def correct(counted: Counted) -> bool | None:
 class Deltas:
     """The signed sums of one step's changes, by pane.
 
-    `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none.
+    `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none, `named` the name
+    under which a class of a model is counted.
     """
 
-    def __init__(self, pane_ms: int, referenced: Referenced, slice_of: Callable[[Prediction], str]) -> None:
+    def __init__(
+        self,
+        pane_ms: int,
+        referenced: Referenced,
+        slice_of: Callable[[Prediction], str],
+        named: Named | None = None,
+    ) -> None:
         self.pane_ms = pane_ms
         self.referenced = referenced
         self.slice_of = slice_of
+        self.named = named
         self.panes: dict[Key, Target] = {}
 
     def add(self, changes: Iterable[Change]) -> None:
@@ -246,8 +179,8 @@ class Deltas:
             if before is not None and after is not None and _same(before.prediction, after.prediction):
                 if _says(before.outcome) != _says(after.outcome):
                     targets = self._targets(after.prediction)
-                    add_outcome(targets, before.prediction, before.outcome, -1)
-                    add_outcome(targets, after.prediction, after.outcome, 1)
+                    add_outcome(targets, before.prediction, before.outcome, -1, self.named)
+                    add_outcome(targets, after.prediction, after.outcome, 1, self.named)
                 continue
             if before is not None:
                 self._add_all(before, -1)
@@ -257,7 +190,7 @@ class Deltas:
     def _add_all(self, counted: Counted, sign: int) -> None:
         targets = self._targets(counted.prediction)
         add_prediction(targets, counted.prediction, self.referenced(counted.prediction), sign)
-        add_outcome(targets, counted.prediction, counted.outcome, sign)
+        add_outcome(targets, counted.prediction, counted.outcome, sign, self.named)
 
     def _targets(self, of: Prediction) -> Targets:
         pane_ms = of.at_ms // self.pane_ms * self.pane_ms

@@ -17,19 +17,38 @@ can be computed again from the raw predictions and the last revision of each out
   `spiegelhalter`. The predicted class is
   `prediction` read as binary, or, without a `prediction`, whether `p ≥ threshold` (0.5 when none is given):
   `confusion`. A `prediction` that is not binary leaves `confusion` alone and counts in `measured[UNREADABLE]`.
-- *agreement task*, else, when `prediction` is comparable with the label (both strings, both booleans, or both whole
-  numbers of at most 2⁵³ in size): `agreement`. It feeds accuracy and nothing else.
-- else it counts in `measured[UNMEASURABLE]`. An error of a regression is never turned into "correct".
+- *agreement task*, else, when `prediction` is comparable with the label (both strings, both booleans, both whole
+  numbers of at most 2⁵³ in size, or both lists, whose order and repetitions do not matter): `agreement`. It feeds
+  accuracy. Two strings are classes as well and count in `class:NAME` under the names of both: send classes as strings.
+  Two lists are sets of labels as well: `jaccard`.
+- *regression task*, when it is not a binary task and label and answer are plain numbers (no booleans) of at most 2¹⁰⁰
+  in size: `regression`, `error.*`, `label.*`. The answer is `prediction`, or `score` where there is no `prediction`.
+  Two whole numbers count in both tasks, because nothing tells a class from a count; 0 and 1 among them too, because
+  errors of a count that is often 0 must not be left out. So a model of counts sends `prediction`, no score in [0, 1].
+  A fraction counts in this task alone: an error of a regression is never turned into "correct".
+- what is in no task counts in `measured[UNMEASURABLE]`.
 
-Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay` and `score.chosen`, with 512 score bins in
-place of 2,048.
+Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `error.size` and
+`label.*`, with 512 score bins in place of 2,048.
+
+**Classes.** A model has at most 64 names of classes in a source partition (`measure.MOST_CLASSES`), the first that
+come, each of at most 64 bytes. All others count as `class:~other`, for ever, so that retractions find them.
 
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
 
+**Errors of a regression have no scale** that is known beforehand: micro-units of a squared error around 10⁵ pass int64
+after 922 outcomes, and of one around 10⁻⁴ nothing would be left. So a number is split by its own magnitude
+(`scale.split`): the cell's index is the level, four powers of two wide, and what is added is a mantissa of at most 2²⁴
+in the unit of that level, 2^(4 · level − 1043). The relative error of one number is at most 2⁻²¹ and has no sign on the
+average. A square is the exact square of the split number, in two limbs of 24 bits. Sums over levels are taken in
+integers without bound, once, when a metric is read. By bucket, where only intervals come from, levels are sixteen
+powers of two wide (`scale.split_wide`), which saves cells: errors of one model mostly share a level or two.
+
 **Overflow.** Python's integers have none. In ClickHouse's Int64 (9.2e18) an outcome adds at most 1.6e10 to a
 `log_loss` cell, 2.1e9 to `calibration`, 1e9 to `brier`, 1,000 to weights: 5.7e8 outcomes of the worst kind in one sum
-of log loss, 4.4e9 of calibration, 9e9 of Brier.
+of log loss, 4.4e9 of calibration, 9e9 of Brier. To a level of a regression an outcome adds at most 2²⁴ · 1,000 =
+1.7e10: 5.4e8 outcomes.
 """
 
 from __future__ import annotations
@@ -44,10 +63,18 @@ SLICE_SCORE_BINS: Final = 512
 """Score bins of a slice: bin of the whole // 4."""
 BUCKETS: Final = 64
 """Subject buckets: xxh3_64 (seed 0) of the UTF-8 bytes of `subject`, or of `request_id` without one, modulo 64."""
+OTHER: Final = "~other"
+"""The value of a slice, and the name of a class, that stands for those beyond the budget."""
 BUCKET_SCORE_BINS: Final = 64
 """Score bins inside a bucket (half a logit wide): bin of the whole // 32."""
 CALIBRATION_BINS: Final = 15
 """Uniform bins of p in [0, 1] for calibration: a p on an edge belongs to the bin above it."""
+LEVELS: Final = 512
+"""Levels of `scale.split`: four powers of two each, over all doubles."""
+WIDE_LEVELS: Final = 128
+"""Levels of `scale.split_wide`: sixteen powers of two each."""
+SIZE_BINS: Final = 32_768
+"""Bins of the size of an error: sixteen to the power of two, over all doubles (`scale.size_bin`)."""
 
 N: Final = "n"
 LABELLED: Final = "labelled"
@@ -59,18 +86,32 @@ SCORE_POS: Final = "score.pos"
 SCORE_NEG: Final = "score.neg"
 CONFUSION: Final = "confusion"
 AGREEMENT: Final = "agreement"
+CLASS: Final = "class:"
+JACCARD: Final = "jaccard"
 LOG_LOSS: Final = "log_loss"
 BRIER: Final = "brier"
 CALIBRATION: Final = "calibration"
 SPIEGELHALTER: Final = "spiegelhalter"
+REGRESSION: Final = "regression"
+ERROR_OVER: Final = "error.over"
+ERROR_UNDER: Final = "error.under"
+ERROR_SQUARE: Final = "error.square"
+ERROR_SIZE: Final = "error.size"
+LABEL_SUM: Final = "label.sum"
+LABEL_SQUARE: Final = "label.square"
 BUCKET_ROWS: Final = "bucket.rows"
 BUCKET_N: Final = "bucket.n"
 BUCKET_CONFUSION: Final = "bucket.confusion"
 BUCKET_AGREEMENT: Final = "bucket.agreement"
+BUCKET_JACCARD: Final = "bucket.jaccard"
 BUCKET_LOG_LOSS: Final = "bucket.log_loss"
 BUCKET_BRIER: Final = "bucket.brier"
 BUCKET_SCORE_POS: Final = "bucket.score.pos"
 BUCKET_SCORE_NEG: Final = "bucket.score.neg"
+BUCKET_REGRESSION: Final = "bucket.regression"
+BUCKET_ERROR_OVER: Final = "bucket.error.over"
+BUCKET_ERROR_UNDER: Final = "bucket.error.under"
+BUCKET_ERROR_SQUARE: Final = "bucket.error.square"
 MISSING: Final = "missing"
 LATENCY: Final = "latency"
 LABEL_DELAY: Final = "label_delay"
@@ -81,15 +122,17 @@ COUNT, WEIGHT = 0, 1
 # kinds
 EXPLICIT, IMPLICIT, TIMEOUT = 0, 1, 2
 # measured
-SCORED, RIGHT, WRONG, UNMEASURABLE, UNREADABLE = 0, 1, 2, 3, 4
-# confusion, bucket.confusion (bucket * 4 + cell)
+SCORED, RIGHT, WRONG, UNMEASURABLE, UNREADABLE, REGRESSED, NAMED, LISTED = 0, 1, 2, 3, 4, 5, 6, 7
+# confusion, bucket.confusion (bucket * 4 + cell); class:NAME without the last
 TP, FP, FN, TN = 0, 1, 2, 3
 # calibration (bin * 4 + cell)
 HELD, EXPECTED, OBSERVED, SPREAD = 0, 1, 2, 3
 # agreement, bucket.agreement (bucket * 2 + cell)
 AGREES, DIFFERS = 0, 1
+# jaccard, bucket.jaccard (bucket * 2 + cell)
+SHARED, SETS = 0, 1
 # missing
-NO_SCORE, NO_FEATURES, NO_SUBJECT = 0, 1, 2
+NO_SCORE, NO_FEATURES, NO_SUBJECT, LOOKED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +147,9 @@ class Vector:
 
 
 _SPAN = "span bin of `scale.span_edges()`: [0] up to 0.01 ms and less, then 2 % wide, the last above 1e11 ms"
+_SPLIT = "2^(4 · level − 1043) × milli-weight"
+_SQUARED = "2^(8 · level − 2086) × milli-weight, the high limb 2²⁴ times that"
+_WIDE = "2^(16 · level − 1031) × milli-weight"
 
 VECTORS: Final[dict[str, Vector]] = {
     vector.name: vector
@@ -113,10 +159,11 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(KINDS, 3, "count", "labelled outcomes by label kind: [EXPLICIT], [IMPLICIT], [TIMEOUT]"),
         Vector(
             MEASURED,
-            5,
+            8,
             "count",
             "[SCORED] binary tasks; [RIGHT], [WRONG] outcomes in `confusion` or `agreement`, unweighted; "
-            "[UNMEASURABLE] labelled, yet in no task; [UNREADABLE] binary, but the `prediction` is not 0 or 1",
+            "[UNMEASURABLE] labelled, yet in no task; [UNREADABLE] binary, but the `prediction` is not 0 or 1; "
+            "[REGRESSED] regression tasks; of `agreement`, [NAMED] pairs of strings and [LISTED] pairs of lists",
         ),
         Vector(
             SCORE,
@@ -135,6 +182,18 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(SCORE_NEG, SCORE_BINS, "milli-weight", "binary tasks with y = 0 by logit bin"),
         Vector(CONFUSION, 4, "milli-weight", "[TP], [FP], [FN], [TN]"),
         Vector(AGREEMENT, 2, "milli-weight", "[AGREES], [DIFFERS]: labels that are not binary"),
+        Vector(
+            CLASS,
+            3,
+            "milli-weight",
+            "`class:NAME`, pairs of strings: [TP] both are NAME, [FP] the prediction alone, [FN] the label alone",
+        ),
+        Vector(
+            JACCARD,
+            2,
+            "(1e-6, 1) × milli-weight",
+            "pairs of lists: [SHARED] sum of `reading.jaccard`, common labels over all labels of both; [SETS] weight",
+        ),
         Vector(LOG_LOSS, 1, "1e-9 nat × weight", "[0] sum of `scale.log_loss(p, y)` × milli-weight"),
         Vector(BRIER, 1, "1e-9 × weight", "[0] sum of `scale.brier(p, y)` × milli-weight"),
         Vector(
@@ -145,20 +204,44 @@ VECTORS: Final[dict[str, Vector]] = {
             "of y = 1, [SPREAD] sum of p(1 − p), with `scale.grain` and `scale.spread`",
         ),
         Vector(SPIEGELHALTER, 1, "1e-9 × weight", "[0] sum of `scale.twist(p)` ≈ (1 − 2p)² p(1 − p) × milli-weight"),
+        Vector(REGRESSION, 1, "milli-weight", "[0] regression tasks"),
+        Vector(ERROR_OVER, LEVELS, _SPLIT, "answer − label by [level], where the answer is greater"),
+        Vector(ERROR_UNDER, LEVELS, _SPLIT, "label − answer by [level], where the label is greater"),
+        Vector(ERROR_SQUARE, LEVELS * 2, _SQUARED, "squared error, [level × 2] low and [level × 2 + 1] high 24 bits"),
+        Vector(
+            ERROR_SIZE,
+            SIZE_BINS,
+            "milli-weight",
+            "absolute error by `scale.size_bin`: [0] none, then sixteen bins to the power of two",
+            sliced=False,
+        ),
+        Vector(LABEL_SUM, LEVELS, _SPLIT, "labels of regression tasks by [level] of their size, signed", sliced=False),
+        Vector(
+            LABEL_SQUARE,
+            LEVELS * 2,
+            _SQUARED,
+            "squared labels of regression tasks, [level × 2] low and [level × 2 + 1] high 24 bits",
+            sliced=False,
+        ),
         Vector(BUCKET_ROWS, BUCKETS, "count", "by subject bucket: standing predictions, labelled or not"),
         Vector(BUCKET_N, BUCKETS, "count", "by subject bucket: outcomes in any task"),
         Vector(BUCKET_CONFUSION, BUCKETS * 4, "milli-weight", "[bucket × 4 + cell of `confusion`]"),
         Vector(BUCKET_AGREEMENT, BUCKETS * 2, "milli-weight", "[bucket × 2 + cell of `agreement`]"),
+        Vector(BUCKET_JACCARD, BUCKETS * 2, "(1e-6, 1) × milli-weight", "[bucket × 2 + cell of `jaccard`]"),
         Vector(BUCKET_LOG_LOSS, BUCKETS, "1e-9 nat × weight", "`log_loss` by bucket"),
         Vector(BUCKET_BRIER, BUCKETS, "1e-9 × weight", "`brier` by bucket"),
         Vector(BUCKET_SCORE_POS, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 1"),
         Vector(BUCKET_SCORE_NEG, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 0"),
+        Vector(BUCKET_REGRESSION, BUCKETS, "milli-weight", "`regression` by bucket"),
+        Vector(BUCKET_ERROR_OVER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.over`"),
+        Vector(BUCKET_ERROR_UNDER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.under`"),
+        Vector(BUCKET_ERROR_SQUARE, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level] of the squared error"),
         Vector(
             MISSING,
-            3,
+            4,
             "count",
             "predictions [NO_SCORE] with neither score nor prediction, [NO_FEATURES] without features, "
-            "[NO_SUBJECT] without subject (bucketed by request id)",
+            "[NO_SUBJECT] without subject (bucketed by request id), [LOOKED] all of them",
             sliced=False,
         ),
         Vector(LATENCY, 0, "count", f"predictions with `latency_ms`, by {_SPAN}", sliced=False),
@@ -180,6 +263,16 @@ VECTORS: Final[dict[str, Vector]] = {
         ),
     )
 }
+
+
+def vector_of(name: str) -> Vector:
+    """Give what a vector's name means, `feature:NAME` and `class:NAME` included.
+
+    >>> vector_of("class:a:b").size, vector_of("confusion").size
+    (3, 4)
+    """
+    kind, colon, _ = name.partition(":")
+    return VECTORS[kind + colon]
 
 
 class Ledger:

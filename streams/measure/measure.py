@@ -12,6 +12,7 @@ ignored, because edges that change would leave counts that nothing can take away
 
 **Slices.** The value of the one measured dimension makes the slice `dimension=value`. A model has at most `MOST_SLICES`
 values in a source partition; those that come later share `dimension=~other`, for ever, so that retractions find them.
+Classes have the same rule: at most `MOST_CLASSES` names of a model, then `class:~other`.
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ from streams.join.outcome import Change
 from streams.join.partition import partition_of
 from streams.measure.ages import BIN_OF
 from streams.measure.cells import Cuts, Deltas, slice_text
-from streams.measure.ledger import N
+from streams.measure.ledger import OTHER, N
+from streams.measure.reading import class_name
 from streams.measure.reference import cuts
 from streams.measure.trials import trials
 from streams.runtime.processor import Batch, Output
 
 MOST_SLICES: Final = 256
+MOST_CLASSES: Final = 64
 MOST_SOURCES: Final = 256
 MAX_BYTES: Final = 800_000
-OTHER: Final = "~other"
 _FORMAT: Final = b"measure/1\n"
 
 
@@ -52,11 +54,12 @@ class Frozen(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct):
-    """What a snapshot holds: references in the order heard, and slices let in, by model in the order met."""
+    """What a snapshot holds: references in the order heard; slices and classes let in, by model in the order met."""
 
     references: list[Frozen]
     slices: dict[str, list[str]]
     sources: list[str] = []
+    classes: dict[str, list[str]] = {}
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class MeasureState:
     bins: dict[tuple[str, str], Cuts] = field(default_factory=dict)
     slices: dict[str, dict[str, None]] = field(default_factory=dict)
     sources: dict[str, None] = field(default_factory=dict)
+    classes: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def hear(self, frozen: Frozen) -> None:
         """Take a reference unless its version has one. One whose bins cannot be read is not taken."""
@@ -92,6 +96,16 @@ class MeasureState:
                 return OTHER
             self.sources[source] = None
         return source
+
+    def class_of(self, model: str, label: str) -> str:
+        """Give the name under which a class is counted; it lets new ones in while there is room."""
+        name = class_name(label)
+        known = self.classes.setdefault(model, {})
+        if name not in known and name != OTHER:
+            if len(known) >= MOST_CLASSES:
+                return OTHER
+            known[name] = None
+        return name
 
     def slice_of(self, dimension: str) -> Callable[[Prediction], str]:
         """Give the function from a prediction to its slice; it lets new values in while there is room."""
@@ -152,7 +166,7 @@ class Measure:
         for event in control:
             if isinstance(event, ReferenceSet):
                 state.hear(Frozen(event.at_ms, event.reference))
-        deltas = Deltas(self.pane_ms, state.cuts_of, state.slice_of(self.slice_dimension))
+        deltas = Deltas(self.pane_ms, state.cuts_of, state.slice_of(self.slice_dimension), state.class_of)
         deltas.add(changes)
         by_target: list[list[PaneDelta]] = [[] for _ in range(self.measures_partitions)]
         found = deltas.pane_deltas()
@@ -179,7 +193,8 @@ class Measure:
     def dump(self, state: MeasureState) -> bytes:
         """Give the state as bytes that begin with a format version."""
         slices = {model: list(known) for model, known in state.slices.items()}
-        return _FORMAT + encode(Kept(list(state.references.values()), slices, list(state.sources)))
+        classes = {model: list(known) for model, known in state.classes.items()}
+        return _FORMAT + encode(Kept(list(state.references.values()), slices, list(state.sources), classes))
 
     def load(self, partition: int, body: bytes) -> MeasureState:
         """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
@@ -191,6 +206,7 @@ class Measure:
             state.hear(frozen)
         state.slices = {model: dict.fromkeys(known) for model, known in kept.slices.items()}
         state.sources = dict.fromkeys(kept.sources)
+        state.classes = {model: dict.fromkeys(known) for model, known in kept.classes.items()}
         return state
 
 

@@ -11,9 +11,11 @@ from xxhash import xxh3_64_intdigest
 
 from schemas.event import LabelValue, Scalar
 from schemas.inputs import Prediction
-from streams.measure.ledger import BUCKETS
+from streams.measure.ledger import BUCKETS, OTHER
 
 _EXACT: Final = 2**53
+_LONGEST: Final = 64
+_FAR: Final = 2.0**100
 
 
 def binary(value: LabelValue | None) -> int | None:
@@ -30,11 +32,15 @@ def binary(value: LabelValue | None) -> int | None:
 
 
 def agrees(label: LabelValue | None, prediction: LabelValue | None) -> bool | None:
-    """Compare a label with a prediction; None when they are not comparable (a fraction, a list, different types).
+    """Compare a label with a prediction; None when they are not comparable (a fraction, different types).
 
     >>> agrees("cat", "dog"), agrees(3, 3.0), agrees(True, True), agrees(2.5, 2.5), agrees("1", 1)
     (False, True, True, None, None)
+    >>> agrees(["a", "b"], ["b", "a", "a"]), agrees(["a"], "a")
+    (True, None)
     """
+    if isinstance(label, list) and isinstance(prediction, list):
+        return set(label) == set(prediction)
     if isinstance(label, str) and isinstance(prediction, str):
         return label == prediction
     if isinstance(label, bool) or isinstance(prediction, bool):
@@ -42,6 +48,51 @@ def agrees(label: LabelValue | None, prediction: LabelValue | None) -> bool | No
     if isinstance(label, int | float) and isinstance(prediction, int | float) and whole(label) and whole(prediction):
         return label == prediction
     return None
+
+
+def class_name(label: str) -> str:
+    """Give the name of the vector cell of a class: its text, or `~other` when that is longer than 64 bytes.
+
+    >>> class_name("cat"), class_name("x" * 65)
+    ('cat', '~other')
+    """
+    return label if len(label.encode()) <= _LONGEST else OTHER
+
+
+def jaccard(label: list[float | str], prediction: list[float | str]) -> int:
+    """Give the share in 1e-6 of the labels in either list that are in both, rounded half up; of two empty lists all.
+
+    >>> jaccard(["a", "b"], ["b", "c"]), jaccard([], []), jaccard([], ["a"])
+    (333333, 1000000, 0)
+    """
+    ours, theirs = set(label), set(prediction)
+    every = len(ours | theirs)
+    return (2_000_000 * len(ours & theirs) + every) // (2 * every) if every else 1_000_000
+
+
+def number(value: LabelValue | None) -> float | None:
+    """Read a label or an answer as the number of a regression; None for what is no plain number, or beyond 2¹⁰⁰.
+
+    >>> [number(v) for v in (2, 0.5, -1e30, True, "2", 1e31, [1.0], None)]
+    [2.0, 0.5, -1e+30, None, None, None, None, None]
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int) and value.bit_length() > 101:
+        return None
+    given = float(value)
+    return given if -_FAR <= given <= _FAR else None
+
+
+def answer(prediction: LabelValue | None, score: float | list[float] | None) -> float | None:
+    """Give the number that a regression answered: `prediction`, or `score` where there is no `prediction`.
+
+    >>> answer(3, 0.5), answer(None, 0.5), answer("3", 0.5)
+    (3.0, 0.5, None)
+    """
+    if prediction is not None:
+        return number(prediction)
+    return None if isinstance(score, list) else number(score)
 
 
 def whole(number: float) -> bool:

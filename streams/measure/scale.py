@@ -26,6 +26,11 @@ no sign on the average.
 variance that p claims, p(1 − p), is v = (q(2²¹ − q) · 10⁶ + 2⁴¹) >> 42 in 1e-6 (`spread`), and its weight in
 Spiegelhalter's Z, (1 − 2p)² p(1 − p), is (v(10⁶ − 4v) + 500000) div 10⁶ in 1e-6 (`twist`): (1 − 2p)² = 1 − 4p(1 − p).
 
+**A number x ≥ 0 of no known scale** (`split`). Read x as IEEE bits: E = u >> 52, F = 2⁵² + (u & (2⁵² − 1));
+level = E >> 2, r = E & 3, mantissa m = (F + 2^(31 − r)) >> (32 − r), so x ≈ m · 2^(4 · level − 1043) with
+2²⁰ ≤ m ≤ 2²⁴. The wide split takes level = E >> 4, r = E & 15, m = (F + 2^(43 − r)) >> (44 − r), unit
+2^(16 · level − 1031). Where E = 0 (0 and subnormal numbers) both are level 0, mantissa 0. The size bin is u >> 48.
+
 **Spans** (latency, delay of a label): edges 0.01 ms · (101 / 99)^i up to 10¹¹ ms; the bin is the number of edges ≤ the
 span. A span in bin k is estimated by `span_value(k)` with a relative error of at most 1 %.
 """
@@ -36,6 +41,7 @@ from bisect import bisect_right
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 from math import frexp
+from struct import pack, unpack
 from typing import Any, Final
 
 import numpy as np
@@ -166,6 +172,58 @@ def twist(spread: int) -> int:
     return (spread * (1_000_000 - 4 * spread) + 500_000) // 1_000_000
 
 
+def split(x: float) -> tuple[int, int]:
+    """Give (level, mantissa) of a finite x ≥ 0.
+
+    >>> level, mantissa = split(12.5)
+    >>> level, mantissa, mantissa * 2.0 ** (4 * level - 1043)
+    (256, 6553600, 12.5)
+    >>> split(0.0)
+    (0, 0)
+    """
+    mantissa, exponent = frexp(x)
+    biased = exponent + 1022
+    if mantissa == 0.0 or biased <= 0:
+        return 0, 0
+    r = biased & 3
+    return biased >> 2, (int(mantissa * 9007199254740992.0) + (1 << (31 - r))) >> (32 - r)
+
+
+def split_wide(x: float) -> tuple[int, int]:
+    """Give (level, mantissa) of a finite x ≥ 0 on levels of sixteen powers of two, coarsely.
+
+    >>> level, mantissa = split_wide(12.5)
+    >>> level, mantissa, mantissa * 2.0 ** (16 * level - 1031)
+    (64, 1600, 12.5)
+    """
+    mantissa, exponent = frexp(x)
+    biased = exponent + 1022
+    if mantissa == 0.0 or biased <= 0:
+        return 0, 0
+    r = biased & 15
+    return biased >> 4, (int(mantissa * 9007199254740992.0) + (1 << (43 - r))) >> (44 - r)
+
+
+def size_bin(x: float) -> int:
+    """Give the bin of a size x ≥ 0 among sixteen to the power of two.
+
+    >>> size_bin(0.0), size_bin(1.0), size_bin(1.0625), size_bin(2.0)
+    (0, 16368, 16369, 16384)
+    """
+    (bits,) = unpack(">Q", pack(">d", x))
+    return int(bits >> 48)
+
+
+def size_value(index: int) -> float:
+    """Estimate the size that lies in a bin: its middle, within 1/32 of it.
+
+    >>> size_value(size_bin(0.0)), size_value(size_bin(1.0))
+    (0.0, 1.03125)
+    """
+    lower, upper = (unpack(">d", pack(">Q", place << 48))[0] for place in (index, index + 1))
+    return float(lower + upper) / 2 if index else 0.0
+
+
 def score_bin(score: float) -> int:
     """Give the bin of a score in [0, 1] among the 2,048.
 
@@ -221,6 +279,31 @@ def grains(p: Floats) -> Ints:
 def spreads(q: Ints) -> Ints:
     """Give `spread` of many."""
     result: Ints = (q * (_ONE - q) * 1_000_000 + (1 << 41)) >> 42
+    return result
+
+
+def splits(x: Floats) -> tuple[Ints, Ints]:
+    """Give `split` of many."""
+    return _split(x, 2, 32)
+
+
+def splits_wide(x: Floats) -> tuple[Ints, Ints]:
+    """Give `split_wide` of many."""
+    return _split(x, 4, 44)
+
+
+def _split(x: Floats, power: int, shift: int) -> tuple[Ints, Ints]:
+    bits = np.ascontiguousarray(x).view(np.int64)
+    biased = bits >> 52
+    drop = shift - (biased & ((1 << power) - 1))
+    full = (bits & ((1 << 52) - 1)) | (1 << 52)
+    mantissa = np.where(biased > 0, (full + (np.int64(1) << (drop - 1))) >> drop, 0)
+    return biased >> power, mantissa
+
+
+def size_bins(x: Floats) -> Ints:
+    """Give `size_bin` of many."""
+    result: Ints = np.ascontiguousarray(x).view(np.int64) >> 48
     return result
 
 

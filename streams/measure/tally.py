@@ -10,9 +10,30 @@ from numpy.typing import NDArray
 
 from schemas.event import LabelValue
 from streams.measure import ledger as names
-from streams.measure.ledger import BUCKET_SCORE_BINS, BUCKETS, CALIBRATION_BINS, SCORE_BINS, Ledger
-from streams.measure.reading import agrees, binary, bucket
-from streams.measure.scale import Floats, Ints, bins, briers, grains, log_losses, score_edges, spreads
+from streams.measure.ledger import (
+    BUCKET_SCORE_BINS,
+    BUCKETS,
+    CALIBRATION_BINS,
+    LEVELS,
+    SCORE_BINS,
+    SIZE_BINS,
+    WIDE_LEVELS,
+    Ledger,
+)
+from streams.measure.reading import agrees, binary, bucket, class_name, jaccard, number
+from streams.measure.scale import (
+    Floats,
+    Ints,
+    bins,
+    briers,
+    grains,
+    log_losses,
+    score_edges,
+    size_bins,
+    splits,
+    splits_wide,
+    spreads,
+)
 
 Column = Sequence[Any] | NDArray[Any]
 
@@ -67,6 +88,14 @@ def ledger_of(
 
     task = inside & (y != NEITHER)
     _binary_task(ledger, p[task], y[task], decided[task], milli[task], home[task], bin_of[task])
+    answers = (
+        _figures(scores)
+        if predictions is None
+        else np.where(_given(predictions), _figures(predictions), _figures(scores))
+    )
+    truths = _figures(labels)
+    regressed = said & ~task & ~np.isnan(truths) & ~np.isnan(answers)
+    _regression(ledger, truths[regressed], answers[regressed], milli[regressed], home[regressed])
     rest = [] if predictions is None else np.flatnonzero(said & ~task).tolist()
     alike = {i: agrees(_plain(labels[i]), _plain(predictions[i])) for i in rest} if predictions is not None else {}
     for i, right in alike.items():
@@ -76,12 +105,13 @@ def ledger_of(
                 {
                     names.MEASURED: {names.RIGHT if right else names.WRONG: 1},
                     names.AGREEMENT: {which: weight},
-                    names.BUCKET_N: {where: 1},
+                    names.BUCKET_N: {where: int(not regressed[i])},
                     names.BUCKET_AGREEMENT: {where * 2 + which: weight},
                 }
             )
-    compared = sum(right is not None for right in alike.values())
-    ledger.add({names.MEASURED: {names.UNMEASURABLE: int((said & ~task).sum()) - compared}})
+            _named(ledger, _plain(labels[i]), _plain(predictions[i]), weight, where)  # type: ignore[index]
+    compared = sum(right is not None for i, right in alike.items() if not regressed[i])
+    ledger.add({names.MEASURED: {names.UNMEASURABLE: int((said & ~task & ~regressed).sum()) - compared}})
     return ledger
 
 
@@ -89,7 +119,7 @@ def _binary_task(ledger: Ledger, p: Floats, y: Ints, decided: Ints, milli: Ints,
     one = np.ones(len(p), np.int64)
     zero = np.zeros(len(p), np.int64)
     losses, squares = milli * log_losses(p, y), milli * briers(p, y)
-    _put(ledger, names.MEASURED, zero + names.SCORED, one, 5)
+    _put(ledger, names.MEASURED, zero + names.SCORED, one, 8)
     _put(ledger, names.LOG_LOSS, zero, losses, 1)
     _put(ledger, names.BRIER, zero, squares, 1)
     _put(ledger, names.BUCKET_N, home, one, BUCKETS)
@@ -113,9 +143,53 @@ def _binary_task(ledger: Ledger, p: Floats, y: Ints, decided: Ints, milli: Ints,
     hit = decided == y
     cell = np.where(y == 1, np.where(decided == 1, names.TP, names.FN), np.where(decided == 1, names.FP, names.TN))
     right = np.where(read, np.where(hit, names.RIGHT, names.WRONG), names.UNREADABLE)
-    _put(ledger, names.MEASURED, right, one, 5)
+    _put(ledger, names.MEASURED, right, one, 8)
     _put(ledger, names.CONFUSION, cell[read], milli[read], 4)
     _put(ledger, names.BUCKET_CONFUSION, (home * 4 + cell)[read], milli[read], BUCKETS * 4)
+
+
+def _regression(ledger: Ledger, truths: Floats, answers: Floats, milli: Ints, home: Ints) -> None:
+    one, zero = np.ones(len(truths), np.int64), np.zeros(len(truths), np.int64)
+    errors = answers - truths
+    sizes, over = np.abs(errors), errors > 0
+    level, mantissa = splits(sizes)
+    wide, coarse = splits_wide(sizes)
+    wide_square, coarse_square = splits_wide(sizes * sizes)
+    places = home * WIDE_LEVELS
+    _put(ledger, names.MEASURED, zero + names.REGRESSED, one, 8)
+    _put(ledger, names.REGRESSION, zero, milli, 1)
+    _put(ledger, names.BUCKET_N, home, one, BUCKETS)
+    _put(ledger, names.BUCKET_REGRESSION, home, milli, BUCKETS)
+    for mine, whole, bucketed in (
+        (over, names.ERROR_OVER, names.BUCKET_ERROR_OVER),
+        (~over, names.ERROR_UNDER, names.BUCKET_ERROR_UNDER),
+    ):
+        _put(ledger, whole, level[mine], (milli * mantissa)[mine], LEVELS)
+        _put(ledger, bucketed, (places + wide)[mine], (milli * coarse)[mine], BUCKETS * WIDE_LEVELS)
+    _put_square(ledger, names.ERROR_SQUARE, level, mantissa, milli)
+    _put(ledger, names.BUCKET_ERROR_SQUARE, places + wide_square, milli * coarse_square, BUCKETS * WIDE_LEVELS)
+    _put(ledger, names.ERROR_SIZE, size_bins(sizes), milli, SIZE_BINS)
+    level, mantissa = splits(np.abs(truths))
+    _put(ledger, names.LABEL_SUM, level, milli * mantissa * np.where(truths > 0, 1, -1), LEVELS)
+    _put_square(ledger, names.LABEL_SQUARE, level, mantissa, milli)
+
+
+def _named(ledger: Ledger, label: LabelValue | None, said: LabelValue | None, weight: int, home: int) -> None:
+    if isinstance(label, str) and isinstance(said, str):
+        true, guess = names.CLASS + class_name(label), names.CLASS + class_name(said)
+        ledger.add({names.MEASURED: {names.NAMED: 1}})
+        ledger.add({true: {names.TP if label == said else names.FN: weight}})
+        ledger.add({guess: {names.FP: 0 if label == said else weight}})
+    elif isinstance(label, list) and isinstance(said, list):
+        shared = weight * jaccard(label, said)
+        ledger.add({names.MEASURED: {names.LISTED: 1}, names.JACCARD: {names.SHARED: shared, names.SETS: weight}})
+        ledger.add({names.BUCKET_JACCARD: {home * 2 + names.SHARED: shared, home * 2 + names.SETS: weight}})
+
+
+def _put_square(ledger: Ledger, name: str, level: Ints, mantissa: Ints, milli: Ints) -> None:
+    square = mantissa * mantissa
+    _put(ledger, name, level * 2, milli * (square & ((1 << 24) - 1)), LEVELS * 2)
+    _put(ledger, name, level * 2 + 1, milli * (square >> 24), LEVELS * 2)
 
 
 def _put(ledger: Ledger, name: str, index: Ints, values: Ints, size: int) -> None:
@@ -134,6 +208,15 @@ def _numbers(column: Column) -> Floats:
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
         return column.astype(np.float64)
     return np.array([np.nan if value is None or isinstance(value, list) else value for value in column], np.float64)
+
+
+def _figures(column: Column) -> Floats:
+    """Give plain numbers as a regression reads them, NaN for everything else."""
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
+        found = column.astype(np.float64)
+        return np.where(np.abs(found) <= 2.0**100, found, np.nan)
+    read = (number(_plain(value)) for value in column)
+    return np.array([np.nan if value is None else value for value in read], dtype=np.float64)
 
 
 def _given(column: Column) -> NDArray[np.bool_]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from math import isfinite
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from msgspec import convert
 
+from schemas.inputs import Prediction
+from streams.join.outcome import Counted
+from streams.measure.cells import cells
 from streams.measure.ledger import Ledger
 from streams.measure.metrics import Metric, metrics
 from streams.measure.metrics.base import Better
@@ -20,6 +27,35 @@ def sample(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
     rng = np.random.default_rng(seed)
     scores = rng.beta(2 * base, 2 * (1 - base), n)
     return ledger_of(scores, rng.random(n) < scores, [f"u{i}" for i in rng.integers(0, 90, n)])
+
+
+def figures(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    labels = rng.lognormal(3, 1, n)
+    answers = labels * rng.lognormal(base - 0.5, 0.5, n)
+    return ledger_of([None] * n, labels, [f"u{i}" for i in rng.integers(0, 90, n)], None, answers)
+
+
+def classes(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    labels: list[Any] = [*rng.choice(["cat", "dog", "emu"], n - n // 3), *([["a"], ["a", "b"], []] * n)[: n // 3]]
+    answers = [one if rng.random() < base else labels[0] for one in labels]
+    return ledger_of([None] * n, labels, [f"u{i}" for i in rng.integers(0, 90, n)], None, answers)
+
+
+def traffic(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    found = Ledger()
+    for i, latency_ms in enumerate(rng.lognormal(3, 1, n).tolist()):
+        given = {"score": 0.5, "subject": f"u{i % 90}", "features": {"x": i}, "latency_ms": latency_ms}
+        kept = {name: value for name, value in given.items() if rng.random() > base}
+        prediction = convert({"request_id": f"r{i}", "at_ms": 0, "model": "m", **kept}, Prediction)
+        found.add(cells(Counted(prediction), None))
+    return found
+
+
+SAMPLES = [pytest.param(give, id=give.__name__) for give in (sample, figures, classes, traffic)]
+Sample = Callable[..., Ledger]
 
 
 def test_the_metrics_of_the_first_release_are_there() -> None:
@@ -48,16 +84,18 @@ def test_it_cannot_tell_from_nothing(metric: Metric) -> None:
     assert (measured.n, measured.subjects) == (0, 0)
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("metric", ALL)
-def test_it_is_pure(metric: Metric) -> None:
+def test_it_is_pure(metric: Metric, sample: Sample) -> None:
     ledger = sample(1)
     kept = Ledger(ledger.cells)
     assert metric.measured(ledger) == metric.measured(ledger)
     assert ledger == kept
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("metric", ALL)
-def test_merging_equals_one_pass(metric: Metric) -> None:
+def test_merging_equals_one_pass(metric: Metric, sample: Sample) -> None:
     parts = [sample(seed) for seed in range(4)]
     forwards, backwards = Ledger(), Ledger()
     for part in parts:
@@ -68,9 +106,10 @@ def test_merging_equals_one_pass(metric: Metric) -> None:
     assert metric.measured(forwards - parts[0]) == metric.measured(parts[3] + parts[1] + parts[2])
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 400])
-def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int) -> None:
+def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int, sample: Sample) -> None:
     for seed in range(5):
         for base in (0.02, 0.5, 0.98):
             measured = metric.measured(sample(seed, n, base))
@@ -85,3 +124,10 @@ def test_the_interval_holds_the_value_and_stays_in_bounds(metric: Metric, n: int
                 assert metric.least is None or measured.low >= metric.least
                 assert metric.most is None or measured.high <= metric.most
             assert 0 < measured.n <= n
+
+
+def test_every_metric_is_in_the_documentation() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert [metric.kind for metric in metrics() if f"`{metric.kind}`" not in told] == []
+    whole = set(re.findall(r"`(\w+)` \\\*", told))
+    assert whole == {metric.kind for metric in metrics() if not metric.sliced}

@@ -5,7 +5,7 @@ Each file holds one family; `base` says what they share.
 
 from __future__ import annotations
 
-from streams.measure.metrics.auc import Auc
+from streams.measure.metrics.auc import Auc, AveragePrecision
 from streams.measure.metrics.base import LEVEL, Measured, Metric, Ratio, student, wilson
 from streams.measure.metrics.calibration import (
     Ece,
@@ -15,26 +15,67 @@ from streams.measure.metrics.calibration import (
     SpiegelhalterZ,
     Uncertainty,
 )
-from streams.measure.metrics.confusion import F1, Accuracy, Confused, Precision, Recall
+from streams.measure.metrics.classes import BalancedAccuracy, Jaccard, MacroF1
+from streams.measure.metrics.confusion import (
+    F1,
+    Accuracy,
+    Confused,
+    Lift,
+    Mcc,
+    PositiveRate,
+    Precision,
+    PredictedPositiveRate,
+    Recall,
+    Specificity,
+)
 from streams.measure.metrics.losses import Brier, LogLoss
+from streams.measure.metrics.regression import R2, Bias, Mae, MedianAbsoluteError, Rmse
+from streams.measure.metrics.traffic import (
+    LatencyP50,
+    LatencyP95,
+    LatencyP99,
+    MissingFeatures,
+    MissingScore,
+    MissingSubject,
+)
 
 __all__ = [
     "F1",
     "LEVEL",
+    "R2",
     "Accuracy",
     "Auc",
+    "AveragePrecision",
+    "BalancedAccuracy",
+    "Bias",
     "Brier",
     "Confused",
     "Ece",
     "EceExcess",
+    "Jaccard",
+    "LatencyP50",
+    "LatencyP95",
+    "LatencyP99",
+    "Lift",
     "LogLoss",
+    "MacroF1",
+    "Mae",
+    "Mcc",
     "Measured",
+    "MedianAbsoluteError",
     "Metric",
+    "MissingFeatures",
+    "MissingScore",
+    "MissingSubject",
+    "PositiveRate",
     "Precision",
+    "PredictedPositiveRate",
     "Ratio",
     "Recall",
     "Reliability",
     "Resolution",
+    "Rmse",
+    "Specificity",
     "SpiegelhalterZ",
     "Uncertainty",
     "metrics",

@@ -26,6 +26,7 @@ from streams.measure.ledger import Ledger
 Floats = NDArray[np.float64]
 
 LEVEL: Final = 0.95
+MILLI: Final = 1_000
 COARSE: Final = 0.005
 
 Better = Literal["higher", "lower", "zero", "neither"]
@@ -60,6 +61,8 @@ class Metric(Spec):
     """The greatest possible value, None when there is none."""
     sliced: ClassVar[bool] = True
     """Whether it is told of slices too. What only explains another figure is told of the whole alone."""
+    labelled: ClassVar[bool] = True
+    """Whether it is about labelled outcomes, and so matures with the labels."""
 
     def value(self, ledger: Ledger) -> float | None:
         """Give the figure, None when it cannot be told."""
@@ -70,7 +73,7 @@ class Metric(Spec):
         raise NotImplementedError
 
     def n(self, ledger: Ledger) -> int:
-        """Count the outcomes behind it."""
+        """Count the outcomes behind it, or the predictions where it needs no label."""
         return ledger.get(names.MEASURED, names.SCORED)
 
     def _clip(self, low: float, high: float) -> tuple[float, float]:

@@ -27,9 +27,8 @@ import numpy as np
 
 from streams.measure import ledger as names
 from streams.measure.ledger import BUCKET_SCORE_BINS, BUCKETS, CALIBRATION_BINS, Ledger
-from streams.measure.metrics.base import Better, Floats, Measured, Metric, jackknife, student
+from streams.measure.metrics.base import MILLI, Better, Floats, Measured, Metric, jackknife, student
 
-MILLI: Final = 1_000
 _GRAIN: Final = 2.0**21
 _MICRO: Final = 1e6
 

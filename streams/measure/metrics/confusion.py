@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal
+from math import sqrt
+from typing import ClassVar, Literal
+
+import numpy as np
 
 from streams.measure import ledger as names
 from streams.measure.ledger import BUCKETS, Ledger
-from streams.measure.metrics.base import Ratio, wilson
-
-MILLI: Final = 1_000
+from streams.measure.metrics.base import MILLI, Better, Measured, Metric, Ratio, jackknife, student, wilson
 
 
 class Confused(Ratio):
@@ -75,6 +76,32 @@ class Recall(Confused):
     bottom = (1, 0, 1, 0)
 
 
+class Specificity(Confused):
+    """The share of negatives that were predicted: tn / (tn + fp)."""
+
+    kind: Literal["specificity"] = "specificity"
+    top = (0, 0, 0, 1)
+    bottom = (0, 1, 0, 1)
+
+
+class PositiveRate(Confused):
+    """The share of positives among the labels: (tp + fn) / all. It describes the data, not the model."""
+
+    kind: Literal["positive_rate"] = "positive_rate"
+    better: ClassVar[Better] = "neither"
+    top = (1, 0, 1, 0)
+    bottom = (1, 1, 1, 1)
+
+
+class PredictedPositiveRate(Confused):
+    """The share of labelled outcomes that were predicted positive: (tp + fp) / all."""
+
+    kind: Literal["predicted_positive_rate"] = "predicted_positive_rate"
+    better: ClassVar[Better] = "neither"
+    top = (1, 1, 0, 0)
+    bottom = (1, 1, 1, 1)
+
+
 class F1(Confused):
     """The harmonic mean of precision and recall: 2 tp / (2 tp + fp + fn)."""
 
@@ -86,6 +113,57 @@ class F1(Confused):
         tp, fp, fn, _ = ledger.dense(names.CONFUSION, 4)
         least, most = wilson(tp / MILLI, (tp + fp + fn) / MILLI)  # Jaccard's index J; F1 = 2J / (1 + J) grows with it
         return min(low, 2 * least / (1 + least)), max(high, 2 * most / (1 + most))
+
+
+class Whole(Metric):
+    """A figure of the whole confusion matrix; its interval leaves out one bucket at a time."""
+
+    sliced: ClassVar[bool] = False
+
+    def of(self, tp: float, fp: float, fn: float, tn: float) -> float | None:
+        """Give the figure, in any unit of weight; None when it cannot be told."""
+        raise NotImplementedError
+
+    def n(self, ledger: Ledger) -> int:
+        return ledger.get(names.MEASURED, names.SCORED) - ledger.get(names.MEASURED, names.UNREADABLE)
+
+    def value(self, ledger: Ledger) -> float | None:
+        return self.of(*ledger.dense(names.CONFUSION, 4))
+
+    def measured(self, ledger: Ledger) -> Measured:
+        cells = ledger.dense(names.CONFUSION, 4)
+        buckets = ledger.dense(names.BUCKET_CONFUSION, BUCKETS * 4)
+        filled = [buckets[b * 4 : b * 4 + 4] for b in range(BUCKETS) if any(buckets[b * 4 : b * 4 + 4])]
+        value, n = self.of(*cells), self.n(ledger)
+        left = [self.of(*(all_ - mine for all_, mine in zip(cells, bucket, strict=True))) for bucket in filled]
+        told = [one for one in left if one is not None]
+        if value is None or len(filled) < 2 or len(told) < len(left):
+            return Measured(value, None, None, n, len(filled))
+        half = student(len(filled) - 1) * jackknife(np.array(told))
+        low, high = self._clip(value - half, value + half)
+        return Measured(value, min(low, value), max(high, value), n, len(filled))
+
+
+class Mcc(Whole):
+    """Matthews' correlation of label and prediction: (tp · tn − fp · fn) / √(product of the four margins)."""
+
+    kind: Literal["mcc"] = "mcc"
+    least: ClassVar[float | None] = -1.0
+
+    def of(self, tp: float, fp: float, fn: float, tn: float) -> float | None:
+        margins = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        return min(max((tp * tn - fp * fn) / sqrt(margins), -1.0), 1.0) if margins > 0 else None
+
+
+class Lift(Whole):
+    """How many times as many positives are among the predicted positives as among all: precision / positive rate."""
+
+    kind: Literal["lift"] = "lift"
+    most: ClassVar[float | None] = None
+
+    def of(self, tp: float, fp: float, fn: float, tn: float) -> float | None:
+        chance = (tp + fp) * (tp + fn)
+        return tp * (tp + fp + fn + tn) / chance if chance > 0 else None
 
 
 def _dot(coefficients: tuple[int, ...], cells: list[int]) -> int:

@@ -16,6 +16,10 @@ from tests.streams.join.histories import T0_MS, Arrival, History, S, request_of
 
 DIMENSION = "country"
 LABELS = (0, 1, 0.0, 1.0, True, False, "0", "1", "yes", "no", 2, 7.0, 2.5, -1, 2**53, 2**53 + 1, 2**63, ["a"])
+LISTS: tuple[list[Any], ...] = (["a", "b"], ["b", "a", "a", "c"], [1, "1"], [0.0], [-0.0], [])
+WORDS = ("cat", "dog", 'it\'s\\ "ü"', "ü" * 33)
+FIGURES = (0.25, -3.75, 1e-7, 123456.789, -1e6, 2.0**100, 1e31, 5e-324)
+VALUES = (*LABELS, *FIGURES, *LISTS, *WORDS)
 SLICES: tuple[dict[str, Any], ...] = (
     {},
     {DIMENSION: "DE"},
@@ -62,7 +66,7 @@ def shape(random: Random) -> dict[str, Any]:
         "features": {name: features[name] for name in random.sample(sorted(features), random.randrange(4))},
         "slices": random.choice(SLICES),
         "subject": random.choice(SUBJECTS),
-        **random.choice(({}, {}, {}, {"prediction": random.choice(LABELS)}, {"prediction": None})),
+        **random.choice(({}, {}, {}, {"prediction": random.choice(VALUES)}, {"prediction": None})),
         **random.choice(({}, {"threshold": random.choice((0.1, 0.9, 1))})),
         **random.choice(({}, {"latency_ms": random.choice((0, 0.005, 0.01, 12.5, random.uniform(1, 900), 1e12))})),
     }
@@ -83,7 +87,7 @@ def _enriched(arrival: Arrival) -> Arrival:
     if arrival.topic == "predictions":
         body = shape(random) | {name: value for name, value in body.items() if name != "score"}
     elif "label" in body:
-        body["label"] = random.choice((0, 1, 0, 1, 0, 1, *LABELS))
+        body["label"] = random.choice((0, 1, 0, 1, 0, 1, *VALUES))
     return replace(arrival, value=json.dumps(body).encode())
 
 
@@ -149,7 +153,11 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
             send("signals", at_ms + 5 * S, {"request_id": f"q{number}", "at_ms": at_ms + 4 * S, "signal": "click"})
         if random.random() < 0.75:
             said_ms = at_ms + random.randrange(S, 100 * S)
-            label = {"request_id": f"q{number}", "at_ms": said_ms, "label": random.choice((0, 1, 0, 1, *LABELS))}
+            label = {
+                "request_id": f"q{number}",
+                "at_ms": said_ms,
+                "label": random.choice((0, 1, 0, 1, *VALUES)),
+            }
             send("labels", said_ms + random.randrange(20 * S), label | {"confidence": random.choice((1.0, 1.0, 0.25))})
             fate = random.random()
             if fate < 0.3:

@@ -130,6 +130,17 @@ def test_slices_beyond_the_most_are_compared_as_a_sum() -> None:
     assert len(compare(ours, theirs | {key("m", "c=c"): one}).differing) == 1
 
 
+def test_classes_beyond_the_most_are_compared_as_a_sum() -> None:
+    def key(model: str) -> Any:
+        return (model, "1", "", "primary", "", 0)
+
+    ours = {key("m"): Ledger({"class:a": {0: 1}, "class:~other": {0: 2, 2: 1}}), key("k"): Ledger({"class:a": {0: 1}})}
+    theirs = {key("m"): Ledger({"class:b": {0: 2}, "class:c": {0: 1, 2: 1}}), key("k"): Ledger({"class:a": {0: 1}})}
+    assert compare(ours, theirs).equal == 2
+    assert len(compare(ours, theirs | {key("k"): Ledger({"class:b": {0: 1}})}).differing) == 1
+    assert len(compare(ours, theirs | {key("m"): Ledger({"class:b": {0: 2}})}).differing) == 1
+
+
 @pytest.mark.clickhouse
 @pytest.mark.parametrize("seed", [0, 1, 3, 4, 5, 6])
 def test_any_history_counted_again(at: ClickHouse, seed: int) -> None:
@@ -254,7 +265,9 @@ def test_measures_equal_sql_equal_python(kafka: LocalKafka, at: ClickHouse, tmp_
     assert cells == {key: ledger.cells for key, ledger in theirs.items()}
     assert cells == naively(settings, given, PANE_MS)
     seen = {name for vectors in cells.values() for name in vectors}
-    assert seen == {*VECTORS, "feature:price", "feature:constant", "feature:plan"} - {"feature:"}
+    classes = {name for name in seen if name.startswith("class:")}
+    assert seen - classes == {*VECTORS, "feature:price", "feature:constant", "feature:plan"} - {"feature:", "class:"}
+    assert len(classes) > 3
     assert compare(ours, theirs).equal == len(ours) > 80
 
     for table, chosen in (

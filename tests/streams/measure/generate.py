@@ -21,8 +21,12 @@ REFERENCE = Reference(
     categories={"plan": ["free", "pro", "true", "7"]},
 )
 
+LISTS: tuple[list[float | str], ...] = (["a"], ["b", "a"], ["a", "b", "b", "c"], [1.0, "1"], [0.0], [-0.0], [])
+LONG = "ü" * 33
+FIGURES = (-3.75, 1e-7, 1e6 + 0.1, 123456.789, 1e30, 2.0**100, -1e31, 10**40, 5e-324)
+
 labels: st.SearchStrategy[LabelValue] = st.sampled_from(
-    [0, 1, 0.0, 1.0, True, False, "0", "1", "yes", "no", 2, 7, 7.0, 2.5, -1, 2**60, ["a"]]
+    [0, 1, 0.0, 1.0, True, False, "0", "1", "yes", "no", 2, 7, 7.0, 2.5, -1, 2**60, *LISTS, *FIGURES, LONG]
 )
 features = st.fixed_dictionaries(
     {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from decimal import Decimal, getcontext, localcontext
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -67,9 +68,54 @@ def _same(a: Any, b: Any) -> bool | None:
     kinds = {type(a), type(b)}
     if kinds in ({str}, {bool}):
         return bool(a == b)
+    if kinds == {list}:
+        return all(v in b for v in a) and all(v in a for v in b)
     if kinds <= {int, float} and all(abs(v) <= 2**53 and v % 1 == 0 for v in (a, b)):
         return bool(a == b)
     return None
+
+
+def _magnitude(x: float) -> int | None:
+    """The power of two in a number, None below all normal ones."""
+    if x < 2**-1022:
+        return None
+    power = -1022
+    while Fraction(2) ** (power + 1) <= Fraction(x):
+        power += 1
+    return power
+
+
+def _split(x: float, wide: int, lowest: int) -> tuple[int, int]:
+    power = _magnitude(x)
+    if power is None:
+        return 0, 0
+    level = (power + 1023) // wide
+    return level, int(Fraction(x) / Fraction(2) ** (wide * level + lowest) + Fraction(1, 2))
+
+
+def _error(c: Counter[tuple[str, int]], label: float, answer: float, w: int, home: int, fold: int) -> None:
+    error = answer - label
+    size, side = abs(error), "over" if error > 0 else "under"
+    c["measured", 5] += 1
+    c["regression", 0] += w
+    c["bucket.regression", home] += w
+    level, mantissa = _split(size, 4, -1043)
+    c[f"error.{side}", level] += w * mantissa
+    for limb in (0, 1):
+        c["error.square", level * 2 + limb] += w * (mantissa**2 // 2 ** (24 * limb) % 2 ** (24 + 24 * limb))
+    level, mantissa = _split(size, 16, -1031)
+    c[f"bucket.error.{side}", home * 128 + level] += w * mantissa
+    level, mantissa = _split(error * error, 16, -1031)
+    c["bucket.error.square", home * 128 + level] += w * mantissa
+    if fold > 1:
+        return
+    power = _magnitude(size)
+    octave = -1022 if power is None else power
+    c["error.size", int(Fraction(size) / Fraction(2) ** octave * 16) + 16 * (octave + 1022)] += w
+    level, mantissa = _split(abs(label), 4, -1043)
+    c["label.sum", level] += w * (mantissa if label > 0 else -mantissa)
+    for limb in (0, 1):
+        c["label.square", level * 2 + limb] += w * (mantissa**2 // 2 ** (24 * limb) % 2 ** (24 + 24 * limb))
 
 
 def _words(value: Any) -> str:
@@ -140,6 +186,7 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         c["missing", 0] += p.score is None and p.prediction is None
         c["missing", 1] += not p.features
         c["missing", 2] += p.subject == ""
+        c["missing", 3] += 1
         for name in [*reference.edges, *reference.categories] if reference else []:
             c[f"feature:{name}", _feature(reference, name, p.features.get(name))] += 1  # type: ignore[arg-type]
     if outcome.label is None:
@@ -176,10 +223,31 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         c["measured", 1 if guess == y else 2] += 1
         return
     same = _same(outcome.label, p.prediction)
-    if same is None:
+    answer = p.prediction if p.prediction is not None else p.score
+    pair = [float(v) for v in (outcome.label, answer) if type(v) in (int, float) and abs(float(v)) <= 2**100]  # type: ignore[arg-type]
+    if len(pair) == 2:
+        _error(c, pair[0], pair[1], w, home, fold)
+        c["bucket.n", home] += 1
+    elif same is None:
         c["measured", 3] += 1
+    else:
+        c["bucket.n", home] += 1
+    if same is None:
         return
     c["measured", 1 if same else 2] += 1
     c["agreement", 0 if same else 1] += w
+    if type(p.prediction) is str:
+        true, guess = ("~other" if len(v.encode()) > 64 else v for v in (str(outcome.label), p.prediction))
+        c["measured", 6] += 1
+        c[f"class:{true}", 0 if same else 2] += w
+        c[f"class:{guess}", 1] += 0 if same else w
+    elif type(p.prediction) is list:
+        either = [*p.prediction, *(v for v in outcome.label if v not in p.prediction)]  # type: ignore[union-attr]
+        either = [v for i, v in enumerate(either) if v not in either[:i]]
+        both = sum(v in p.prediction and v in outcome.label for v in either)  # type: ignore[operator]
+        share = int(Fraction(10**6 * both, len(either)) + Fraction(1, 2)) if either else 10**6
+        c["measured", 7] += 1
+        for spot, cells in (("jaccard", 0), ("bucket.jaccard", home * 2)):
+            c[spot, cells] += share * w
+            c[spot, cells + 1] += w
     c["bucket.agreement", home * 2 + (0 if same else 1)] += w
-    c["bucket.n", home] += 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas.inputs import Prediction
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
 from streams.measure.cells import Deltas, cells, slice_text
-from streams.measure.ledger import LABELLED, VECTORS, Ledger
+from streams.measure.ledger import LABELLED, Ledger, vector_of
 from streams.measure.reference import cuts
 from tests.streams.measure.generate import REFERENCE, changes_of, histories, outcomes, predictions, standing
 from tests.streams.measure.naive import count
@@ -65,7 +65,7 @@ def test_every_cell_is_in_the_vocabulary(prediction: Prediction, outcome: Outcom
     bins = cuts(REFERENCE)
     for sliced in (False, True):
         for name, vector in cells(Counted(prediction, outcome), REFERENCE, sliced=sliced).items():
-            known = VECTORS["feature:" if name.startswith("feature:") else name]
+            known = vector_of(name)
             assert known.sliced or not sliced
             size = bins[name.removeprefix("feature:")].size if name.startswith("feature:") else known.size
             assert min(vector) >= 0

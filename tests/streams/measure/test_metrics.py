@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,22 @@ import pytest
 from sklearn import metrics as sk
 
 from streams.measure.ledger import Ledger
-from streams.measure.metrics import F1, Accuracy, Auc, Brier, LogLoss, Metric, Precision, Recall
+from streams.measure.metrics import (
+    F1,
+    Accuracy,
+    Auc,
+    AveragePrecision,
+    Brier,
+    Lift,
+    LogLoss,
+    Mcc,
+    Metric,
+    PositiveRate,
+    Precision,
+    PredictedPositiveRate,
+    Recall,
+    Specificity,
+)
 from streams.measure.scale import bins, score_edges
 from streams.measure.tally import ledger_of
 
@@ -22,6 +38,11 @@ def sample(n: int, base: float, seed: int) -> tuple[Array, Array]:
     logit = np.log(base / (1 - base)) + rng.normal(0, 1.2, n)
     scores = 1 / (1 + np.exp(-logit))
     return scores, (rng.random(n) < scores).astype(np.float64)
+
+
+def lift(labels: Array, decided: Array, sample_weight: Array) -> float:
+    precision = sk.precision_score(labels, decided, sample_weight=sample_weight)
+    return float(precision / np.average(labels, weights=sample_weight))
 
 
 CASES = [(500, 0.5, 0), (5_000, 0.1, 1), (20_000, 0.01, 2)]
@@ -38,6 +59,11 @@ def test_confusion_metrics_equal_sklearn(n: int, base: float, seed: int) -> None
         (Precision(), sk.precision_score),
         (Recall(), sk.recall_score),
         (F1(), sk.f1_score),
+        (Specificity(), partial(sk.recall_score, pos_label=0)),
+        (Mcc(), sk.matthews_corrcoef),
+        (PositiveRate(), lambda y, _, sample_weight: np.average(y, weights=sample_weight)),
+        (PredictedPositiveRate(), lambda _, guess, sample_weight: np.average(guess, weights=sample_weight)),
+        (Lift(), lift),
     ]
     for metric, peer in peers:
         assert metric.value(ledger) == pytest.approx(peer(labels, decided, sample_weight=weights), abs=1e-12)
@@ -60,6 +86,19 @@ def test_auc_equals_sklearn_on_bins_and_lies_within_its_bound_on_scores(n: int, 
     assert abs(measured.value - sk.roc_auc_score(labels, scores)) <= measured.bound
     assert 0 < measured.bound < 0.005
     assert not measured.coarse
+
+
+@pytest.mark.parametrize(("n", "base", "seed"), CASES)
+def test_average_precision_equals_sklearn_on_bins(n: int, base: float, seed: int) -> None:
+    scores, labels = sample(n, base, seed)
+    weights = np.random.default_rng(seed).integers(1, 1001, n) / 1000
+    measured = AveragePrecision().measured(ledger_of(scores, labels, [str(i) for i in range(n)], weights))
+    peer = sk.average_precision_score(labels, bins(score_edges(), scores), sample_weight=weights)
+    assert measured.value == pytest.approx(peer, abs=1e-12)
+    assert measured.value == pytest.approx(sk.average_precision_score(labels, scores, sample_weight=weights), abs=0.02)
+    assert measured.low is not None
+    assert measured.high is not None
+    assert measured.low < measured.high
 
 
 def test_a_model_that_hardly_varies_is_called_coarse() -> None:
@@ -92,7 +131,10 @@ def test_nothing_positive_is_no_precision_not_zero() -> None:
     assert Recall().measured(ledger).value is None
     assert F1().measured(ledger).value is None
     assert Auc().measured(ledger).value is None
+    for metric in (AveragePrecision(), Mcc(), Lift()):
+        assert metric.measured(ledger).value is None
     assert Accuracy().value(ledger) == 1.0
+    assert Specificity().value(ledger) == 1.0
 
 
 def test_one_subject_has_a_value_and_no_interval() -> None:
@@ -117,7 +159,7 @@ def clustered(rng: np.random.Generator, subjects: int, each: int) -> Ledger:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", [Accuracy(), F1(), Brier(), Auc()])
+@pytest.mark.parametrize("metric", [Accuracy(), F1(), Brier(), Auc(), AveragePrecision(), Mcc(), Lift()])
 def test_intervals_cover_when_users_send_many_events(metric: Metric) -> None:
     """95 % intervals over 200 seeded samples cover at least 90 %: the truth is the mean of 40,000 users."""
     rng = np.random.default_rng(5)

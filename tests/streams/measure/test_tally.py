@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from schemas.inputs import Prediction
 from streams.join.outcome import Counted, Outcome
 from streams.measure.cells import cells
-from streams.measure.ledger import SCORE_CHOSEN, VECTORS, Ledger
+from streams.measure.ledger import ERROR_SIZE, LABEL_SQUARE, LABEL_SUM, SCORE_CHOSEN, Ledger, vector_of
 from streams.measure.tally import ledger_of
 from tests.streams.measure.generate import labels
+
+COUNTED = {SCORE_CHOSEN, ERROR_SIZE, LABEL_SUM, LABEL_SQUARE}
+"""What columns count though slices do not."""
 
 rows = st.lists(
     st.tuples(
@@ -36,7 +39,7 @@ def by_rows(table: list[Any], threshold: float) -> Ledger:
         )
         outcome = Outcome() if label is None else Outcome(label=label, kind="explicit", weight=weight)
         found = cells(Counted(given_, outcome), None)
-        total.add({name: vector for name, vector in found.items() if VECTORS[name].sliced or name == SCORE_CHOSEN})
+        total.add({name: vector for name, vector in found.items() if vector_of(name).sliced or name in COUNTED})
     return total
 
 
