@@ -2,7 +2,7 @@
 
 Each detector has one parameter that makes it more or less eager. It is tuned on null runs until it raises as many false
 alarms as the others; then the rate rises, and the events until the first alarm are counted. All know the same 5,000
-events beforehand: the e-SR makes its null of them (with the confidence said in its name), river's detectors have read
+events beforehand: the e-SR makes its null of them (at 95 %, or the confidence in its name), river's detectors have read
 them. The e-SR reads panes of 50 events, the others each event. Of ADWIN only alarms at a rise count.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.statistics.counted import median_delay, tuned
 from benchmarks.statistics.simulated import by_bucket
 from streams.judge.detectors import ESR
 from streams.judge.esr import Unit
-from streams.judge.evidence import Evidences
+from streams.judge.evidence import Evidences, Null
 from streams.judge.nulls import error_null
 from streams.measure.ledger import BUCKETS
 
@@ -84,9 +84,14 @@ def dummy(value: float, runs: list[Bits]) -> Iterator[Iterator[int]]:
         yield iter(np.arange(first, len(run) - LEARN, value).astype(int).tolist())
 
 
-def e_sr(unit: Unit, delta: float, epsilon: float, value: float, runs: list[Bits]) -> Iterator[Iterator[int]]:
-    """Let the e-SR read all runs, pane by pane; `value` is its bound in panes."""
-    nulls = [error_null("x", float(run[:LEARN].mean()), LEARN, delta=delta, epsilon=epsilon) for run in runs]
+def e_sr(unit: Unit, delta: float | None, value: float, runs: list[Bits]) -> Iterator[Iterator[int]]:
+    """Let the e-SR read all runs, pane by pane; `value` is its bound in panes.
+
+    The limit is the upper end of the 1 − `delta` interval of the rate in what was learnt; None: the true rate.
+    """
+    nulls = [Null.of_rate("x", BEFORE)] * len(runs)
+    if delta is not None:
+        nulls = [error_null("x", float(run[:LEARN].mean()), LEARN, delta=delta, epsilon=0.0) for run in runs]
     trackers = ESR(unit=unit).many(nulls, value)
     count, panes = len(runs), (len(runs[0]) - LEARN) // PANE
     every, days, rows = np.arange(count), np.ones(count), np.full(count, float(PANE))
@@ -131,10 +136,11 @@ def ways() -> list[Way]:
         return binary.HDDMA(drift_confidence=value, warning_confidence=value)
 
     return [
-        Way("e_sr", "bound", partial(e_sr, "subject", 0.05, 0.0), 30_000.0, 1.0, 20_000_000),
-        Way("e_sr, a row a unit", "bound", partial(e_sr, "event", 0.05, 0.0), 30_000.0, 1.0, 20_000_000),
-        Way("e_sr, null at 50 %", "bound", partial(e_sr, "subject", 0.5, 0.0), 1e6, 1.0, 20_000_000),
-        Way("e_sr, null at 99 %", "bound", partial(e_sr, "subject", 0.01, 0.0), 30_000.0, 1.0, 20_000_000),
+        Way("e_sr", "bound", partial(e_sr, "subject", 0.05), 30_000.0, 1.0, 20_000_000),
+        Way("e_sr, a row a unit", "bound", partial(e_sr, "event", 0.05), 30_000.0, 1.0, 20_000_000),
+        Way("e_sr, null at 50 %", "bound", partial(e_sr, "subject", 0.5), 1e6, 1.0, 20_000_000),
+        Way("e_sr, null at 99 %", "bound", partial(e_sr, "subject", 0.01), 30_000.0, 1.0, 20_000_000),
+        Way("e_sr, rate known", "bound", partial(e_sr, "subject", None), 30_000.0, 1.0, 20_000_000),
         Way("ADWIN", "delta", partial(one_by_one, adwin), 1e-5, 0.5, 20_000_000),
         Way("DDM", "threshold", partial(one_by_one, ddm), 8.0, 2.0, 9_000_000),
         Way("Page-Hinkley", "threshold", partial(one_by_one, page_hinkley), 200.0, 10.0, 9_000_000),

@@ -119,7 +119,7 @@ def test_alarms_are_counted_from_the_end_of_what_was_learnt() -> None:
     (regular,) = (list(run) for run in delays.dummy(1_000.0, [quiet]))
     assert len(regular) == 3
     loud = delays.events(0, delays.LEARN + 3_000, 0.6, 0, delays.LEARN + 1_000)
-    (said,) = (list(run) for run in delays.e_sr("subject", 0.05, 0.0, 100.0, [loud]))
+    (said,) = (list(run) for run in delays.e_sr("subject", 0.05, 100.0, [loud]))
     assert 1_000 < said[0] <= 1_200
     assert all(at % delays.PANE == 0 for at in said)
 
