@@ -11,8 +11,8 @@ from benchmarks.judge.made import pane, reference
 from schemas.event import encode
 from schemas.inputs import Role
 from streams.judge.bounds import JudgeBounds
+from streams.judge.drifts import Told
 from streams.judge.panes import Closing, Key, Window
-from streams.judge.processor import Judge
 from streams.judge.watch import Judged, Watch
 from streams.measure.ledger import Ledger
 
@@ -36,7 +36,7 @@ def measure(features: int = 10_000, rows: int = 1_000, panes: int = 7) -> Pace:
     """Judge `panes` panes of `rows` rows of so many features (and their score), each in full."""
     bounds = JudgeBounds()
     made = reference(features)
-    watch, judge = Watch(made, bounds), Judge(bounds)
+    watch = Watch(made, bounds)
     key, window = Key("1", "d", ROLE, ""), Window(Ledger(), [0], 0, MINUTE)
     found: list[list[float]] = []
     for t in range(panes):
@@ -54,10 +54,9 @@ def measure(features: int = 10_000, rows: int = 1_000, panes: int = 7) -> Pace:
         mark()
         said = list(Judged.in_order(judged))
         mark()
-        closing = Closing((t + 1) * MINUTE, "traffic", "m", t * MINUTE)
+        told = Told(Closing((t + 1) * MINUTE, "traffic", "m", t * MINUTE), key, made.id, window, t)
         for place, index, verdict in said:
-            stream = watch.streams[place]
-            encode(judge._event(closing, key, watch, stream, index, verdict, far[place], window, t))
+            encode(told.drift(watch.streams[place].name, index, bounds.detectors[index].kind, verdict, far[place], {}))
         mark()
         found.append([1000 * (after - before) for before, after in pairwise(marks)])
     medians = [statistics.median(column) for column in zip(*found, strict=True)]

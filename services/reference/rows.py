@@ -13,8 +13,8 @@ from schemas.errors import USAGE, WeirError
 from schemas.event import LabelValue, Scalar, decode
 from schemas.inputs import Prediction
 from services.record.standing import quoted
-from streams.measure.cells import predicted_class
 from streams.measure.reading import binary
+from streams.measure.tasks import predicted_class
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient

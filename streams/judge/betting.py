@@ -70,7 +70,8 @@ class Wealth:
         return {"above": self.above.ravel().tolist(), "below": self.below.ravel().tolist()}
 
 
-def _log_factors(x: float, least: float, candidates: Floats) -> Floats:
+def _log_factors(x: float | Floats, least: float | Floats, candidates: float | Floats) -> Floats:
+    """Give log factors (candidate, risk) of one unit, or (unit, risk) of many units for one candidate."""
     room = candidates - least
     # A candidate at the very end of the range cannot be refuted by bounded bets: no bet.
     gain = np.where(room > 1e-9, (x - least) / np.where(room > 1e-9, room, 1.0) - 1.0, 0.0)

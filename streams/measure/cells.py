@@ -16,6 +16,7 @@ from schemas.event import encode
 from schemas.inputs import Prediction, Role
 from schemas.measures import PaneDelta
 from streams.join.outcome import Change, Counted, Outcome
+from streams.measure.batch import FeatureBatch
 from streams.measure.ledger import (
     BUCKET_ROWS,
     COUNT,
@@ -171,6 +172,7 @@ class Deltas:
         self.slice_of = slice_of
         self.named = named
         self.panes: dict[Key, Target] = {}
+        self.features = FeatureBatch()
 
     def add(self, changes: Iterable[Change]) -> None:
         """Add changes in any order and any split."""
@@ -186,11 +188,15 @@ class Deltas:
                 self._add_all(before, -1)
             if after is not None:
                 self._add_all(after, 1)
+        self.features.flush()
 
     def _add_all(self, counted: Counted, sign: int) -> None:
-        targets = self._targets(counted.prediction)
-        add_prediction(targets, counted.prediction, self.referenced(counted.prediction), sign)
-        add_outcome(targets, counted.prediction, counted.outcome, sign, self.named)
+        prediction, targets = counted.prediction, self._targets(counted.prediction)
+        known = self.referenced(prediction)
+        add_prediction(targets, prediction, None, sign)
+        if known:
+            self.features.add(targets[0][0], known, prediction.features, sign)
+        add_outcome(targets, prediction, counted.outcome, sign, self.named)
 
     def _targets(self, of: Prediction) -> Targets:
         pane_ms = of.at_ms // self.pane_ms * self.pane_ms

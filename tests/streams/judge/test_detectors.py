@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from benchmarks.statistics.simulated import by_bucket
 from streams.judge.detectors import ADWIN, ESR, PageHinkley
 from streams.judge.esr import CAP, Unit, log_growth
 from streams.judge.evidence import Evidence, Evidences, Null
@@ -182,7 +183,7 @@ def test_river_detectors_find_a_rise_and_own_up() -> None:
         assert 200 <= found[0] <= 260
 
 
-def by_bucket(rng: np.random.Generator, streams: int, rows: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(rng: np.random.Generator, streams: int, rows: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
     """Give rows and errors of each (stream, bucket) in a pane of independent rows."""
     sizes = rng.multinomial(rows, np.full(64, 1 / 64), size=streams)
     return sizes.astype(float), rng.binomial(sizes, rate).astype(float)
@@ -198,7 +199,7 @@ def test_false_alarms_stay_within_the_budget() -> None:
     trackers = ESR().many([Null.of_rate("x", 0.1)] * streams, 0.25)
     counts = np.zeros(streams)
     for t in range(1_440):
-        sizes, hits = by_bucket(rng, streams, 60, 0.1)
+        sizes, hits = rows_of(rng, streams, 60, 0.1)
         panes = Evidences(t, t + 1, hits.sum(axis=1, keepdims=True), sizes.sum(axis=1), sizes, hits)
         counts += trackers.update(np.arange(streams), panes, np.full(streams, MINUTE_DAYS)).alarmed
     assert counts.mean() <= 4.0 + 4 * counts.std() / math.sqrt(streams)
@@ -220,11 +221,7 @@ def test_false_alarms_of_clustered_rows_stay_within_the_budget() -> None:
     for t in range(1_440):
         rows = rng.geometric(0.15, (streams, subjects)).clip(max=40)
         errors = rng.binomial(rows, rng.beta(1.0, 9.0, (streams, subjects)))
-        home = every[:, None] * 64 + rng.integers(0, 64, (streams, subjects))
-        sizes, hits = (
-            np.bincount(home.ravel(), one.ravel().astype(float), minlength=streams * 64).reshape(streams, 64)
-            for one in (rows, errors)
-        )
+        sizes, hits = by_bucket(rng.integers(0, 64, rows.shape), rows.astype(float), errors.astype(float))
         panes = Evidences(t, t + 1, hits.sum(axis=1, keepdims=True), sizes.sum(axis=1), sizes, hits)
         counts += by_subject.update(every, panes, np.full(streams, MINUTE_DAYS)).alarmed
         wrong += by_row.update(every, panes, np.full(streams, MINUTE_DAYS)).alarmed
