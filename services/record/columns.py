@@ -191,12 +191,15 @@ def _of_list(name: str, kind: inspect.ListType, get: Getter) -> list[Column]:
 
 
 def number(value: Any) -> float | None:
-    """Read a label's value as a number; None for a string, a list, or nothing.
+    """Read a label's value as a number; None for a string, a list, nothing, or an integer that no double comes near.
 
-    >>> [number(value) for value in (3, 0.5, True, "1", [1.0], None)]
-    [3.0, 0.5, 1.0, None, None, None]
+    >>> [number(value) for value in (3, 0.5, True, "1", [1.0], None, 10**400)]
+    [3.0, 0.5, 1.0, None, None, None, None]
     """
-    return float(value) if isinstance(value, int | float) else None
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:
+        return None
 
 
 def as_json(value: Any) -> str:
@@ -217,7 +220,8 @@ def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _numbers(values: Mapping[str, Any] | None) -> dict[str, float]:
-    return {k: float(v) for k, v in values.items() if type(v) in _NUMBERS} if values else {}
+    found = ((k, number(v)) for k, v in values.items() if type(v) in _NUMBERS) if values else ()
+    return {k: v for k, v in found if v is not None}
 
 
 def _words(values: Mapping[str, Any] | None) -> dict[str, str]:

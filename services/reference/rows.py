@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
 
 
+LARGEST = 2**1023
+
+
 @dataclass(slots=True)
 class Rows:
     """Columns of one length. A label is None where the row has none; `predictions` are the classes that were chosen."""
@@ -42,7 +45,9 @@ class Rows:
             if name not in self.features:
                 self.features[name] = [None] * len(self)
         for name, column in self.features.items():
-            column.append(prediction.features.get(name))
+            value = prediction.features.get(name)
+            # An integer that no double comes near lies beyond every edge that could be learnt from it.
+            column.append(None if isinstance(value, int) and abs(value) > LARGEST else value)
         self.scores.append(score)
         self.labels.append(label)
         self.predictions.append(chosen)

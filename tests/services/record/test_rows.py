@@ -1,12 +1,14 @@
 """Records to Arrow rows: what is readable gets its columns, what is not keeps its place and its bytes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from schemas.topics import TOPICS
+from services.record.columns import Column
 from services.record.rows import to_arrow
 from services.record.tables import EVENTS, POSITION, table_of
 from streams.runtime.records import Records
@@ -39,7 +41,8 @@ def test_every_topic_has_a_table_and_no_column_twice() -> None:
 
 
 def test_features_are_split_by_what_they_are() -> None:
-    (row,) = rows("predictions", body(features={"a": 1, "b": 0.5, "c": "x", "d": True, "e": None}, slices={"s": 3.0}))
+    values = {"a": 1, "b": 0.5, "c": "x", "d": True, "e": None, "no double": 10**400}
+    (row,) = rows("predictions", body(features=values, slices={"s": 3.0}))
     assert dict(row["features"]) == {"a": 1.0, "b": 0.5}
     assert dict(row["features_text"]) == {"c": "x", "d": "true"}
     assert dict(row["slices"]) == {"s": "3"}
@@ -54,6 +57,7 @@ def test_features_are_split_by_what_they_are() -> None:
         ("1", None, '"1"'),
         ([1, "a"], None, None),
         (None, None, ""),
+        (10**400, None, str(10**400)),
     ],
 )
 def test_labels_are_numbers_and_json(value: Any, number: float | None, text: str | None) -> None:
@@ -109,10 +113,10 @@ def test_what_cannot_be_read_lands_raw_beside_what_can(bad: bytes | None) -> Non
 
 
 def test_what_fits_no_column_lands_raw() -> None:
+    narrow = Column("narrow", "Int8", pa.int8(), lambda event: 1_000 if event.score in (0.3, 0.7) else 1, 0)
+    table = replace(table_of("predictions"), columns=(*table_of("predictions").columns, narrow))
     bodies = [body(score=n / 10) for n in range(10)]
-    bodies[3] = body(features={"a": 10**400})
-    bodies[7] = body(prediction=10**400)
-    found = rows("predictions", *bodies)
+    found = to_arrow(table, {0: records(*bodies)}, 5).to_pylist()
     assert [row["unreadable"] != "" for row in found] == [n in (3, 7) for n in range(10)]
     assert [row["score"] for row in found if not row["unreadable"]] == [0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 0.9]
 
