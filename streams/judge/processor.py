@@ -40,7 +40,8 @@ from streams.judge.watch import Judged, Stream, Watch
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 from streams.runtime.records import Records
 
-_FORMAT = b"judge/1\n"
+_FORMAT, _BEFORE = b"judge/2\n", b"judge/1\n"
+"""The format written, and the one before, which still opens: it had the logarithms of the detectors' wealth."""
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ class Judge:
     """
 
     stage = "judge"
-    version = "judge-2"
+    version = "judge-3"
     inputs: tuple[str, ...] = ("control", "measures", "trials")
 
     def __init__(
@@ -358,7 +359,7 @@ class Judge:
     def load(self, partition: int, parts: Mapping[str, bytes]) -> JudgeState:
         """Read `dump`'s part. Raises `ValueError` for a format it does not know."""
         body = only(parts)
-        if not body.startswith(_FORMAT):
+        if not body.startswith((_FORMAT, _BEFORE)):
             raise ValueError(f"expected a snapshot of format {_FORMAT.decode().strip()!r}, got {body[:16]!r}")
         kept = msgspec.msgpack.decode(body[len(_FORMAT) :], type=_Kept)
         state = self.empty(partition)
