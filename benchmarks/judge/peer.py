@@ -54,7 +54,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Growth:
-    """Seconds = start + columns · (a column + a row of it · rows): what sorting adds to that is left to the peer."""
+    """Seconds = start + columns · (`per_column` + rows · `per_value`); what sorting adds to that is given away."""
 
     start: float
     per_column: float

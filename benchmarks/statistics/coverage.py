@@ -19,6 +19,7 @@ from schemas.control import PolicySet, Reference, ReferenceSet
 from schemas.event import decode, encode
 from schemas.measures import Measures, Metric, PaneDelta
 from schemas.policy import JoinPolicy
+from services.local.datasets import fetch_elec2, fetch_weather
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge
 from streams.measure.ledger import Ledger
@@ -127,6 +128,36 @@ def fared(figures: list[Metric]) -> Iterator[Fared]:
         bias = float(np.mean([one.value - value for one, value in pairs if one.value is not None]))
         early = [so_far[metric, one.to_ms] - value for one, value in pairs if (metric, one.to_ms) in so_far]
         yield Fared(estimator, metric, len(pairs), held, width, bias, float(np.mean(early)) if early else float("nan"))
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A labelled set in its order of time, and how it is cut: rows a pane, rows to fit on, rows of the reference."""
+
+    name: str
+    rows_a_pane: int
+    fit: int
+    reference: int
+
+
+SETS = (RealSet("elec", 48, 5_000, 5_000), RealSet("weather", 30, 2_000, 2_000))
+"""Elec2, a pane of a day; the Nebraska weather, a pane of a month."""
+
+
+def replay_of(place: int, seed: int) -> tuple[str, list[Fared]]:
+    """Replay one of `SETS`; gives its name and how its forecasts fared. The data are fetched where they are absent."""
+    one = SETS[place]
+    path = fetch_elec2() if one.name == "elec" else fetch_weather()
+    table = np.loadtxt(path, delimiter=",", skiprows=1)
+    found = coverage(
+        table[:, :-1],
+        table[:, -1].astype(np.int64),
+        rows_a_pane=one.rows_a_pane,
+        fit=one.fit,
+        reference=one.reference,
+        seed=seed,
+    )
+    return one.name, found
 
 
 def coverage(features: Floats, labels: Ints, *, rows_a_pane: int, fit: int, reference: int, seed: int) -> list[Fared]:

@@ -20,7 +20,8 @@ from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Panes
 from streams.judge.watch import Watch
 
-_FORMAT = b"judge/1\n"
+_FORMAT, _BEFORE = b"judge/2\n", b"judge/1\n"
+"""The format written, and the one before, which still opens: it had the logarithms of the detectors' wealth."""
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ def packed(state: JudgeState) -> bytes:
 
 def unpacked(body: bytes, state: JudgeState, bounds: JudgeBounds) -> JudgeState:
     """Read `packed`'s bytes into an empty state. Raises `ValueError` for a format it does not know."""
-    if not body.startswith(_FORMAT):
+    if not body.startswith((_FORMAT, _BEFORE)):
         raise ValueError(f"expected a snapshot of format {_FORMAT.decode().strip()!r}, got {body[:16]!r}")
     kept = msgspec.msgpack.decode(body[len(_FORMAT) :], type=_Kept)
     state.sources, state.source_count, state.told_ms = kept.sources, kept.source_count, kept.told_ms

@@ -103,20 +103,25 @@ class Gather:
     def __init__(self, histograms: list[Histogram]) -> None:
         self.names = [histogram.vector for histogram in histograms]
         widths = np.array([histogram.reference.size for histogram in histograms], dtype=np.int64)
-        sizes = np.array([histogram.groups.size for histogram in histograms], dtype=np.int64)
+        sizes = self.sizes = np.array([histogram.groups.size for histogram in histograms], dtype=np.int64)
         self.total = int(widths.sum())
         self.starts = np.cumsum(sizes) - sizes
         offsets = np.repeat(np.cumsum(widths) - widths, sizes)
         self.index = np.concatenate([histogram.groups for histogram in histograms]) + offsets
 
     def counts(self, ledger: Ledger) -> NDArray[np.float64]:
-        """Give a ledger's counts by group, the histograms one after the other."""
+        """Give a ledger's counts by group, the histograms one after the other.
+
+        Raises `IndexError` when a vector has a cell that its histogram does not know.
+        """
         empty: dict[int, int] = {}
         vectors = [ledger.cells.get(name, empty) for name in self.names]
         lengths = np.fromiter(map(len, vectors), dtype=np.int64, count=len(vectors))
         filled = int(lengths.sum())
         cells = np.fromiter(chain.from_iterable(vectors), dtype=np.int64, count=filled)
         values = np.fromiter(chain.from_iterable(map(dict.values, vectors)), dtype=np.float64, count=filled)
+        if (cells >= np.repeat(self.sizes, lengths)).any():
+            raise IndexError("a ledger has cells that its reference does not know")
         index = self.index[np.repeat(self.starts, lengths) + cells]
         return np.bincount(index, values, minlength=self.total).astype(np.float64, copy=False)
 

@@ -196,6 +196,26 @@ def test_dump_of_a_loaded_state_is_the_same_bytes() -> None:
         judge.load(0, {WHOLE: b"something else"})
 
 
+def test_a_snapshot_of_the_format_before_still_opens() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    run(judge, state, stream(3))
+    new = whole_parts(judge, state)[WHOLE].removeprefix(b"judge/2\n")
+    kept = msgspec.msgpack.decode(new)
+    logs = {}
+    for name, plain in kept["watches"][0][3].items():
+        stream_ = next(one for one in Watch(reference(), BOUNDS).streams if one.name == name.partition("|")[0])
+        wealth = np.frombuffer(plain["wealth"]).reshape(-1, stream_.null.limits.size)
+        logs[name] = {"log_m": np.log(wealth).T.ravel().tolist(), "rows": plain["rows"]}
+    assert logs
+    kept["watches"][0][3] = logs
+    old = judge.load(0, {WHOLE: b"judge/1\n" + msgspec.msgpack.encode(kept)})
+    for name, plain in old.watches["m", "1", "d"].dump().items():
+        before = state.watches["m", "1", "d"].dump()[name]
+        assert plain["rows"] == before["rows"]
+        assert np.frombuffer(plain["wealth"]) == pytest.approx(np.frombuffer(before["wealth"]), rel=1e-12)
+
+
 def test_panes_that_nothing_can_revise_are_forgotten_and_later_deltas_counted() -> None:
     judge = Judge(BOUNDS)
     state = started(judge)
