@@ -43,6 +43,19 @@ LAST: Final = 20
 Plain = dict[str, Any]
 
 
+def lasting(ms: float) -> str:
+    """Say a span of time to two digits or so.
+
+    >>> lasting(90_000), lasting(16 * 60_000), lasting(2.25 * DAY_MS), lasting(31 * DAY_MS)
+    ('1.5 min', '16 min', '2.2 d', '31 d')
+    """
+    unit_ms, unit = next(
+        ((unit_ms, unit) for unit_ms, unit in ((DAY_MS, "d"), (3_600_000, "h")) if ms >= unit_ms), (60_000, "min")
+    )
+    value = ms / unit_ms
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+
+
 @dataclass
 class Placebo:
     """The negative control on one kind of counts."""
@@ -93,8 +106,8 @@ class Placebo:
             value=self.alarms / self.days * MONTH if self.days else None,
             n=self.panes,
             sentence=(
-                f"the machinery raised {self.alarms} alarms where nothing can have changed, in {self.days:.3g} days; "
-                f"at most {promised:.3g} are promised on average"
+                f"the machinery raised {self.alarms} alarms where nothing can have changed, in "
+                f"{lasting(self.days * DAY_MS)}; at most {promised:.2g} are promised on average"
             ),
         )
 
@@ -157,7 +170,7 @@ class Injected:
         """Say how often a known change was found, and after how long (median of the last 20)."""
         tried = self.found + self.missed
         delay_ms = float(np.median(self.delays_ms)) if self.delays_ms else None
-        after = "" if delay_ms is None else f", after {delay_ms / DAY_MS:.3g} days (median)"
+        after = "" if delay_ms is None else f", after {lasting(delay_ms)} (median)"
         return Verdict(
             outcome="inconclusive" if not tried else "pass" if self.found > self.missed else "fail",
             gate=f"injected:{self.stream.name}",

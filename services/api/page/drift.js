@@ -46,7 +46,7 @@ function worth(row) {
   const past = row.latest.history ?? {};
   if (!past.alarms) return row.last_alarm ? time(row.last_alarm.at_ms) : "none";
   const last = row.last_alarm ? time(row.last_alarm.at_ms) : "–";
-  return `${last}; of ${count(past.alarms)} ${count(past.benign)} benign, ${count(past.harmful)} harmful`;
+  return `${last}; ${count(past.alarms)} so far: ${count(past.benign)} benign, ${count(past.harmful)} harmful`;
 }
 
 const columns = () => [

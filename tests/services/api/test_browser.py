@@ -84,7 +84,7 @@ def test_shows_what_the_story_tells(page: Page, house: Asker) -> None:
     expect(row).to_contain_text("alarm")
     expect(row).to_contain_text("(0.031)")
     expect(row.get_by_role("img")).to_have_attribute("aria-label", re.compile("alarms"))
-    expect(row).to_contain_text("of 2 1 benign, 0 harmful")
+    expect(row).to_contain_text("2 so far: 1 benign, 0 harmful")
     page.locator("#drift summary", has_text="Can the alarms be believed?").click()
     expect(page.locator("#drift")).to_contain_text("as promised placebo:rows v1: the machinery raised 2 alarms")
 
