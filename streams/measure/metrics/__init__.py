@@ -30,6 +30,7 @@ from streams.measure.metrics.confusion import (
 )
 from streams.measure.metrics.losses import Brier, LogLoss
 from streams.measure.metrics.regression import R2, Bias, Mae, MedianAbsoluteError, Rmse
+from streams.measure.metrics.selection import SelectionExcess, SelectionGap
 from streams.measure.metrics.traffic import (
     LatencyP50,
     LatencyP95,
@@ -75,6 +76,8 @@ __all__ = [
     "Reliability",
     "Resolution",
     "Rmse",
+    "SelectionExcess",
+    "SelectionGap",
     "Specificity",
     "SpiegelhalterZ",
     "Uncertainty",
