@@ -26,6 +26,8 @@ class JudgeBounds(BaseModel):
     - `keep_panes`: how many closed panes a model keeps at most for corrections.
     - `distances`: whether `drift` events carry PSI, KS and the others of the rolling window.
     - `trial_window_ms`: how long after its first appearance a subject's trials count.
+    - `surge_budget`, `surge_factor`, `surge_warm_up_ms`: expected false alarms in 30 days about jumps of a model's
+      traffic, how many times the usual a jump has at least, and how long a stream is learnt before (`surge`).
     - `settle_ms`: how much longer than the labels' deadline a subject stays open, for trials still on their way.
     """
 
@@ -47,6 +49,9 @@ class JudgeBounds(BaseModel):
     keep_panes: int = Field(default=4_000, ge=1)
     trial_window_ms: int = Field(default=DAY_MS, gt=0)
     settle_ms: int = Field(default=60_000, ge=0)
+    surge_budget: float = Field(default=0.05, gt=0)
+    surge_factor: float = Field(default=3.0, ge=1)
+    surge_warm_up_ms: int = Field(default=7 * DAY_MS, gt=0)
 
     @field_validator("detectors", mode="before")
     @classmethod

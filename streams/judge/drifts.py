@@ -48,11 +48,13 @@ class Told:
         history: Mapping[str, int],
     ) -> Drift:
         model, key = self.closing.model, self.key
+        about = (model, key.version, key.deployment, stream, index, detector, self.closing.pane_ms)
         return Drift(
-            id=event_id("drift", model, key.version, key.deployment, stream, index, detector, self.closing.pane_ms),
+            id=event_id("drift", *about, *([key.slice] if key.slice else [])),
             model=model,
             version=key.version,
             deployment=key.deployment,
+            slice=key.slice,
             stream=stream,
             detector=detector,
             from_ms=max(self.window.from_ms, 0),

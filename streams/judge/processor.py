@@ -37,9 +37,13 @@ from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Closing, Key, Pane, Panes, Window
 from streams.judge.state import JudgeState, packed, unpacked
+from streams.judge.surge import Surges
 from streams.judge.watch import Judged, Watch
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 from streams.runtime.records import Records
+
+USUAL = "usual traffic"
+"""What stands for a reference where a stream is compared with its own past."""
 
 
 class Judge:
@@ -148,6 +152,8 @@ class Judge:
             if closing.kind == "labels" and self.figures:
                 outputs.extend(self._closed_figures(state, closing, at_start, least_ms))
             outputs.extend(self._drift(state, closing, at_start, least_ms))
+            if closing.kind == "traffic":
+                outputs.extend(self._surges(state, closing, at_start, least_ms))
             if self.figures:
                 outputs.extend(self._ahead(state, closing, at_start, least_ms))
 
@@ -271,6 +277,20 @@ class Judge:
             state.count("alarms", sum(drift.alarmed for drift in found))
             outputs += [Output("drift", closing.model.encode(), encode(drift)) for drift in found]
         return outputs
+
+    def _surges(self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int) -> list[Output]:
+        """Look for jumps of the traffic. Of slices only the alarms leave: there may be hundreds."""
+        bounds, found = self.bounds, []
+        surges = state.surges.setdefault(closing.model, Surges())
+        law = (bounds.surge_budget, bounds.surge_factor, bounds.surge_warm_up_ms)
+        windows = state.panes.models[closing.model].windows["traffic"]
+        for key, stream, verdict in surges.take(at_start, closing.pane_ms, *law):
+            if not key.slice or verdict.outcome == "fail":
+                told = Told(closing, key, USUAL, windows[key], at_ms)
+                found.append(told.drift(stream, 0, "surge", verdict, {}, {}))
+        state.count("drift", len(found))
+        state.count("alarms", sum(drift.alarmed for drift in found))
+        return [Output("drift", closing.model.encode(), encode(drift)) for drift in found]
 
     def _watch(self, state: JudgeState, model: str, key: Key) -> Watch | None:
         at = (model, key.version, key.deployment)

@@ -18,6 +18,7 @@ from streams.judge.gates import Layer
 from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Panes
+from streams.judge.surge import Surges
 from streams.judge.watch import Watch
 
 _FORMAT, _BEFORE = b"judge/2\n", b"judge/1\n"
@@ -40,6 +41,7 @@ class JudgeState:
     controls: dict[tuple[str, str, str], Controls] = field(default_factory=dict)
     layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
     outlooks: dict[str, ModelOutlook] = field(default_factory=dict)
+    surges: dict[str, Surges] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
     guard: Guard | None = None
@@ -80,6 +82,7 @@ class _Kept(Struct):
     guard: dict[str, Any] | None = None
     outlooks: dict[str, dict[str, Any]] = {}
     controls: list[tuple[str, str, str, dict[str, Any]]] = []
+    surges: dict[str, list[Any]] = {}
 
 
 def packed(state: JudgeState) -> bytes:
@@ -98,6 +101,7 @@ def packed(state: JudgeState) -> bytes:
         held=dict(sorted(state.held.items())),
         guard=None if state.guard is None else state.guard.dump(),
         outlooks={model: outlook.dump() for model, outlook in sorted(state.outlooks.items())},
+        surges={model: surges.dump() for model, surges in sorted(state.surges.items())},
         controls=[(*at, controls.dump()) for at, controls in sorted(state.controls.items())],
     )
     return _FORMAT + msgspec.msgpack.encode(kept)
@@ -125,6 +129,7 @@ def unpacked(body: bytes, state: JudgeState, bounds: JudgeBounds) -> JudgeState:
     state.panes.load(kept.panes)
     state.held = kept.held
     state.outlooks = {model: ModelOutlook.load(plain) for model, plain in kept.outlooks.items()}
+    state.surges = {model: Surges.load(plain) for model, plain in kept.surges.items()}
     if state.guard is not None and kept.guard is not None:
         state.guard.load(kept.guard)
     return state

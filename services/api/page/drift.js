@@ -13,7 +13,8 @@ function body() {
   if (state.errors.drift) return empty(state.errors.drift.message, state.errors.drift.fix);
   if (!state.drift) return h("p", { class: "quiet" }, "Loading…");
   const rows = [...state.drift.streams.values()].map(judged).sort((a, b) => b.rank - a.rank || a.stream.localeCompare(b.stream));
-  if (!rows.length) return whyNothing();
+  const compared = rows.filter((row) => row.latest.detector !== "surge");
+  if (!compared.length) return [whyNothing(), rows.length ? table("Traffic beside what is usual", columns(), rows, (r) => r.key) : []];
   const served = serving();
   const old = served.size ? rows.filter((row) => !served.has(row.version)) : [];
   const fresh = rows.filter((row) => !old.includes(row));

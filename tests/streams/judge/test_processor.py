@@ -111,7 +111,9 @@ def test_traffic_closes_at_its_end_and_labels_after_their_wait() -> None:
     pane = delta(10 * MINUTE, ledger_of(scores, labels, subjects))
     run(judge, state, [measures(0, 1, 10 * MINUTE, pane)])
     outputs = run(judge, state, [measures(0, 2, 11 * MINUTE)])
-    assert {d.stream for d in read(outputs, "drift", Drift)} == {"score", "placebo:rows", "injected:score"}
+    assert {d.stream for d in read(outputs, "drift", Drift)} == {
+        "score", "placebo:rows", "injected:score", "traffic:requests", "traffic:subject",
+    }  # fmt: skip
     assert not [m for m in read(outputs, "metrics", Metric) if m.closed]
     assert not run(judge, state, [measures(0, 3, 14 * MINUTE - 1)])
     outputs = run(judge, state, [measures(0, 4, 14 * MINUTE)])
@@ -168,7 +170,9 @@ def test_without_a_reference_there_are_figures_and_no_alarm() -> None:
     judge = Judge(BOUNDS)
     outputs = run(judge, judge.empty(0), stream())
     assert read(outputs, "metrics", Metric)
-    assert not read(outputs, "drift", Drift)
+    drifts = read(outputs, "drift", Drift)
+    assert {drift.detector for drift in drifts} == {"surge"}  # traffic is compared with its own past
+    assert not any(drift.alarmed for drift in drifts)
 
 
 @settings(max_examples=8)
