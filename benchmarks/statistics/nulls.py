@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.statistics.counted import Rate
 from benchmarks.statistics.simulated import DAY, Pane, clustered, independent, next_hour, seasonal, shifted
 from streams.judge.bounds import DAY_MS, JudgeBounds
+from streams.judge.esr import ESRTrackers
 from streams.judge.evidence import Evidences, Null
 from streams.judge.nulls import error_null, upper_share
 from streams.judge.trackers import Trackers
@@ -28,6 +29,8 @@ MINUTE_DAYS = 1 / DAY
 WEEK = 7 * DAY
 MONTH = 30.0
 LEARNT, AT_LIMIT = "as learnt", "at the limit"
+STUDENT = 2.353
+"""Student's 95 % quantile, one-sided, of three degrees of freedom: four weeks."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,6 @@ def moving(seed: int, runs: int, budget: float, panes: int = WEEK) -> list[Weeks
     return found
 
 
-STUDENT = 2.353
-"""Student's 95 % quantile, one-sided, of three degrees of freedom: four weeks."""
-
-
 def _start(nulls: list[Null], bounds: JudgeBounds) -> Trackers:
     return bounds.detectors[0].many(nulls, bounds.alarm_days)
 
@@ -146,7 +145,8 @@ def _with_epsilon(seed: int, runs: int, budget: float, epsilon: float) -> Tracke
 
 def _limit(trackers: Trackers, limits: Floats) -> None:
     """Give every run another limit from now on, known before the pane: what a reference by the hour would do."""
-    trackers.limits[:, 0] = np.clip(limits, 1e-9, 1.0)  # type: ignore[attr-defined]
+    assert isinstance(trackers, ESRTrackers)
+    trackers.limits[:, 0] = np.clip(limits, 1e-9, 1.0)
 
 
 def _alarms(trackers: Trackers, t: int, pane: Pane) -> int:
