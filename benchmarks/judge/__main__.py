@@ -25,10 +25,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.judge import pace, peer, values, wide
+from benchmarks.judge import pace, peer, values, volume, wide
 from benchmarks.judge.wide import FULL, QUICK, Shape
 
-PARTS = ("values", "pace", "wide", "peer")
+PARTS = ("values", "volume", "pace", "wide", "peer")
 Say = Callable[[str], None]
 
 
@@ -57,6 +57,8 @@ def main() -> None:
     parts = given.only or PARTS
     if "values" in parts:
         answer["feature_values_per_cpu_s"] = _values(say)
+    if "volume" in parts:
+        _volume(say)
     if "pace" in parts:
         answer["ms_per_10k_streams"] = _pace(say)
     if "wide" in parts:
@@ -74,6 +76,15 @@ def _values(say: Say) -> int:
     say(f"  the rest of a prediction     {found.bare_us:12.2f} µs, no feature counted")
     say(f"  a column at a time (`learn`) {found.columns:12,.0f}\n")
     return round(found.live)
+
+
+def _volume(say: Say) -> None:
+    found = volume.measure()
+    say(f"{found.rate:,} predictions and labels a second, {found.slices} slices, 20 features, steps of 100 ms")
+    say(f"  deltas           {found.deltas_s / 1e3:10,.0f} kB/s, lz4 {found.packed_s / 1e3:,.0f} kB/s")
+    say(f"  in 30 days       {found.deltas_month / 1e9:10,.1f} GB")
+    say(f"  a minute's pane  {found.whole_bytes / 1e3:10,.1f} kB, a slice's {found.slice_bytes / 1e3:,.1f} kB")
+    say(f"  minutes kept     {found.panes_month / 1e9:10,.2f} GB in 30 days\n")
 
 
 def _pace(say: Say) -> float:
