@@ -14,8 +14,8 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     `edges` maps a numeric feature to its interior bin edges (ascending; a value equal to an edge goes right) and
     `categories` a categorical one to its known values; `counts` maps `feature:NAME` and `score` to reference counts in
     the order of the bins (numeric: the interior bins, then missing, below range, above range; categorical: the
-    categories, then missing, then unseen); `score.pos` and `score.neg` count labelled rows by score bin, which
-    calibrates the scores. `ranges` holds each numeric feature's [least, greatest] reference value.
+    categories, then missing, then unseen). `calibration` counts labelled rows by score bin, in a flat list [bin,
+    negatives, positives, …] without empty bins. `ranges` holds each numeric feature's [least, greatest] reference value.
     `n` is the number of reference rows, `error_rate` its hold-out error with `error_n` rows, `base_rate` the share of
     positives. `delay` is reserved for the delay law.
     """
@@ -29,6 +29,7 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     ranges: dict[str, list[float]] = {}
     categories: dict[str, list[str]] = {}
     counts: dict[str, list[int]] = {}
+    calibration: list[int] = []
     base_rate: float | None = None
     error_rate: float | None = None
     error_n: int = 0

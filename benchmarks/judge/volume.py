@@ -28,8 +28,8 @@ Key = tuple[str, int]
 class Volume:
     """At `rate` predictions a second, each labelled `delay_s` later, `slices` values, 20 features, one partition.
 
-    `deltas_s` bytes of `measures` a second, `packed_s` the same by lz4; `whole_bytes` and `slice_bytes` of a full minute's
-    ledger, packed.
+    `deltas_s` bytes of `measures` a second, `packed_s` the same by lz4; `whole_bytes` and `slice_bytes` of a full
+    minute's ledger, packed.
     """
 
     rate: int

@@ -49,11 +49,11 @@ def isotonic(hits: ArrayLike, rows: ArrayLike) -> Floats:
 
 def calibration(reference: Reference) -> Floats | None:
     """Give the chance of a positive in each score bin; None where the reference has no labels by score."""
-    positives, negatives = reference.counts.get(SCORE_POS), reference.counts.get(SCORE_NEG)
-    if not positives or not negatives:
-        return None
-    hits = np.array(positives, dtype=np.float64)
-    rows = hits + np.array(negatives, dtype=np.float64)
+    hits, rows = np.zeros(SCORE_BINS), np.zeros(SCORE_BINS)
+    for at in range(0, len(reference.calibration) - 2, 3):
+        cell, negatives, positives = reference.calibration[at : at + 3]
+        if 0 <= cell < SCORE_BINS:
+            hits[cell], rows[cell] = positives, negatives + positives
     return isotonic(hits, rows) if rows.sum() >= LEAST_LABELS else None
 
 

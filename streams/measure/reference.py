@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from schemas.control import Reference
 from schemas.event import LabelValue, Scalar, encode
-from streams.measure.ledger import FEATURE, RIGHT, SCORE, SCORE_BINS, SCORE_NEG, SCORE_POS, WRONG
+from streams.measure.ledger import FEATURE, RIGHT, SCORE, SCORE_BINS, SCORE_NEG, SCORE_POS, WRONG, Ledger
 from streams.measure.reading import text
 from streams.measure.scale import Floats, bins
 from streams.measure.tally import ledger_of
@@ -167,9 +167,6 @@ def learn(
         counts[FEATURE + name] = _count(cut, column)
     ledger = ledger_of(scores, labels, [""] * n, predictions=predictions, threshold=threshold)
     counts[SCORE] = ledger.dense(SCORE, SCORE_BINS + 3)
-    for by_class in (SCORE_POS, SCORE_NEG):
-        if ledger.total(by_class):
-            counts[by_class] = [weight // 1_000 for weight in ledger.dense(by_class, SCORE_BINS)]
     positives, negatives = ledger.total(SCORE_POS), ledger.total(SCORE_NEG)
     right, wrong = ledger.get("measured", RIGHT), ledger.get("measured", WRONG)
     reference = Reference(
@@ -182,12 +179,23 @@ def learn(
         ranges=ranges,
         categories=categories,
         counts=counts,
+        calibration=_calibration(ledger),
         base_rate=positives / (positives + negatives) if positives + negatives else None,
         error_rate=wrong / (right + wrong) if right + wrong else None,
         error_n=right + wrong,
         at_ms=at_ms,
     )
     return replace(reference, id="ref-" + hashlib.sha256(encode(reference)).hexdigest()[:20])
+
+
+def _calibration(ledger: Ledger) -> list[int]:
+    """Give [bin, negatives, positives, …] of the bins that hold labelled rows."""
+    negatives, positives = ledger.cells.get(SCORE_NEG, {}), ledger.cells.get(SCORE_POS, {})
+    return [
+        count
+        for cell in sorted({*negatives, *positives})
+        for count in (cell, negatives.get(cell, 0) // 1_000, positives.get(cell, 0) // 1_000)
+    ]
 
 
 def _count(cut: Cut, column: Sequence[Scalar]) -> list[int]:

@@ -3,22 +3,20 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from schemas.control import Reference
 from streams.judge.cbpe import calibration, expected
-from streams.measure.ledger import SCORE_BINS, Ledger
+from streams.measure.ledger import Ledger
 from streams.measure.metrics import Metric
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "nannyml_cbpe.json").read_text(encoding="utf-8"))
 KINDS = {"roc_auc": "auc", "f1": "f1", "precision": "precision", "recall": "recall", "accuracy": "accuracy"}
 
 
-def dense(cells: list[list[int]]) -> list[int]:
-    full = np.zeros(SCORE_BINS, dtype=np.int64)
-    full[cells[0]] = cells[1]
-    return full.tolist()
+def sparse(negatives: list[list[int]], positives: list[list[int]]) -> list[int]:
+    neg, pos = (dict(zip(*cells, strict=True)) for cells in (negatives, positives))
+    return [count for cell in sorted({*neg, *pos}) for count in (cell, neg.get(cell, 0), pos.get(cell, 0))]
 
 
 @pytest.mark.parametrize("number", range(len(GOLDEN["chunks"])))
@@ -28,8 +26,8 @@ def test_estimates_equal_nannyml_s(number: int) -> None:
     0.970744 is the AUC that its tutorial prints for the first chunk.
     """
     known = GOLDEN["reference"]
-    counts = {"score.pos": dense(known["pos"]), "score.neg": dense(known["neg"])}
-    chances = calibration(Reference(id="r", model="m", version="1", n=50_000, counts=counts))
+    calibrated = sparse(known["neg"], known["pos"])
+    chances = calibration(Reference(id="r", model="m", version="1", n=50_000, calibration=calibrated))
     assert chances is not None
     chunk = GOLDEN["chunks"][number]
     traffic = Ledger(
