@@ -15,9 +15,9 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     `categories` a categorical one to its known values; `counts` maps `feature:NAME` and `score` to reference counts in
     the order of the bins (numeric: the interior bins, then missing, below range, above range; categorical: the
     categories, then missing, then unseen). `calibration` counts labelled rows by score bin, in a flat list [bin,
-    negatives, positives, …] without empty bins. `ranges` holds each numeric feature's [least, greatest] reference value.
-    `n` is the number of reference rows, `error_rate` its hold-out error with `error_n` rows, `base_rate` the share of
-    positives. `delay` is reserved for the delay law.
+    negatives, positives, …] without empty bins. `ranges` holds each numeric feature's least and greatest reference
+    value. `n` is the number of reference rows, `error_rate` its hold-out error with `error_n` rows, `base_rate` the
+    share of positives.
     """
 
     id: Name
