@@ -18,23 +18,28 @@ week is learnt when it and the week after it are over and
 An alarm against the frozen limits does not stop the learning: a cycle strong enough to raise some every day could
 otherwise never be learnt. An hour is used once it holds 4 learnt weeks; until then the frozen reference's null holds.
 
-**The limit** of a witness in an hour with K weeks, mean share p over them (each week counts alike):
+**The limit** of a witness in an hour with K weeks is a prediction limit for the share of the next one. It is made of
+logits, x = log((hits + ½)/(rows − hits + ½)), whose noise is 1/(hits + ½) + 1/(rows − hits + ½): a cycle multiplies
+odds, and their spread is alike by day and by night. With x̄ and `noise` the means over the K weeks
 
-    limit = p + t · √((between² + noise) · (1 + 1/K)) + ε
+    limit = expit(x̄ + t · √(between² · (1 + 1/K) + noise/K)) + ε
 
-`between²` is the variance between weeks, pooled over the hours (weights: degrees of freedom times rows), less what
-binomial noise explains of it, never below 0; `noise` is the binomial variance of one such hour. t is Student's quantile
-with the pooled degrees of freedom (Satterthwaite's: K − 1 summed over the hours where all have the same rows), at
-1 − δ/(hours · witnesses): δ is the stream's part of `reference_delta`, and every hour of a budget's period has a limit
-of its own that may be wrong, 720 of them in 30 days.
+`between²` is the variance of a week's logit, pooled over the hours (weights: degrees of freedom over noise), less what
+binomial noise explains of it, never below 0. t is Student's quantile at 1 − δ/(hours · witnesses), its degrees of
+freedom Satterthwaite's for the variance under the root, of which the pooled part is estimated. δ is the stream's part
+of `reference_delta`, and every hour of a budget's period has a limit of its own that may be wrong, 720 of them in 30
+days. Measured by simulation (20 to 1,280 rows an hour, 4 or 8 weeks that differ by 0 to 0.3 logits): too low in 0 to
+1.6 times the share of hours that was asked for at 1 %, in 0 to 5 times at 0.01 %. Limits made in the same way of the
+shares themselves were too low up to 25 times as often as asked for at 0.01 %, because spread grows with the share.
 
 **What is assumed, and what follows.** Assumed: of an hour of the week its weeks are exchangeable (no trend, no holiday
-unlike the others), deviations are normal with one spread for all hours and, for the degrees of freedom, not shared by
-the hours of a week; within an hour the panes have one rate. Then δ bounds the probability that any limit of a period
-lies below its hour's true share plus ε (that of the frozen reference comes on top where it is still used). A limit is
-made of weeks that were over before the pane began, hence predictable, and the e-SR takes a predictable m as it takes a
-fixed one: **E[false alarms] ≤ sum of weights / A, given that the limits are right.** What leaves out alarmed weeks
-leaves out some of the spread too; a holiday is no false alarm in this sense, and does alarm.
+unlike the others); deviations are normal in logits, with one spread for all hours, and, for the degrees of freedom, not
+shared by the hours of a week; within an hour the panes have one rate. Then δ bounds the probability that any limit of a
+period lies below its hour's true share plus ε (that of the frozen reference comes on top where it is still used), up to
+Satterthwaite's approximation. A limit is made of weeks that were over before the pane began, hence predictable, and the
+e-SR takes a predictable m as it takes a fixed one: **E[false alarms] ≤ sum of weights / A, given that the limits are
+right.** Leaving out alarmed weeks leaves out some of the spread too; a holiday is no false alarm in this sense, and may
+alarm.
 
 Figures depend on the time-zone data base: workers that replace each other must have the same one.
 """
@@ -117,35 +122,35 @@ def limits_of(weeks: Ints, rows: Floats, hits: Floats, *, tail: float, epsilon: 
     """Make the limits of each hour from its learnt weeks: the module says how.
 
     `weeks` (hour, slot) numbers the weeks and is negative where there is none; `rows` is like it, `hits` (hour, slot,
-    witness). `tail` is the probability that one limit may be wrong. The limits of an hour without a week are 1. Weeks
-    with fewer than 2 rows in the hour do not count: they say nothing about their own noise.
+    witness). `tail` is the probability that one limit may be wrong. The limits are 1 of an hour without a week, and of
+    all where no hour has two.
     """
-    from scipy.special import stdtrit
+    from scipy.special import expit, stdtrit
 
-    counted = np.where((weeks >= 0) & (rows >= 2), weeks, NONE)
+    counted = np.where(rows > 0, weeks, NONE)
     last = -np.sort(-counted, axis=1)[:, min(MOST_WEEKS, weeks.shape[1]) - 1]
     held = (counted >= 0) & (counted >= last[:, None])
-    count = held.sum(axis=1)
+    count: Ints = held.sum(axis=1)
     k = np.maximum(count, 1)[:, None].astype(np.float64)
-    n = np.where(held, rows, 2.0)
-    inside: Floats = np.where(held[:, :, None], hits, 0.0)
-    share = inside / n[:, :, None]
-    mean = share.sum(axis=1) / k
-    spread = (np.where(held[:, :, None], share - mean[:, None, :], 0.0) ** 2).sum(axis=1) / np.maximum(k - 1, 1)
-    explained = (share * (1 - share) / (n[:, :, None] - 1)).sum(axis=1) / k
-    each = np.where(held, 1 / n, 0.0).sum(axis=1)[:, None] / k  # the mean of 1/rows
-    # Of an hour without a single hit the share is not known to be 0.
-    rate = (inside.sum(axis=1) + 1) / (np.where(held, n, 0.0).sum(axis=1)[:, None] + 2)
-    noise = rate * (1 - rate) * each
-    weight = np.where(count >= 2, (k - 1)[:, 0] / np.where(count >= 1, each[:, 0], 1.0), 0.0)
-    total = float(weight.sum())
-    if total <= 0:
+    these = held[:, :, None]
+    yes, no = hits + 0.5, np.maximum(rows[:, :, None] - hits, 0.0) + 0.5
+    logit = np.where(these, np.log(yes / no), 0.0)
+    mean = logit.sum(axis=1) / k
+    noise = np.where(these, 1 / yes + 1 / no, 0.0).sum(axis=1) / k
+    spread = np.where(these, logit - mean[:, None, :], 0.0)
+    variance = (spread**2).sum(axis=1) / np.maximum(k - 1, 1)
+    weight = np.where(k >= 2, (k - 1) / np.where(noise > 0, noise, 1.0), 0.0)
+    total = weight.sum(axis=0)
+    if not (total > 0).all():
         return Limits(np.ones_like(mean), count)
-    between = np.maximum((weight[:, None] * (spread - explained)).sum(axis=0) / total, 0.0)
-    freedom = total**2 / float((weight**2 / np.maximum(k[:, 0] - 1, 1)).sum())
-    quantile = -float(stdtrit(freedom, tail))
-    found = mean + quantile * np.sqrt((between + noise) * (1 + 1 / k)) + epsilon
-    return Limits(np.where(count[:, None] > 0, np.clip(found, FLOOR, 1.0), 1.0), count)
+    between = np.maximum((weight * (variance - noise)).sum(axis=0) / total, 0.0)
+    unsure = (weight**2 * 2 * (between + noise) ** 2 / np.maximum(k - 1, 1)).sum(axis=0) / total**2
+    ahead = between * (1 + 1 / k) + noise / k
+    freedom = 2 * ahead**2 / ((1 + 1 / k) ** 2 * unsure)
+    held_once = count[:, None] > 0
+    quantile = -stdtrit(np.where(held_once, freedom, 1.0), tail)
+    found = expit(mean + quantile * np.sqrt(ahead)) + epsilon
+    return Limits(np.where(held_once, np.clip(found, FLOOR, 1.0), 1.0), count)
 
 
 class Season:

@@ -13,33 +13,33 @@ Hour = dict[int, tuple[float, list[float]]]
 
 def limits(hours: list[Hour], witness: int, *, tail: float, epsilon: float) -> list[float | None]:
     """Give the limit of each hour for one witness; None where no week counts or no hour has two."""
-    used = [
-        [(n, hits[witness]) for _, (n, hits) in sorted((w, one) for w, one in hour.items() if one[0] >= 2)][-8:]
-        for hour in hours
-    ]
-    weights, spreads, freedoms = [], [], []
-    for weeks in used:
-        if len(weeks) < 2:
-            continue
-        shares = [s / n for n, s in weeks]
-        explained = fmean(p * (1 - p) / (n - 1) for p, (n, _) in zip(shares, weeks, strict=True))
-        rows = 1 / fmean(1 / n for n, _ in weeks)
-        weights.append((len(weeks) - 1) * rows)
-        spreads.append(variance(shares) - explained)
-        freedoms.append(len(weeks) - 1)
-    if not weights:
+    used = []
+    for hour in hours:
+        last = [one for _, one in sorted(hour.items()) if one[0] > 0][-8:]
+        weeks = []
+        for n, hits in last:
+            yes, no = hits[witness] + 0.5, n - hits[witness] + 0.5
+            weeks.append((math.log(yes / no), 1 / yes + 1 / no))
+        used.append(weeks)
+    several = [weeks for weeks in used if len(weeks) > 1]
+    if not several:
         return [None for _ in hours]
+    noises = [fmean(noise for _, noise in weeks) for weeks in several]
+    weights = [(len(weeks) - 1) / noise for weeks, noise in zip(several, noises, strict=True)]
+    spreads = [variance(x for x, _ in weeks) - noise for weeks, noise in zip(several, noises, strict=True)]
     total = sum(weights)
     between = max(sum(w * s for w, s in zip(weights, spreads, strict=True)) / total, 0.0)
-    freedom = total**2 / sum(w**2 / f for w, f in zip(weights, freedoms, strict=True))
-    quantile = float(stats.t.isf(tail, freedom))
+    unsure = 0.0
+    for weeks, noise, weight in zip(several, noises, weights, strict=True):
+        unsure += (weight / total) ** 2 * 2 * (between + noise) ** 2 / (len(weeks) - 1)
     found: list[float | None] = []
     for weeks in used:
         if not weeks:
             found.append(None)
             continue
-        rate = (sum(s for _, s in weeks) + 1) / (sum(n for n, _ in weeks) + 2)
-        noise = rate * (1 - rate) * fmean(1 / n for n, _ in weeks)
-        width = quantile * math.sqrt((between + noise) * (1 + 1 / len(weeks)))
-        found.append(min(fmean(s / n for n, s in weeks) + width + epsilon, 1.0))
+        more = 1 + 1 / len(weeks)
+        ahead = between * more + fmean(noise for _, noise in weeks) / len(weeks)
+        quantile = float(stats.t.isf(tail, 2 * ahead**2 / (more**2 * unsure)))
+        limit = 1 / (1 + math.exp(-(fmean(x for x, _ in weeks) + quantile * math.sqrt(ahead))))
+        found.append(min(limit + epsilon, 1.0))
     return found
