@@ -27,15 +27,16 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.statistics import canaries, delays, nulls, real
+from benchmarks.statistics import canaries, delays, nulls, real, seasons
 from benchmarks.statistics.canaries import Canary
 from benchmarks.statistics.counted import Rate
 from benchmarks.statistics.delays import CHANGES, PER, Delay
 from benchmarks.statistics.nulls import Weeks
+from benchmarks.statistics.seasons import Seasonal
 from schemas.lifecycle import DecidePolicy
 from streams.judge.gates import GATES
 
-PARTS = ("nulls", "canaries", "delays")
+PARTS = ("nulls", "canaries", "delays", "seasons")
 SHIPPED, COUNTABLE = 0.05, 5.0
 
 
@@ -64,6 +65,13 @@ def jobs(parts: Sequence[str], scale: float) -> dict[str, list[Callable[[], tupl
             partial(canaries.run, share, rate, runs(500), 40_000, 200)
             for share in canaries.SHARES
             for rate in canaries.RATES
+        ]
+    if "seasons" in parts:
+        found["seasons"] = [
+            partial(seasons.judged, 60, runs(40), kind, budget, rise=rise)
+            for kind in seasons.KINDS
+            for budget in (SHIPPED, COUNTABLE)
+            for rise in seasons.RISES
         ]
     return {part: [partial(_timed, job) for job in of_part] for part, of_part in found.items()}
 
@@ -139,6 +147,8 @@ def main() -> None:
         _print_canaries(gates, policy, say)
     if found:
         _print_delays(found, say)
+    if "seasons" in done:
+        _print_seasons([one for _, both in done["seasons"] for one in both], say)
     say(f"{time.monotonic() - began:.0f} s, {cpu_s:.0f} s of CPU")
     if given.json:
         rise = {one.name: one.median["10 to 15 %"] for one in found}
@@ -190,6 +200,26 @@ def _print_delays(found: Sequence[Delay], say: Callable[[str], None]) -> None:
         cells = "".join(f"{f'{_number(one.median[name])} ({one.missed[name]:.0%})':>27}" for name in CHANGES)
         say(f"{one.name:20} {f'{one.parameter} {one.value:.4g}':>20} {one.false_alarms:16.2f} {cells}")
     say("")
+
+
+def _print_seasons(found: Sequence[Seasonal], say: Callable[[str], None]) -> None:
+    say(f"a cycle of the day and the week, {found[0].runs} streams, 12 weeks without a change; then a rise, and the")
+    say(f"median days until the alarm (share missed within {seasons.RISE_WEEKS} weeks)")
+    rises = "".join(f"{f'rise x{rise:g}':>16}" for rise in seasons.RISES)
+    say(f"{'weeks differ by':22} {'season':13} {'budget':>6} {'alarms in 30 days [95 %]':>26} {rises}")
+    rows: dict[tuple[str, str, float], list[Seasonal]] = {}
+    for one in found:
+        rows.setdefault((one.kind, one.season, one.budget), []).append(one)
+    for (kind, season, budget), group in rows.items():
+        alarms = group[0].alarms  # the same weeks before every rise
+        rate = f"{alarms.value:.2f} [{alarms.low:.2f}, {alarms.high:.2f}]"
+        cells = "".join(f"{f'{_days(one.delay_days)} ({one.missed / one.runs:.0%})':>16}" for one in group)
+        say(f"{kind:22} {season:13} {budget:6g} {rate:>26} {cells}")
+    say("")
+
+
+def _days(value: float | None) -> str:
+    return "never" if value is None else f"{value:.2g}"
 
 
 def _number(value: float | None) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec import msgpack
 from pydantic import ValidationError
 
+from benchmarks.statistics.seasons import HOURLY, judged
 from streams.judge.bounds import JudgeBounds
 from streams.judge.detectors import ADWIN, ESR
 from streams.judge.esr import ESRTrackers, log_growth
@@ -132,7 +133,27 @@ def test_limits_equal_those_of_the_naive_twin(story: list[dict[int, tuple[int, l
     for witness in range(2):
         expected = naive_season.limits(told, witness, tail=tail, epsilon=0.01)
         assert made.limits[:, witness] == pytest.approx([1.0 if one is None else one for one in expected], rel=1e-9)
-    assert made.weeks.tolist() == [min(sum(n >= 2 for n, _ in hour.values()), 8) for hour in told]
+    assert made.weeks.tolist() == [min(sum(n > 0 for n, _ in hour.values()), 8) for hour in told]
+
+
+@pytest.mark.parametrize(("rows", "spread"), [(100, 0.1), (1_280, 0.0), (1_280, 0.1), (1_280, 0.3)])
+def test_limits_are_too_low_as_often_as_they_may_be(rows: int, spread: float) -> None:
+    """200 streams of 168 hours with a cycle, 5 weeks each: limits at 1 % are below another week's true share in 336 of
+    33,600 hours when they are exact. Allowed are 1.5 times that: 7 standard deviations of the count (20, over seeds,
+    because the hours of a stream share a pooled spread) above its greatest mean (360). The seed is fixed.
+    """
+    rng = np.random.default_rng([3, rows, round(spread * 10)])
+    low, held = np.log(1 / 9) + 0.3 * np.sin(np.arange(HOURS) / 24 * 2 * np.pi), np.arange(KEPT) < 5
+    missed = 0
+    for _ in range(200):
+        share = 1 / (1 + np.exp(-low[:, None] - spread * rng.standard_normal((HOURS, KEPT))))
+        hits = rng.binomial(rows, share)[:, :, None].astype(float)
+        weeks = np.where(held, np.arange(KEPT), -1) * np.ones((HOURS, 1), dtype=np.int64)
+        made = limits_of(weeks, np.full((HOURS, KEPT), float(rows)), hits, tail=0.01, epsilon=0.0)
+        missed += int((share[:, 9] > made.limits[:, 0]).sum())
+    assert missed <= 1.5 * 0.01 * 200 * HOURS
+    if spread > 0:
+        assert missed > 0.2 * 0.01 * 200 * HOURS  # and they are no wider than they need be
 
 
 def learnt(one: Season, weeks: int, rate: float = 0.1, rows: int = 100, first: int = 0) -> None:
@@ -153,10 +174,10 @@ def test_a_cell_is_used_once_it_holds_four_weeks_and_another_has_passed() -> Non
     assert one.note(at) == "compared with Monday 00:00 UTC, 4 weeks"
     # A constant stream: nothing between its weeks, only what 4 · 100 rows may hide.
     width = float(one.limits(at)[0]) - 0.1 - 0.01
-    assert width == pytest.approx(4.28 * np.sqrt(0.1 * 0.9 / 100 * 1.25), rel=0.02)
+    assert 0.07 < width < 0.13
 
 
-def test_an_hour_without_traffic_or_with_a_single_row_goes_on_learning() -> None:
+def test_an_hour_without_traffic_goes_on_learning_and_few_rows_rule_little_out() -> None:
     one = season()
     for week in range(8):
         for hour in range(HOURS):
@@ -170,7 +191,7 @@ def test_an_hour_without_traffic_or_with_a_single_row_goes_on_learning() -> None
         "7 weeks",
         "6 weeks",
         "0 of 4 weeks",
-        "0 of 4 weeks",
+        "7 weeks",
         "7 weeks",
     ]
     few, many = float(one.limits(at + 8 * HOUR_MS)[0]), float(one.limits(at + 4 * HOUR_MS)[0])
@@ -187,6 +208,22 @@ def test_one_week_says_nothing() -> None:
     weeks = np.where(np.arange(KEPT) == 0, 5, -1)[None, :]
     made = limits_of(weeks, np.full((1, KEPT), 9.0), np.ones((1, KEPT, 1)), tail=0.01, epsilon=0.0)
     assert (made.limits.tolist(), made.weeks.tolist()) == ([[1.0]], [1])
+
+
+def test_a_cycle_keeps_the_promise_and_a_rise_on_top_of_it_is_found() -> None:
+    """8 streams of 6 weeks, a daily cycle of 20 %, other week-ends, weeks that differ by 0.1 logits in each hour.
+
+    Promised are 4 alarms in 30 days (a budget of 5, a fifth of it the reference's), 45 in all, where the limits are
+    right. Were the bound an equality, a count of Poisson's kind would pass 4 standard errors more once in 10^4.
+    """
+    plain, seasonal = judged(11, 8, HOURLY, 5.0, quiet_weeks=6, rise=2.0)
+    promised = 4.0 * plain.alarms.exposure
+    assert promised == pytest.approx(44.8)
+    assert plain.alarms.count > promised + 4 * promised**0.5  # one limit for all hours does not keep it
+    assert seasonal.alarms.count <= promised + 4 * promised**0.5
+    assert seasonal.missed == 0
+    assert seasonal.delay_days is not None
+    assert seasonal.delay_days < 1
 
 
 # What is learnt.
