@@ -28,16 +28,17 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.statistics import canaries, coverage, delays, nulls, real
+from benchmarks.statistics import canaries, coverage, delays, nulls, real, seasons
 from benchmarks.statistics.canaries import Canary
 from benchmarks.statistics.counted import Rate
 from benchmarks.statistics.coverage import Fared
 from benchmarks.statistics.delays import CHANGES, PER, Delay
 from benchmarks.statistics.nulls import Weeks
+from benchmarks.statistics.seasons import Seasonal
 from schemas.lifecycle import DecidePolicy
 from streams.judge.gates import GATES
 
-PARTS = ("nulls", "canaries", "delays", "coverage")
+PARTS = ("nulls", "canaries", "delays", "seasons", "coverage")
 SHIPPED, COUNTABLE = 0.05, 5.0
 
 
@@ -71,6 +72,13 @@ def jobs(parts: Sequence[str], scale: float) -> dict[str, list[Callable[[], tupl
         ]
     if "coverage" in parts:
         found["coverage"] = [partial(coverage.replay_of, place, 1) for place in range(len(coverage.SETS))]
+    if "seasons" in parts:
+        found["seasons"] = [
+            partial(seasons.judged, 60, runs(40), kind, budget, rise=rise)
+            for kind in seasons.KINDS
+            for budget in (SHIPPED, COUNTABLE)
+            for rise in seasons.RISES
+        ]
     return {part: [partial(_timed, job) for job in of_part] for part, of_part in found.items()}
 
 
@@ -148,6 +156,8 @@ def main() -> None:
         _print_delays(found, say)
     if replays:
         _print_coverage(replays, say)
+    if "seasons" in done:
+        _print_seasons([one for _, both in done["seasons"] for one in both], say)
     say(f"{time.monotonic() - began:.0f} s, {cpu_s:.0f} s of CPU")
     if given.json:
         rise = {one.name: one.median["10 to 15 %"] for one in found}
@@ -212,6 +222,26 @@ def _print_coverage(replays: Sequence[tuple[str, Sequence[Fared]]], say: Callabl
     say(
         f"projected, all: {coverage_90(replays)} of 0.9; `so far` is the bias of the figure over labels that had come\n"
     )
+
+
+def _print_seasons(found: Sequence[Seasonal], say: Callable[[str], None]) -> None:
+    say(f"a cycle of the day and the week, {found[0].runs} streams, 12 weeks without a change; then a rise, and the")
+    say(f"median days until the alarm (share missed within {seasons.RISE_WEEKS} weeks)")
+    rises = "".join(f"{f'rise x{rise:g}':>16}" for rise in seasons.RISES)
+    say(f"{'weeks differ by':22} {'season':13} {'budget':>6} {'alarms in 30 days [95 %]':>26} {rises}")
+    rows: dict[tuple[str, str, float], list[Seasonal]] = {}
+    for one in found:
+        rows.setdefault((one.kind, one.season, one.budget), []).append(one)
+    for (kind, season, budget), group in rows.items():
+        alarms = group[0].alarms  # the same weeks before every rise
+        rate = f"{alarms.value:.2f} [{alarms.low:.2f}, {alarms.high:.2f}]"
+        cells = "".join(f"{f'{_days(one.delay_days)} ({one.missed / one.runs:.0%})':>16}" for one in group)
+        say(f"{kind:22} {season:13} {budget:6g} {rate:>26} {cells}")
+    say("")
+
+
+def _days(value: float | None) -> str:
+    return "never" if value is None else f"{value:.2g}"
 
 
 def _number(value: float | None) -> str:

@@ -64,6 +64,18 @@ def seasonal(rate: float, minute: int, swing: float = 0.2) -> float:
     return rate * (1 + swing * math.sin(2 * math.pi * minute / DAY))
 
 
+def weekly(rate: float, hour: int, swing: float = 0.2, weekend: float = 0.15) -> float:
+    """Give a rate, `rate` over the week, that goes `swing` up and down with the day and is higher at week-ends.
+
+    >>> round(weekly(0.1, 6), 4), round(weekly(0.1, 6 + 5 * 24), 4)  # Monday and Saturday at six
+    (0.1151, 0.1323)
+    >>> round(sum(weekly(0.1, hour) for hour in range(168)) / 168, 4)
+    0.1
+    """
+    level = rate / (1 + weekend * 2 / 7)
+    return seasonal(level * (1 + weekend * (hour // 24 % 7 >= 5)), hour * 60, swing)
+
+
 def next_hour(draw: np.random.Generator, before: Floats, memory: float = 0.9, sd: float = 0.2) -> Floats:
     """Give the next hour's deviations, in logits, of an AR(1) with stationary spread `sd`."""
     return memory * before + sd * math.sqrt(1 - memory**2) * draw.standard_normal(before.size)

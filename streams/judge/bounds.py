@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from streams.judge.detectors import ESR, Detector
+from streams.judge.season import zone_of
 
 DAY_MS = 86_400_000
 
@@ -28,6 +31,8 @@ class JudgeBounds(BaseModel):
     - `trial_window_ms`: how long after its first appearance a subject's trials count.
     - `surge_budget`, `surge_factor`, `surge_warm_up_ms`: expected false alarms in 30 days about jumps of a model's
       traffic, how many times the usual a jump has at least, and how long a stream is learnt before (`surge`).
+    - `season`: `hour_of_week` compares error rate and score with the same hour of earlier weeks (`season`), by the wall
+      clock of `time_zone` (an IANA name), for some models of `time_zones` (by model); `none` with one reference.
     - `settle_ms`: how much longer than the labels' deadline a subject stays open, for trials still on their way.
     """
 
@@ -52,6 +57,9 @@ class JudgeBounds(BaseModel):
     surge_budget: float = Field(default=0.05, gt=0)
     surge_factor: float = Field(default=3.0, ge=1)
     surge_warm_up_ms: int = Field(default=7 * DAY_MS, gt=0)
+    season: Literal["none", "hour_of_week"] = "none"
+    time_zone: str = "UTC"
+    time_zones: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("detectors", mode="before")
     @classmethod
@@ -59,6 +67,26 @@ class JudgeBounds(BaseModel):
         if isinstance(value, (list, tuple)):
             return tuple(Detector.parse(item) if isinstance(item, dict) else item for item in value)
         return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        zone_of(value)
+        return value
+
+    @field_validator("time_zones")
+    @classmethod
+    def _zones(cls, value: dict[str, str]) -> dict[str, str]:
+        for model, name in value.items():
+            try:
+                zone_of(name)
+            except ValueError as error:
+                raise ValueError(f"model {model!r}: {error}") from None
+        return value
+
+    def zone(self, model: str) -> str:
+        """Give the time zone of a model."""
+        return self.time_zones.get(model, self.time_zone)
 
     @property
     def alarm_days(self) -> float:

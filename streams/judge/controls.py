@@ -134,11 +134,11 @@ class Injected:
     def _start(self, state: Plain) -> None:
         self._tracker = ESR().load(self.stream.null, self.bounds.alarm_days, state)
 
-    def take(self, pane: Evidence, days: float) -> Verdict:
-        """Put the change into a pane, and look at it with the stream's own part of `days`."""
+    def take(self, pane: Evidence, days: float, limits: Floats | None = None) -> Verdict:
+        """Put the change into a pane, and look at it with the stream's own part of `days`, by its limits there."""
         if self.began_ms < 0:
             self.began_ms = pane.from_ms
-        if self._tracker.update(self.changed(pane), days * self.stream.share).outcome == "fail":
+        if self._tracker.update(self.changed(pane, limits), days * self.stream.share, limits).outcome == "fail":
             self.found += 1
             self.delays_ms = [*self.delays_ms, pane.to_ms - self.began_ms][-LAST:]
             self._begin()
@@ -151,10 +151,11 @@ class Injected:
         self.began_ms = -1
         self._start({})
 
-    def changed(self, pane: Evidence) -> Evidence:
+    def changed(self, pane: Evidence, limits: Floats | None = None) -> Evidence:
         """Give the pane with the change in it."""
         if self.stream.histogram is None:
-            bound, epsilon = float(self.stream.null.limits[0]), self.bounds.epsilon_error
+            bound = float((self.stream.null.limits if limits is None else limits)[0])
+            epsilon = self.bounds.epsilon_error
             rate = float(pane.counts.sum()) / pane.rows
             part = min(max((bound + epsilon - rate) / max(1.0 - rate, 1e-9), 0.0), 1.0)
             assert pane.unit_hits is not None
@@ -264,7 +265,8 @@ class Controls:
             if one.stream.kind == kind:
                 seen = watch.evidence(one.stream, ledger, start, end)
                 if seen is not None:
-                    found.append((f"injected:{called}", one.take(seen, days)))
+                    limits = watch.limits(one.stream, start)
+                    found.append((f"injected:{called}", one.take(seen, days, limits)))
         return [(called, verdict) for called, verdict in found if verdict is not None]
 
     def raised(self, stream: Stream, at_ms: int) -> None:

@@ -31,9 +31,12 @@ SERIAL: Final = 200_000
 """Products of matrices with fewer multiplications than this start no threads, which would spin for longer than that."""
 
 
-def log_growth(null: Null, pane: Evidence, bets: Floats, unit: Unit) -> Floats:
-    """Give log L for each (witness, bet) of one pane of one stream: the definition (see `detectors`)."""
-    m = null.limits[:, None]
+def log_growth(null: Null, pane: Evidence, bets: Floats, unit: Unit, limits: Floats | None = None) -> Floats:
+    """Give log L for each (witness, bet) of one pane of one stream: the definition (see `detectors`).
+
+    `limits` (witness) stand for the null's in this pane; they are fixed before it, as the null's are.
+    """
+    m = (null.limits if limits is None else limits)[:, None]
     rows = pane.rows
     if rows <= 0:
         return np.zeros((m.size, bets.size))
@@ -59,7 +62,10 @@ def log_growth(null: Null, pane: Evidence, bets: Floats, unit: Unit) -> Floats:
 
 @dataclass(frozen=True)
 class Said(Verdicts):
-    """By place: the evidence, the witness that says most, its share in the pane, and the rows since the last alarm."""
+    """By place: the evidence, the witness that says most, its share in the pane, and the rows since the last alarm.
+
+    `limits` (place, witness) are those that the pane was judged by where they are not the nulls'.
+    """
 
     nulls: Sequence[Null]
     rows: Ints
@@ -69,12 +75,13 @@ class Said(Verdicts):
     witness: Ints
     share: Floats
     n: Floats
+    limits: Floats | None = None
 
     def verdict(self, place: int) -> Verdict:
         """See `Verdicts.verdict`."""
         null, witness = self.nulls[self.rows[place]], self.witness[place]
         evidence, alarmed, share = float(self.evidence[place]), bool(self.alarmed[place]), float(self.share[place])
-        limit = float(null.limits[witness])
+        limit = float((null.limits if self.limits is None else self.limits[place])[witness])
         return Verdict(
             outcome="fail" if alarmed else "inconclusive",
             gate=null.stream,
@@ -96,11 +103,14 @@ class ESRTrackers(Trackers):
         self.limits = np.array([null.limits for null in nulls])
         # A unit in the set multiplies wealth by exp(win + lose), one outside by exp(lose).
         self.lose = np.log1p(-self.bets)[:, None]
-        self.win = np.log1p(self.bets[:, None] * (1.0 / self.limits[:, None, :] - 1.0)) - self.lose
+        self.win = self._win(self.limits)
         self.wealth = np.zeros(self.win.shape)
         self.seen = np.zeros(len(nulls))
 
-    def update(self, rows: Ints, panes: Evidences, days: Floats) -> Said:
+    def _win(self, limits: Floats) -> Floats:
+        return np.asarray(np.log1p(self.bets[:, None] * (1.0 / limits[:, None, :] - 1.0)) - self.lose, dtype=np.float64)
+
+    def update(self, rows: Ints, panes: Evidences, days: Floats, limits: Floats | None = None) -> Said:
         """See `Trackers.update`."""
         self.seen[rows] += panes.rows
         n, count = self.seen[rows], rows.size
@@ -108,7 +118,7 @@ class ESRTrackers(Trackers):
         few = max(SERIAL // self.sets.size, 1)
         for start in range(0, count, few):
             np.matmul(panes.counts[start : start + few], self.sets, out=hits[start : start + few])
-        grows = self._grows(rows, panes, hits)
+        grows = self._grows(rows, panes, hits, limits)
         evidence, witness = np.empty(count), np.empty(count, dtype=np.int64)
         values = self.wealth[0].size * (1 if panes.unit_hits is None else panes.sizes.shape[1])
         step = max(PIECE // values, 1)
@@ -119,7 +129,7 @@ class ESRTrackers(Trackers):
         self.seen[rows[alarmed]] = 0.0
         share = np.full(count, math.nan)
         np.divide(hits[np.arange(count), witness], panes.rows, out=share, where=panes.rows > 0)
-        return Said(self.nulls, rows, self.alarm_days, alarmed, evidence, witness, share, n)
+        return Said(self.nulls, rows, self.alarm_days, alarmed, evidence, witness, share, n, limits)
 
     def _piece(self, rows: Ints, days: Floats, growth: Floats) -> tuple[Floats, Ints]:
         """Move the wealth of some streams by log L; give the evidence and which witness says most."""
@@ -144,9 +154,9 @@ class ESRTrackers(Trackers):
         self.wealth[where] = after
         return mean, best % after.shape[2]
 
-    def _grows(self, rows: Ints, panes: Evidences, hits: Floats) -> Callable[[slice], Floats]:
+    def _grows(self, rows: Ints, panes: Evidences, hits: Floats, limits: Floats | None) -> Callable[[slice], Floats]:
         """Give what gives log L (stream, bet, witness) of a part of the streams; see `log_growth`."""
-        m, n = self.limits[_where(rows)], panes.rows[:, None]
+        m, n = self.limits[_where(rows)] if limits is None else limits, panes.rows[:, None]
         if self.unit == "subject" and panes.unit_hits is not None:
             return self._by_unit(m, panes.sizes, panes.unit_hits)
         held = np.where(n > 0, n, 1.0)
@@ -164,7 +174,8 @@ class ESRTrackers(Trackers):
         alone: Bools = np.asarray(units[:, 0] == 1.0)
         nothing: Bools = np.asarray(n[:, 0] <= 0)
         single, none = bool(alone.any()), bool(nothing.any())
-        win, where = self.win, _where(rows)
+        win: Floats = self.win if limits is None else self._win(limits)
+        where = _where(rows) if limits is None else slice(0, rows.size)
 
         def of(part: slice) -> Floats:
             found: Floats = inside[part, None, :] * (win[where][part] if isinstance(where, slice) else win[rows[part]])

@@ -55,8 +55,11 @@ class Trackers(abc.ABC):
     """The running states of one detector on many streams, whose nulls have the same sets."""
 
     @abc.abstractmethod
-    def update(self, rows: Ints, panes: Evidences, days: Floats) -> Verdicts:
-        """Let the streams `rows` (ascending, each once) take the next closed pane; `panes` and `days` are theirs."""
+    def update(self, rows: Ints, panes: Evidences, days: Floats, limits: Floats | None = None) -> Verdicts:
+        """Let the streams `rows` (ascending, each once) take the next closed pane; `panes` and `days` are theirs.
+
+        `limits` (stream, witness) stand for the nulls' in this pane. Detectors outside the budget ignore them.
+        """
 
     @abc.abstractmethod
     def dump(self, row: int) -> Plain:
@@ -73,9 +76,10 @@ class First(Tracker):
     def __init__(self, many: Trackers) -> None:
         self.many = many
 
-    def update(self, pane: Evidence, days: float) -> Verdict:
-        """See `Tracker.update`."""
-        return self.many.update(np.zeros(1, dtype=np.int64), Evidences.of([pane]), np.array([days])).verdict(0)
+    def update(self, pane: Evidence, days: float, limits: Floats | None = None) -> Verdict:
+        """See `Tracker.update`; `limits` (witness) stand for the null's in this pane."""
+        allowed = None if limits is None else limits[None, :]
+        return self.many.update(np.zeros(1, dtype=np.int64), Evidences.of([pane]), np.array([days]), allowed).verdict(0)
 
     def dump(self) -> Plain:
         """See `Tracker.dump`."""

@@ -5,7 +5,7 @@ labels, `score` and `feature:NAME` on traffic. A slice has no reference of its o
 shadow's drift hurts nobody: both have figures, not alarms. Without a reference nothing is watched ("learning").
 
 Streams whose nulls have the same sets (most numeric features; each by its share alone, the error rate) are a group:
-their counts are gathered, judged and compared with the reference as one array.
+their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by itself.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from schemas.control import Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
 from streams.judge.distances import all_distances
-from streams.judge.evidence import Evidence, Evidences, Null
+from streams.judge.evidence import Evidence, Evidences, Floats, Null
 from streams.judge.nulls import coarsen, error_null, share_null
 from streams.judge.panes import Kind
+from streams.judge.season import Season
 from streams.judge.trackers import Plain, Trackers, Verdicts
 from streams.measure.ledger import (
     AGREEMENT,
@@ -79,6 +80,7 @@ class Group:
     shares: NDArray[np.float64]
     reference: Ints
     trackers: list[Trackers]
+    season: Season | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.streams = list(_streams(self.reference, self.bounds))
-        self.groups = list(_groups(self.streams, self.bounds))
+        self.groups = list(_groups(self.streams, self.bounds, self.reference.model))
         self._found = {
             int(place): (group, row) for group in self.groups for row, place in enumerate(group.places.tolist())
         }
@@ -153,16 +155,29 @@ class Watch:
             state = states.get(key)
             if state is not None:
                 group.trackers[index].load(row, state)
+        for key, season in self._seasons():
+            season.load(states.get(key, {}))
 
     def dump(self) -> dict[str, Plain]:
-        """Give the trackers as plain data, by stream and detector; those that stand at the start are left out."""
-        found = ((key, group.trackers[index].dump(row)) for key, group, index, row in self._trackers())
+        """Give trackers and seasons as plain data, by stream and detector, without those that stand at the start."""
+        found = [(key, group.trackers[index].dump(row)) for key, group, index, row in self._trackers()]
+        found += [(key, season.dump()) for key, season in self._seasons()]
         return dict(sorted((key, plain) for key, plain in found if plain))
 
     def _trackers(self) -> Iterator[tuple[str, Group, int, int]]:
         for index, detector in enumerate(self.bounds.detectors):
             for place, (group, row) in self._found.items():
                 yield f"{self.streams[place].name}|{index}:{detector.kind}", group, index, row
+
+    def _seasons(self) -> Iterator[tuple[str, Season]]:
+        for group in self.groups:
+            if group.season is not None:
+                yield f"{self.streams[int(group.places[0])].name}|season", group.season
+
+    def limits(self, stream: Stream, start: int) -> Floats | None:
+        """Give the limits by which the stream's pane that begins at `start` is judged, None for its null's."""
+        season = self._found[self._place[stream.name]][0].season
+        return None if season is None else season.limits(start)
 
     def judge(self, kind: Kind, ledger: Ledger, start: int, end: int, days: float) -> list[Judged]:
         """Let all detectors see one closed pane, which may spend `days`; streams without rows in it are left out."""
@@ -174,7 +189,11 @@ class Watch:
             if rows.size < panes.rows.size:
                 panes = _only(panes, rows)
             spent = days * group.shares[rows] / self._parts
-            verdicts = [trackers.update(rows, panes, spent) for trackers in group.trackers]
+            limits = None if group.season is None else group.season.limits(start)[None, :]
+            verdicts = [trackers.update(rows, panes, spent, limits) for trackers in group.trackers]
+            if group.season is not None:
+                budgeted = [detector.budgeted for detector in self.bounds.detectors]
+                verdicts = group.season.judged(panes[0], list(zip(verdicts, budgeted, strict=True)))
             found.append(Judged(group.places[rows], verdicts))
         return found
 
@@ -197,7 +216,12 @@ class Watch:
         """Let one detector see one pane of one stream, which may spend this stream's part of `days`."""
         group, row = self._found[self._place[stream.name]]
         spent = np.array([days * stream.share / self._parts])
-        return group.trackers[index].update(np.array([row]), Evidences.of([pane]), spent).verdict(0)
+        limits = None if group.season is None else group.season.limits(pane.from_ms)[None, :]
+        said: Verdicts = group.trackers[index].update(np.array([row]), Evidences.of([pane]), spent, limits)
+        if group.season is not None:
+            budgeted = self.bounds.detectors[index].budgeted
+            (said,) = group.season.judged(pane, [(said, budgeted)], learns=index == 0)
+        return said.verdict(0)
 
     def distances(self, kind: Kind, window: Ledger) -> dict[int, dict[str, float]]:
         """Give the distances of a window to the reference by place, each beside its 95 % quantile under no drift."""
@@ -255,12 +279,13 @@ def _only(panes: Evidences, rows: Ints) -> Evidences:
     return Evidences(panes.from_ms, panes.to_ms, panes.counts[rows], panes.rows[rows], sizes)
 
 
-def _groups(streams: list[Stream], bounds: JudgeBounds) -> Iterator[Group]:
-    alike: dict[tuple[Kind, tuple[int, ...], bytes], list[int]] = {}
+def _groups(streams: list[Stream], bounds: JudgeBounds, model: str) -> Iterator[Group]:
+    alike: dict[tuple[Kind, tuple[int, ...], bytes, bool], list[int]] = {}
     for place, stream in enumerate(streams):
         sets = stream.null.sets
-        alike.setdefault((stream.kind, sets.shape, sets.tobytes()), []).append(place)
-    for (kind, _, _), places in alike.items():
+        seasonal = bounds.season != "none" and stream.name in (QUALITY, SCORE)
+        alike.setdefault((stream.kind, sets.shape, sets.tobytes(), seasonal), []).append(place)
+    for (kind, _, _, seasonal), places in alike.items():
         counts = [histogram.reference for place in places if (histogram := streams[place].histogram) is not None]
         nulls = [streams[place].null for place in places]
         yield Group(
@@ -269,7 +294,17 @@ def _groups(streams: list[Stream], bounds: JudgeBounds) -> Iterator[Group]:
             np.array([streams[place].share for place in places]),
             np.array(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 0), dtype=np.int64),
             [detector.many(nulls, bounds.alarm_days) for detector in bounds.detectors],
+            _season(streams[places[0]], bounds, model) if seasonal else None,
         )
+
+
+def _season(stream: Stream, bounds: JudgeBounds, model: str) -> Season:
+    return Season(
+        stream.null,
+        zone=bounds.zone(model),
+        epsilon=bounds.epsilon_error if stream.kind == "labels" else bounds.epsilon_share,
+        tail=Season.tail_of(bounds.reference_delta * stream.share, bounds.period_ms, len(stream.null.names)),
+    )
 
 
 def _streams(reference: Reference, bounds: JudgeBounds) -> Iterator[Stream]:

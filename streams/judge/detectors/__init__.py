@@ -27,7 +27,8 @@ splitting w.
 earlier panes and the other units is at most m. Not proved, and in general false: autocorrelated or seasonal streams
 whose conditional mean exceeds m at times (a subject with a bad day over many panes is that too); labels whose coming
 depends on the outcome. Sizes of units are taken as given (exposure), so traffic that depends on coming errors is
-outside too. The mean M is no e-value at a fixed time (its mean grows with Σw); lists of alarms are rankings and
+outside too. For streams that follow the clock `streams.judge.season` gives each hour a bound of its own, and says what
+it assumes. The mean M is no e-value at a fixed time (its mean grows with Σw); lists of alarms are rankings and
 control no FDR.
 
 River's detectors (`river`) and the classical charts (`charts`) fit the same contract, keep no budget, say so in their

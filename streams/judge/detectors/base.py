@@ -39,8 +39,8 @@ class OneByOne(Trackers):
         self.spec, self.nulls, self.alarm_days = spec, nulls, alarm_days
         self.trackers: dict[int, Tracker] = {}
 
-    def update(self, rows: Ints, panes: Evidences, days: Floats) -> Verdicts:
-        """See `Trackers.update`."""
+    def update(self, rows: Ints, panes: Evidences, days: Floats, limits: Floats | None = None) -> Verdicts:
+        """See `Trackers.update`; these know their null's limits alone."""
         said = []
         for place, row in enumerate(rows.tolist()):
             if row not in self.trackers:

@@ -10,7 +10,7 @@ from pydantic import Field
 from streams.judge.detectors.base import Detector
 from streams.judge.esr import ESRTrackers, Unit
 from streams.judge.evidence import Null
-from streams.judge.trackers import First, Plain, Tracker, Trackers
+from streams.judge.trackers import First, Plain, Trackers
 
 
 class ESR(Detector):
@@ -21,7 +21,7 @@ class ESR(Detector):
     bets: tuple[float, ...] = Field(default=(0.01, 0.025, 0.06, 0.15, 0.35, 0.8), min_length=1)
     unit: Unit = "subject"
 
-    def load(self, null: Null, alarm_days: float, state: Plain) -> Tracker:
+    def load(self, null: Null, alarm_days: float, state: Plain) -> First:
         """See `Detector.load`. Raises `ValueError` when the state belongs to another null or other bets."""
         one = self.many([null], alarm_days)
         one.load(0, state)
