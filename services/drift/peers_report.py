@@ -10,11 +10,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape as plain
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from services.drift.peers import Beside, Peer
 from services.drift.reasons import MEASURES
+
+
+WIDE = 80
+"""Narrower terminals get a list instead of a table."""
 
 
 def peers_as_object(peers: Sequence[Peer]) -> list[dict[str, Any]]:
@@ -46,22 +51,13 @@ def peers_as_object(peers: Sequence[Peer]) -> list[dict[str, Any]]:
 
 def print_peers(peers: Sequence[Peer], console: Console) -> None:
     """Print a row for each column, measure and peer, and below it what the reasons' short names mean."""
-    if any(peer.values for peer in peers):
+    rows = _by_column(peers)
+    if rows:
         console.print()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("column", overflow="fold")
-        table.add_column("measure", no_wrap=True)
-        table.add_column("peer", no_wrap=True)
-        table.add_column("theirs", justify="right", no_wrap=True)
-        table.add_column("ours", justify="right", no_wrap=True)
-        table.add_column("from ours to theirs", overflow="fold")
-        last = ""
-        for peer, one in _by_column(peers):
-            name = one.column if one.column != last else ""
-            last = one.column
-            row = (_head(one), peer.name, number(one.theirs, one.measure), number(one.ours, one.measure))
-            table.add_row(Text(name), *row, Text(why(one), "yellow" if _open(one) else ""))
-        console.print(table)
+        if console.width >= WIDE:
+            _print_table(rows, console)
+        else:
+            _print_list(rows, console)
         for label, sentence in legend(peers):
             console.print(f"[bold]{plain(label)}[/]: {plain(sentence)}", highlight=False)
     for peer in peers:
@@ -71,13 +67,40 @@ def print_peers(peers: Sequence[Peer], console: Console) -> None:
             console.print(f"{peer.name} {peer.version} ({peer.surroundings}): {tally(peer)}", highlight=False)
 
 
+def _print_table(rows: Sequence[tuple[Peer, Beside]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("column", overflow="fold")
+    for head in ("measure", "peer"):
+        table.add_column(head, no_wrap=True)
+    for head in ("theirs", "ours"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("from ours to theirs", overflow="fold")
+    last = ""
+    for peer, one in rows:
+        name = one.column if one.column != last else ""
+        last = one.column
+        table.add_row(Text(name), *_cells(peer, one), Text(why(one), "yellow" if _open(one) else ""))
+    console.print(table)
+
+
+def _print_list(rows: Sequence[tuple[Peer, Beside]], console: Console) -> None:
+    """Print what a narrow terminal holds: the way from ours to theirs has a line of its own."""
+    last = ""
+    for peer, one in rows:
+        if one.column != last:
+            console.print(Text(one.column, "bold"))
+        last = one.column
+        measure, name, theirs, ours = _cells(peer, one)
+        console.print(Text(f"  {measure} {name} {theirs}, ours {ours}"))
+        console.print(Padding(Text(why(one), "yellow" if _open(one) else ""), (0, 0, 0, 4)))
+
+
 def peers_section(peers: Sequence[Peer]) -> str:
     """Give the section of the HTML report; nothing without peers."""
     if not peers:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(one.column)}</td><td>{escape(_head(one))}</td><td>{escape(peer.name)}</td>"
-        f"<td>{escape(number(one.theirs, one.measure))}</td><td>{escape(number(one.ours, one.measure))}</td><td>{escape(why(one))}</td></tr>"
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (one.column, *_cells(peer, one), why(one))) + "</tr>"
         for peer, one in _by_column(peers)
     )
     heads = "".join(
@@ -138,8 +161,9 @@ def number(value: float | None, measure: str = "wasserstein") -> str:
     return "<1e-7" if 0 < value < 1e-7 and measure != "wasserstein" else f"{value:.4g}"
 
 
-def _head(one: Beside) -> str:
-    return MEASURES.get(one.measure, one.measure)
+def _cells(peer: Peer, one: Beside) -> tuple[str, str, str, str]:
+    values = [number(value, one.measure) for value in (one.theirs, one.ours)]
+    return MEASURES.get(one.measure, one.measure), peer.name, values[0], values[1]
 
 
 def _open(one: Beside) -> bool:
@@ -147,7 +171,7 @@ def _open(one: Beside) -> bool:
 
 
 def _by_column(peers: Sequence[Peer]) -> list[tuple[Peer, Beside]]:
-    """Put what is said of a column together, measures in the order of `MEASURES`; the same error of all is told once."""
+    """Put what is said of a column together, measures in order; an error that all have is told once."""
     rows: dict[str, list[tuple[Peer, Beside]]] = {}
     for peer in peers:
         by_name: dict[str, list[Beside]] = {}

@@ -6,13 +6,15 @@ Run by hand, from the root of the repository, with the Python of an environment 
     python -m tests.golden.drift_peers /tmp/peers/bin/python
 
 The tables are formulas without chance, so that only the answers are kept: `few` lies below NannyML's 10,000 rows and
-has missing and infinite values, `many` above. Of each peer the object that the script prints is kept as it is.
+has missing and infinite values, `many` above. Kept are the order of the columns, and what the
+script prints of each peer.
 """
 
 import json
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -20,11 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import ndtri
 
-from services.drift.peers import PEERS, Answer, Wanted
+from services.drift import peers
 from services.drift.run import Drift, compare_files
 
 SIZES = {"few": (3_000, 1_000), "many": (12_000, 4_000)}
 GOLDEN_RATIO = (5**0.5 - 1) / 2
+ASK = peers.ask
 
 
 def table(n: int, *, moved: bool) -> pa.Table:
@@ -54,37 +57,33 @@ def table(n: int, *, moved: bool) -> pa.Table:
     )
 
 
-def compared(place: Path, size: str, peers: Wanted) -> Drift:
+def compared(place: Path, size: str, asked: peers.Wanted) -> Drift:
     """Write both sides of a size into a folder and compare them."""
     paths = [place / f"{size}-{side}.parquet" for side in ("reference", "current")]
     for path, n, moved in zip(paths, SIZES[size], (False, True), strict=True):
         pq.write_table(table(n, moved=moved), path)
-    return compare_files(*paths, peers=peers)
+    return compare_files(*paths, peers=asked)
 
 
 def main() -> None:
-    from services.drift import peers
-
-    answers: dict[str, dict[str, Answer]] = {}
-    asked = peers.ask
-
+    lines = []
     with tempfile.TemporaryDirectory() as place:
         for size in SIZES:
-            kept = answers.setdefault(size, {})
+            folder = Path(place, size)
+            folder.mkdir()
+            kept: dict[str, str] = {}
 
-            def ask(name: str, python: str, folder: Path, kept: dict[str, Answer] = kept) -> Answer:
-                kept[name] = asked(name, python, folder)
-                return kept[name]
+            def ask(name: str, python: str, place: Path, kept: dict[str, str] = kept) -> peers.Answer:
+                answer = ASK(name, python, place)
+                kept[name] = msgspec.json.encode(answer).decode()
+                return answer
 
-            peers.ask = ask
-            compared(Path(place), size, Wanted(PEERS, sys.argv[1], 100))
-    golden = json.loads(msgspec.json.encode(answers))
-    lines = ",\n".join(
-        f"{json.dumps(f'{size}-{name}')}:{json.dumps(answer, separators=(',', ':'), ensure_ascii=False)}"
-        for size, of_size in golden.items()
-        for name, answer in of_size.items()
-    )
-    Path(__file__).with_suffix(".json").write_text(f"{{{lines}}}\n", encoding="utf-8")
+            with mock.patch.object(peers, "ask", ask):
+                found = compared(folder, size, peers.Wanted(peers.PEERS, sys.argv[1], 100))
+            of_size = [f'"columns":{json.dumps([one.name for one in found.columns])}']
+            of_size += [f'"{name}":{answer}' for name, answer in kept.items()]
+            lines.append(f'"{size}":{{' + ",\n".join(of_size) + "}")
+    Path(__file__).with_suffix(".json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
