@@ -90,6 +90,10 @@ class Peer:
     values: list[Beside] = field(default_factory=list)
 
 
+Led = dict[tuple[str, str], tuple[float | None, list[tuple[str, str, float]]]]
+"""Of a column, by peer and measure: our value and the reasons."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Which peers, by which Python, for how many columns, the worst first."""
@@ -106,9 +110,8 @@ def wanted(names: str, python: str | None, top: int) -> Wanted:
         raise WeirError(
             f"--compare {names}: expected some of {', '.join(PEERS)}", fix="--compare evidently", code=USAGE
         )
-    found = (
-        os.path.abspath(python) if python and os.sep in python else python
-    )  # a link stays one: it is a venv's Python
+    # As a path, since the script runs elsewhere, but a link stays one: it is an environment's Python.
+    found = os.path.abspath(python) if python and os.sep in python else python
     return Wanted(chosen, found or sys.executable, top)
 
 
@@ -117,8 +120,30 @@ def beside(
 ) -> list[Peer]:
     """Ask each peer about columns of two tables. `scratch` is a folder for what is handed over."""
     place = scratch / "peers"
+    try:
+        led = _prepare(before, after, columns, asked, place, say)
+    except OSError as error:
+        told = f"columns cannot be handed over: {error.strerror}; fix: let TMPDIR be a folder with room"
+        return [Peer(name, error=told) for name in asked.names]
+    peers = []
+    for name in asked.names:
+        say(f"asking {name}")
+        answer = ask(name, asked.python, place)
+        peer = Peer(answer.peer, answer.version, error=_what_to_do(answer, asked.python))
+        peer.surroundings = f"Python {answer.python}, pandas {answer.pandas}" if answer.version else ""
+        for value in answer.values:
+            ours, found = led[value.column][name, value.measure]
+            peer.values.append(_beside(columns[value.column].name, value, ours, found))
+        peers.append(peer)
+    return peers
+
+
+def _prepare(
+    before: Table, after: Table, columns: Sequence[Compared], asked: Wanted, place: Path, say: Say
+) -> list[Led]:
+    """Write what the script reads, a column at a time, and take the steps to each peer's definition."""
     place.mkdir()
-    led: list[dict[tuple[str, str], tuple[float | None, list[tuple[str, str, float]]]]] = []
+    led: list[Led] = []
     described = []
     for number, one in enumerate(columns):
         say(f"handing over {one.name}")
@@ -131,17 +156,7 @@ def beside(
                 found = [(step.label, step.why, value) for step, value in steps(name, measure, pair, ours)]
                 led[-1][name, measure] = ours, found
     (place / "columns.json").write_text(json.dumps(described), encoding="utf-8")
-    peers = []
-    for name in asked.names:
-        say(f"asking {name}")
-        answer = ask(name, asked.python, place)
-        peer = Peer(answer.peer, answer.version, error=_what_to_do(answer, asked.python))
-        peer.surroundings = f"Python {answer.python}, pandas {answer.pandas}" if answer.version else ""
-        for value in answer.values:
-            ours, found = led[value.column][name, value.measure]
-            peer.values.append(_beside(columns[value.column].name, value, ours, found))
-        peers.append(peer)
-    return peers
+    return led
 
 
 def ask(name: str, python: str, place: Path) -> Answer:

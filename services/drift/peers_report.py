@@ -17,7 +17,6 @@ from rich.text import Text
 from services.drift.peers import Beside, Peer
 from services.drift.reasons import MEASURES
 
-
 WIDE = 80
 """Narrower terminals get a list instead of a table."""
 

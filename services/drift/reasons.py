@@ -73,10 +73,10 @@ WHOLE = (
     "no cells joined",
     "every value has a cell, however few rows it has; here cells with fewer than 5 expected rows are put together",
 )
-FLOOR = (
-    "floor",
-    "an empty cell gets the share 0.0001 (a millionth of the least one where that is no greater), the others keep "
-    "theirs; here every cell gets half a row more (Jeffreys)",
+UNSMOOTHED = (
+    "smoothing",
+    "not smoothed, but an empty cell gets the share 0.0001 (a millionth of the least one where that is no greater); "
+    "here every cell gets half a row more (Jeffreys)",
 )
 NATS = "nats", "natural logarithm; here bits: its value is ours · √ln 2"
 SIGMA = (
@@ -105,12 +105,12 @@ REASONS: dict[tuple[str, str, str], tuple[Step, ...]] = {
         _present("psi"),
         _finite("psi"),
         Step(*POOLED, lambda pair: float(psi(*pair.evidently))),
-        Step(*FLOOR, lambda pair: theirs.floored_psi(pair.evidently)),
+        Step(*UNSMOOTHED, lambda pair: theirs.floored_psi(pair.evidently)),
     ),
     ("evidently", "categorical", "psi"): (
         _present("psi"),
         Step(*EVERY, lambda pair: float(psi(*pair.evidently))),
-        Step(*FLOOR, lambda pair: theirs.floored_psi(pair.evidently)),
+        Step(*UNSMOOTHED, lambda pair: theirs.floored_psi(pair.evidently)),
     ),
     ("evidently", "numeric", "js"): (
         _present("js"),

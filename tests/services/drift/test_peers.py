@@ -175,6 +175,18 @@ def test_errors_of_a_column_keep_to_it(tmp_path: Path) -> None:
     assert "An empty column 'normal' was provided" in lines[0]
 
 
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("services.drift.peers.np.save", full)
+    found = compared(tmp_path, "few", Wanted(PEERS, sys.executable, 20))
+    assert {peer.error.partition(";")[0] for peer in found.peers} == {
+        "columns cannot be handed over: No space left on device"
+    }
+    assert found.drifted
+
+
 def test_a_rest_is_not_hidden() -> None:
     one = peers.Beside("x", "psi", 0.3, 0.1, [("floor", "…", 0.25)], equal=False, explained=False)
     assert why(one) == "floor → 0.25; a rest of 0.05 is not explained"
