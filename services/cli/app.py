@@ -197,6 +197,12 @@ def drift(
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report here: one file, nothing to load.")] = None,
     top: Annotated[int, typer.Option(min=1, help="So many columns in the terminal, the worst first.")] = 20,
+    compare: Annotated[
+        str | None, typer.Option(help="Put these peers' values beside: evidently,nannyml; for the --top columns.")
+    ] = None,
+    peer_python: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The Python that has the peers (default: this one).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare two tables column by column. Needs no Kafka, no ClickHouse, no server."""
@@ -214,6 +220,8 @@ def drift(
             html=html,
             top=top,
             as_json=json,
+            compare=compare,
+            peer_python=peer_python,
         )
     )
 

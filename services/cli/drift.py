@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from schemas.errors import FAILURE, OK, USAGE, WeirError
 from services.drift.page import page
+from services.drift.peers import wanted
 from services.drift.report import as_object, print_table
 from services.drift.run import Tell, compare_files, fails
 from services.drift.table import Say
@@ -30,14 +31,19 @@ def drift(
     html: Path | None,
     top: int,
     as_json: bool,
+    compare: str | None = None,
+    peer_python: str | None = None,
 ) -> int:
     """Compare, print, write the page; give the exit code: `FAILURE` when a condition of `fail_on` holds."""
     for name, value in (("alpha", alpha), ("least", least)):
         if not 0 < value < 1:
             raise WeirError(f"--{name} {value:g}: expected a number between 0 and 1", fix="leave it out", code=USAGE)
+    if peer_python and not compare:
+        raise WeirError("--peer-python says where peers are", fix="say which: --compare evidently,nannyml", code=USAGE)
+    peers = wanted(compare, peer_python, top) if compare is not None else None
     with _progress() as (say, tell):
         found = compare_files(
-            reference, current, only=only, without=without, alpha=alpha, least=least, say=say, tell=tell
+            reference, current, only=only, without=without, alpha=alpha, least=least, peers=peers, say=say, tell=tell
         )
     held = fails(found, fail_on)
     if html is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from services.drift.peers_report import peers_section
 from services.drift.report import figures, summary
 from services.drift.run import Drift
 from streams.judge.compare import Compared
@@ -40,7 +41,7 @@ def page(found: Drift, held: list[str]) -> str:
 {found.least:.0%} of the rows differ (total variation). Slight: ruled out, but fewer differ. Unclear: too few rows to
 see such a difference. Rows are taken as independent.</p></section>
 <section class="wide"><table><thead><tr>{_HEADS}</tr></thead><tbody>{rows}</tbody></table></section>
-{others}{pictures}
+{others}{peers_section(found.peers)}{pictures}
 </main></body></html>
 """
 

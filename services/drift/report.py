@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.drift.peers_report import peers_as_object, print_peers
 from services.drift.run import Drift
 from streams.judge.compare import Compared
 
@@ -42,6 +43,7 @@ def as_object(found: Drift, held: list[str]) -> dict[str, Any]:
         "gone": found.gone,
         "new": found.new,
         "left_out": [{"name": name, "why": why} for name, why in found.left_out],
+        "peers": peers_as_object(found.peers),
         "seconds": round(found.seconds, 2),
     }
 
@@ -82,6 +84,7 @@ def print_table(found: Drift, console: Console, top: int) -> None:
     for name, why in found.left_out:
         console.print(f"{name}: left out: {why}", highlight=False)
     console.print(summary(found), style="bold", highlight=False)
+    print_peers(found.peers, console)
 
 
 def figures(one: Compared) -> list[str]:

@@ -9,15 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.errors import USAGE, WeirError
+from services.drift.column import counts, kind_of, numbers
+from services.drift.peers import Peer, Wanted, beside
 from services.drift.table import Say, Table, open_table
-from streams.judge.compare import ALPHA, LEAST, Compared, Floats, compare_categories, compare_numbers, judge_all
+from streams.judge.compare import ALPHA, LEAST, Compared, compare_categories, compare_numbers, judge_all
 
 Tell = Callable[[int, int], None]
 """Gets how many columns are done, and how many there are."""
@@ -40,6 +37,7 @@ class Drift:
     gone: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    peers: list[Peer] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -60,11 +58,14 @@ def compare_files(
     without: Collection[str] = (),
     alpha: float = ALPHA,
     least: float = LEAST,
+    peers: Wanted | None = None,
     say: Say = lambda _: None,
     tell: Tell = lambda _done, _all: None,
     threads: int | None = None,
 ) -> Drift:
-    """Compare two files. Raises `WeirError` for what cannot be read, and for names that neither has."""
+    """Compare two files, and ask peers about the worst columns. Raises `WeirError` for what cannot be read, and for
+    names that neither has.
+    """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="weir-drift-") as scratch:
         before, after = (open_table(path, Path(scratch), say) for path in (reference, current))
@@ -87,6 +88,8 @@ def compare_files(
         columns.sort(key=lambda one: one.name)
         found.columns = judge_all(columns, alpha=alpha, least=least)
         found.left_out.sort()
+        if peers is not None:
+            found.peers = beside(before, after, found.columns[: peers.top], peers, Path(scratch), say)
     found.seconds = time.monotonic() - began
     return found
 
@@ -107,7 +110,7 @@ def _chosen(before: Table, after: Table, only: Collection[str], without: Collect
         if name not in theirs.names:
             found.gone.append(name)
             continue
-        one, other = _kind(ours.field(name).type), _kind(theirs.field(name).type)
+        one, other = kind_of(ours.field(name).type), kind_of(theirs.field(name).type)
         if "" in (one, other):
             kind = ours.field(name).type if not one else theirs.field(name).type
             found.left_out.append((name, f"values of type {kind} are not compared"))
@@ -123,61 +126,17 @@ def _chosen(before: Table, after: Table, only: Collection[str], without: Collect
     return names
 
 
-def _kind(kind: pa.DataType) -> str:
-    """Say how a type is compared; nothing for one that is not."""
-    if pa.types.is_dictionary(kind):
-        return _kind(kind.value_type)
-    if pa.types.is_null(kind):
-        return "null"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "number"
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
-    return "category" if text or pa.types.is_boolean(kind) else ""
-
-
 def _compare(before: Table, after: Table, name: str) -> Compared | str:
     """Compare one column, or say why it is left out."""
-    kinds = {_kind(table.schema.field(name).type) for table in (before, after)}
+    kinds = {kind_of(table.schema.field(name).type) for table in (before, after)}
     if "category" not in kinds:
-        return compare_numbers(name, _numbers(before.column(name)), _numbers(after.column(name)))
+        return compare_numbers(name, numbers(before.column(name)), numbers(after.column(name)))
     reference = before.column(name)
-    counts = _counts(reference)
-    known = len(counts) - (None in counts)
+    found = counts(reference)
+    known = len(found) - (None in found)
     if known >= DISTINCT_LEAST and known > DISTINCT_SHARE * len(reference):
         return f"{known} different texts in {len(reference)} rows: it names rows"
-    return compare_categories(name, counts, _counts(after.column(name)))
-
-
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    if pa.types.is_null(column.type):
-        return np.full(len(column), np.nan)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    values = column.cast(pa.float64(), safe=False)
-    found = np.empty(len(values), dtype=np.float64)
-    start = 0
-    for chunk in values.chunks:  # a null's place holds anything
-        part = found[start : start + len(chunk)]
-        if chunk.null_count:
-            chunk = pc.if_else(chunk.is_valid(), chunk, float("nan"))
-        part[:] = (
-            np.frombuffer(chunk.buffers()[1], np.float64, chunk.offset + len(chunk))[chunk.offset :]
-            if len(chunk)
-            else 0
-        )
-        start += len(chunk)
-    return found
-
-
-def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
-    if pa.types.is_null(column.type):
-        return {None: len(column)}
-    if pa.types.is_boolean(column.type):
-        column = pc.if_else(column, "true", "false")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    counts: list[dict[str, Any]] = pc.value_counts(column).to_pylist()
-    return {row["values"]: row["counts"] for row in counts}
+    return compare_categories(name, found, counts(after.column(name)))
 
 
 def fails(found: Drift, conditions: Sequence[str]) -> list[str]:

@@ -1,0 +1,57 @@
+"""A column as it is compared: which kind its type is, its numbers, or how often each of its texts occurs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streams.judge.compare import Floats
+
+
+def kind_of(kind: pa.DataType) -> str:
+    """Say how a type is compared; nothing for one that is not."""
+    if pa.types.is_dictionary(kind):
+        return kind_of(kind.value_type)
+    if pa.types.is_null(kind):
+        return "null"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+    return "category" if text or pa.types.is_boolean(kind) else ""
+
+
+def numbers(column: pa.ChunkedArray) -> Floats:
+    """Give the values of a column of numbers, NaN for what is missing."""
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    values = column.cast(pa.float64(), safe=False)
+    found = np.empty(len(values), dtype=np.float64)
+    start = 0
+    for chunk in values.chunks:  # a null's place holds anything
+        part = found[start : start + len(chunk)]
+        if chunk.null_count:
+            chunk = pc.if_else(chunk.is_valid(), chunk, float("nan"))
+        part[:] = (
+            np.frombuffer(chunk.buffers()[1], np.float64, chunk.offset + len(chunk))[chunk.offset :]
+            if len(chunk)
+            else 0
+        )
+        start += len(chunk)
+    return found
+
+
+def counts(column: pa.ChunkedArray) -> dict[str | None, int]:
+    """Give how often each text occurs; truth values are `true` and `false`, None is what is missing."""
+    if pa.types.is_null(column.type):
+        return {None: len(column)}
+    if pa.types.is_boolean(column.type):
+        column = pc.if_else(column, "true", "false")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    found: list[dict[str, Any]] = pc.value_counts(column).to_pylist()
+    return {row["values"]: row["counts"] for row in found}
