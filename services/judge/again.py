@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 AT_ONCE = 2_000
 LIVE_MS = 600_000
 VERSION = 1
-Stream = tuple[str, str, str, str, str]
-"""(model, version, deployment, stream, detector)."""
+Stream = tuple[str, str, str, str, str, str]
+"""(model, version, deployment, slice, stream, detector)."""
 Row = tuple[int, bytes]
 """(append time, body)."""
 
@@ -103,7 +103,11 @@ def judged(
 ) -> list[list[Drift]]:
     """Judge all that has landed once for each of `bounds`, and give the alarms of each."""
     judges = [
-        Judge(one.model_copy(update={"distances": False, "live_ms": LIVE_MS}), virtual=True, figures=False)
+        Judge(
+            one.model_copy(update={"distances": False, "live_ms": LIVE_MS}),
+            virtual=settings.clock == "virtual",
+            figures=False,
+        )
         for one in bounds
     ]
     found: list[list[Drift]] = [[] for _ in bounds]
@@ -203,7 +207,7 @@ def pair(past: Sequence[Drift], again: Sequence[Drift]) -> tuple[list[Past], lis
 
 
 def _stream(one: Drift) -> Stream:
-    return one.model, one.version, one.deployment, one.stream, one.detector
+    return one.model, one.version, one.deployment, one.slice, one.stream, one.detector
 
 
 def as_object(
@@ -238,6 +242,7 @@ def _told(one: Drift) -> dict[str, Any]:
         "model": one.model,
         "version": one.version,
         "deployment": one.deployment,
+        "slice": one.slice,
         "stream": one.stream,
         "detector": one.detector,
         "to_ms": one.to_ms,
@@ -262,9 +267,14 @@ def as_text(told: Mapping[str, Any]) -> str:
     for one in told["alarms"]:
         later = "" if one["again_ms"] in (None, one["to_ms"]) else f", at {_time(one['again_ms'])}"
         verdict = f"remains{later}" if one["remains"] else "gone"
-        lines.append(f"  {_time(one['to_ms'])}  {one['model']} {one['version']}  {one['stream']}: {verdict}")
-    lines += [f"  {_time(one['to_ms'])}  {one['model']} {one['version']}  {one['stream']}: new" for one in told["new"]]
+        lines.append(f"  {_time(one['to_ms'])}  {_named(one)}: {verdict}")
+    lines += [f"  {_time(one['to_ms'])}  {_named(one)}: new" for one in told["new"]]
     return "\n".join(lines)
+
+
+def _named(one: Mapping[str, Any]) -> str:
+    part = f" of {one['slice']}" if one["slice"] else ""
+    return f"{one['model']} {one['version']}  {one['stream']}{part}"
 
 
 def _time(ms: int) -> str:

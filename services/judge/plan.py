@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def judge_plan(
     """
     bounds = bounds_of(settings, {})
     if rows_a_day is not None:
-        if rows_a_day <= 0 or not 0 <= error_rate < 1 or reference_rows < 1:
+        if not math.isfinite(rows_a_day) or rows_a_day <= 0 or not 0 <= error_rate < 1 or reference_rows < 1:
             raise WeirError(
                 "expected --rows-a-day above 0, --error-rate in [0, 1) and --reference-rows of at least 1", code=USAGE
             )

@@ -68,7 +68,7 @@ def expected(chances: Floats, traffic: Ledger) -> Ledger | None:
     {0: 1000, 1: 3000, 2: 2000, 3: 6000}
     """
     scores = traffic.cells.get(SCORE, {})
-    bins = np.array([cell for cell in scores if cell < SCORE_BINS], dtype=np.int64)
+    bins = np.array(sorted(cell for cell in scores if 0 <= cell < SCORE_BINS), dtype=np.int64)
     rows = np.array([scores[int(cell)] for cell in bins], dtype=np.float64)
     if rows.sum() <= 0:
         return None
@@ -76,9 +76,11 @@ def expected(chances: Floats, traffic: Ledger) -> Ledger | None:
     chosen = np.array([picked.get(int(cell), 0) for cell in bins], dtype=np.float64)
     chance = chances[bins]
     hits = rows * chance
-    cells = (chosen @ chance, chosen @ (1 - chance), (rows - chosen) @ chance, (rows - chosen) @ (1 - chance))
+    # Rounded bin by bin, to millionths, and then summed as integers: the same on every machine.
+    by_cell = (chosen * chance, chosen * (1 - chance), (rows - chosen) * chance, (rows - chosen) * (1 - chance))
+    cells = [(int(np.rint(one * 1e6).astype(np.int64).sum()) + 500) // 1_000 for one in by_cell]
     found = Ledger({N: {0: int(rows.sum())}})
-    found.add_pairs(CONFUSION, enumerate(round(float(cell) * MILLI) for cell in cells))
+    found.add_pairs(CONFUSION, enumerate(cells))
     for name, by_bin in ((SCORE_POS, hits), (SCORE_NEG, rows - hits)):
         found.add_pairs(name, zip(bins.tolist(), np.rint(by_bin * MILLI).astype(np.int64).tolist(), strict=True))
     return found

@@ -38,8 +38,11 @@ def figures(
     """Give every metric of one window that has an outcome to speak of, kinds ascending.
 
     A figure that needs no label is mature from the beginning. Slices have those alone that are told of them. A
-    correction that leaves no label at all takes every figure back, whatever the task was.
+    correction that leaves no label at all takes every figure back, whatever the task was. Of a ledger that lacks deltas
+    (`Ledger.possible`) there are none.
     """
+    if not ledger.possible():
+        return
     share = maturity(ledger)
     read = [(metric, metric.measured(ledger)) for metric in _metrics() if metric.sliced or not key.slice]
     empty = correction and not any(measured.n > 0 for metric, measured in read if metric.labelled)

@@ -3,7 +3,8 @@
 Two estimators answer for each window of closed traffic panes: `projected` from the labels that have come
 (`development`) and `estimated` from the scores alone (`cbpe`). When the window's last pane closes for labels its
 realised figures score both, and `conformal` makes the intervals of the next ones from that. There is one forecast a
-pane and figure; where labels are waited for longer than `OUTSTANDING` panes, only every other, third … one is scored.
+pane and figure; where labels are waited for longer than `OUTSTANDING` panes, only every other, third … one is scored,
+and where longer than `NOTED` panes, the law is learnt from every other, third … one.
 
 A new arm borrows the law of its model until `OWN` panes of its own have closed. What comes after a pane has closed for
 labels changes neither law nor scores.
@@ -11,7 +12,7 @@ labels changes neither law nor scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf, sqrt
@@ -26,6 +27,7 @@ from streams.measure.metrics import Auc, Confused, Metric, metrics
 Estimator = Literal["projected", "estimated"]
 OWN: Final = 30
 OUTSTANDING: Final = 512
+NOTED: Final = 2_000
 MILLI: Final = 1_000
 
 
@@ -76,12 +78,16 @@ class Outlook:
         pooled: Development,
         traffic: Ledger,
         chances: Floats | None,
+        waiting: Container[int],
     ) -> Iterator[Forecast]:
-        """Tell the figures of a window whose last pane's traffic has closed. `chances` calibrate scores (`cbpe`)."""
+        """Tell the figures of a window whose last pane's traffic has closed.
+
+        `chances` calibrate scores (`cbpe`); `waiting` holds the panes whose labels are waited for.
+        """
         last = window[-1].start
         law = self.law if self.law.closed >= OWN else pooled
         rows = [part.ledger.get(N) for part in window]
-        ages = [(last - part.start) // size_ms if part.start in self.looks else -1 for part in window]
+        ages = [(last - part.start) // size_ms if part.start in waiting else -1 for part in window]
         cells = [counted(part.ledger) for part in window]
         labelled = sum(part.ledger.get(LABELLED, COUNT) for part in window)
         stride = 1 + len(self.looks) // OUTSTANDING

@@ -15,7 +15,7 @@ from streams.judge.cbpe import Floats, calibration
 from streams.judge.conformal import LEVEL
 from streams.judge.development import Development, counted
 from streams.judge.figures import event_id
-from streams.judge.outlook import Outlook, Part
+from streams.judge.outlook import NOTED, Outlook, Part
 from streams.judge.panes import Closing, Key, ModelPanes, Pane
 from streams.measure.ledger import Ledger, N
 
@@ -39,7 +39,8 @@ class ModelOutlook:
     ) -> list[measures.Metric]:
         """Tell the figures of each arm's window that ends with a pane whose traffic has closed, keys ascending."""
         start = closing.pane_ms
-        size_ms = next(iter(at_start.values())).size_ms
+        size_ms = max(pane.size_ms for pane in at_start.values())
+        waiting = panes.waiting["labels"]
         found: list[measures.Metric] = []
         for key, outlook in sorted(self.arms.items()):
             outlook.look(start, size_ms, lambda at, key=key: _ledger(panes, at, key))  # type: ignore[misc]
@@ -47,12 +48,13 @@ class ModelOutlook:
             if key.slice:
                 continue
             outlook = self.arms.setdefault(key, Outlook())
-            if start >= panes.closed["labels"]:
+            # Long waits: of tens of thousands of panes not each needs to be followed.
+            if start in waiting and start // size_ms % (1 + len(waiting) // NOTED) == 0:
                 outlook.looks[start] = [(0, list(counted(at_start[key].open())))]
             window = panes.windows["traffic"][key]
             parts = [Part(at, ledger) for at in window.starts if (ledger := _ledger(panes, at, key)) is not None]
             chances = self._chances(closing.model, key.version, references)
-            for one in outlook.tell(parts, size_ms, self.pooled, window.ledger, chances):
+            for one in outlook.tell(parts, size_ms, self.pooled, window.ledger, chances, waiting):
                 about = (closing.model, *key, one.metric, one.estimator, window.to_ms)
                 found.append(
                     measures.Metric(

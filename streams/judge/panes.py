@@ -145,7 +145,8 @@ class Panes:
         if start not in model.waiting["labels"]:
             self.late_deltas += 1
             model.corrected.add((start, key))
-        self._live(model, key, start, pane, delta)
+        if key in model.live or start + (self.window_panes + 1) * pane.size_ms > least_ms:
+            self._live(model, key, start, pane, delta)
 
     def _live(self, model: ModelPanes, key: Key, start: int, pane: Pane, delta: PaneDelta) -> None:
         live = model.live.setdefault(key, Window())
@@ -194,7 +195,7 @@ class Panes:
             for kind in KINDS:
                 if model.waiting[kind]:
                     start = model.waiting[kind][0]
-                    size_ms = next(iter(model.panes[start].values())).size_ms
+                    size_ms = _longest(model.panes[start])
                     yield Closing(self.due(name, start, size_ms, kind), kind, name, start)
 
     def close(self, least_ms: int, silent_ms: int, closed: Callable[[Closing, dict[Key, Pane]], None]) -> None:
@@ -235,9 +236,10 @@ class Panes:
         for name, model in self.models.items():
             if not model.panes:
                 continue
+            self._let_go(model, least_ms)
             for start in sorted(model.panes):
                 at_start = model.panes[start]
-                end = start + next(iter(at_start.values())).size_ms
+                end = start + _longest(at_start)
                 reach_ms = max(policy.reach_ms for policy in self._in_force(name, start, end))
                 old = least_ms > end + reach_ms + self.grace_ms or len(model.panes) > self.keep_panes
                 used = any(start in model.waiting[kind] for kind in KINDS) or any(
@@ -249,6 +251,20 @@ class Panes:
                     break
                 del model.panes[start]
                 model.gone_ms = end
+
+    def _let_go(self, model: ModelPanes, least_ms: int) -> None:
+        """Drop the windows of keys that are no more (a retired version, a slice seen once): they would hold panes.
+
+        All panes of such a window have left it, so a key that comes back finds what it would have found.
+        """
+        closed = [(model.windows[kind], model.closed[kind]) for kind in KINDS]
+        for windows, to_ms in (*closed, (model.live, least_ms)):
+            for key, window in list(windows.items()):
+                if window.starts and window.to_ms <= to_ms - (window.to_ms - window.from_ms):
+                    for start in window.starts:
+                        if windows is model.windows["labels"]:
+                            model.panes[start][key].pack()
+                    del windows[key]
 
     def dump(self) -> dict[str, Any]:
         """Give the panes as plain data; windows are told by their panes and summed again."""
@@ -299,6 +315,11 @@ class Panes:
             model.corrected = {(start, Key.of(key)) for start, key in kept["corrected"]}
             model.gone_ms = kept["gone_ms"]
         self.replan()
+
+
+def _longest(at_start: dict[Key, Pane]) -> int:
+    """Give the length of the panes that begin together: the longest, while workers with two settings overlap."""
+    return max(pane.size_ms for pane in at_start.values())
 
 
 def _is_traffic(name: str) -> bool:

@@ -39,6 +39,7 @@ from streams.judge.panes import Closing, Key, Pane, Panes, Window
 from streams.judge.state import JudgeState, packed, unpacked
 from streams.judge.surge import Surges
 from streams.judge.watch import Judged, Watch
+from streams.measure.reference import fault
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 from streams.runtime.records import Records
 
@@ -113,7 +114,10 @@ class Judge:
         elif isinstance(event, DecidePolicySet):
             state.decide[event.policy.model] = event.policy
         elif isinstance(event, ReferenceSet):
-            state.references.setdefault((event.reference.model, event.reference.version), event.reference)
+            if fault(event.reference):
+                state.count("refused_references")
+            else:
+                state.references.setdefault((event.reference.model, event.reference.version), event.reference)
         elif isinstance(event, AllocationSet):
             self._layer(state, event.model, event.layer).allocate(event)
         elif isinstance(event, (Frozen, Thawed)) and state.guard is not None:

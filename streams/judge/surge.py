@@ -38,8 +38,11 @@ HOUR_MS: Final = 3_600_000
 MONTH_MS: Final = 30 * 24 * HOUR_MS
 WEEKS: Final = 4
 ACCEPTED_MS: Final = 24 * HOUR_MS
+FORGOTTEN_MS: Final = WEEKS * HOURS * HOUR_MS
+"""A stream that was silent for so long is let go of: it would only take its part of the budget."""
 KEEP: Final = 0.999
 """What the moments of the errors keep from pane to pane."""
+MOST: Final = 10**15
 REQUESTS: Final = "traffic:requests"
 SUBJECT: Final = "traffic:subject"
 Floats = NDArray[np.float64]
@@ -67,6 +70,7 @@ class Usual:
     """When the jump that goes on began; −1 while there is none."""
     jump_rows: float = 0.0
     jump_expected: float = 0.0
+    last_ms: int = -1
 
     def expected(self, at_ms: int) -> tuple[float, float]:
         """Give E of an hour of the week, and from how many requests it was learnt; that of all hours for a new one."""
@@ -88,10 +92,11 @@ class Usual:
         """Look at a closed pane; `fail` where a jump begins."""
         if self.began_ms < 0:
             self.began_ms = start
+        self.last_ms = end
         expected, learnt_from = self.expected(start)
-        bound = upper(expected, self.dispersion(expected, learnt_from), law.chance)
-        least = max(bound, law.factor * expected)
         known = end - self.began_ms >= law.warm_up_ms
+        bound = upper(expected, self.dispersion(expected, learnt_from), law.chance) if known else float("inf")
+        least = max(bound, law.factor * expected)
         goes_on = self.jump_ms >= 0 and count >= (least + expected) / 2
         jump = known and (count >= least or goes_on)
         begins = jump and self.jump_ms < 0
@@ -134,7 +139,7 @@ class Usual:
         """Give it as plain data."""
         jump = [self.jump_ms, self.jump_rows, self.jump_expected]
         moments = [self.error, self.square, self.weight]
-        return [self.rows.tolist(), self.panes.tolist(), *moments, self.began_ms, *jump]
+        return [self.rows.tolist(), self.panes.tolist(), *moments, self.began_ms, *jump, self.last_ms]
 
     @classmethod
     def load(cls, plain: list[Any]) -> Usual:
@@ -158,8 +163,10 @@ class Surges:
             if key.role == "primary"
             for name, count in _counts(key, pane)
         ]
+        for at in [at for at, usual in self.usual.items() if start - usual.last_ms > FORGOTTEN_MS]:
+            del self.usual[at]
         for key, name, _ in counts:
-            self.usual.setdefault((key, name), Usual())
+            self.usual.setdefault((key, name), Usual(last_ms=start))
         for key, name, count in counts:
             size_ms = at_start[key].size_ms
             law = Law(min(budget * size_ms / MONTH_MS / len(self.usual), 0.5), factor, warm_up_ms)
@@ -201,6 +208,8 @@ def upper(expected: float, phi: float, chance: float) -> float:
     high = int(expected) + 2
     while above(high) > chance:
         high *= 2
+        if high > MOST:  # spread so wide that doubles cannot tell a bound: nothing would be a jump
+            return float("inf")
     low = 1
     while low < high:
         middle = (low + high) // 2

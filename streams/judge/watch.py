@@ -28,12 +28,10 @@ from streams.judge.panes import Kind
 from streams.judge.season import Season
 from streams.judge.trackers import Plain, Trackers, Verdicts
 from streams.measure.ledger import (
-    AGREEMENT,
     BUCKET_AGREEMENT,
     BUCKET_CONFUSION,
     BUCKET_ROWS,
     BUCKETS,
-    CONFUSION,
     DIFFERS,
     FEATURE,
     FN,
@@ -105,25 +103,25 @@ class Gather:
     def __init__(self, histograms: list[Histogram]) -> None:
         self.names = [histogram.vector for histogram in histograms]
         widths = np.array([histogram.reference.size for histogram in histograms], dtype=np.int64)
-        sizes = self.sizes = np.array([histogram.groups.size for histogram in histograms], dtype=np.int64)
+        sizes = np.array([histogram.groups.size for histogram in histograms], dtype=np.int64)
         self.total = int(widths.sum())
-        self.starts = np.cumsum(sizes) - sizes
+        self.starts, self.sizes = np.cumsum(sizes) - sizes, sizes
         offsets = np.repeat(np.cumsum(widths) - widths, sizes)
         self.index = np.concatenate([histogram.groups for histogram in histograms]) + offsets
 
     def counts(self, ledger: Ledger) -> NDArray[np.float64]:
-        """Give a ledger's counts by group, the histograms one after the other.
-
-        Raises `IndexError` when a vector has a cell that its histogram does not know.
-        """
+        """Give a ledger's counts by group, the histograms one after the other; cells they do not know are left out."""
         empty: dict[int, int] = {}
         vectors = [ledger.cells.get(name, empty) for name in self.names]
         lengths = np.fromiter(map(len, vectors), dtype=np.int64, count=len(vectors))
         filled = int(lengths.sum())
         cells = np.fromiter(chain.from_iterable(vectors), dtype=np.int64, count=filled)
         values = np.fromiter(chain.from_iterable(map(dict.values, vectors)), dtype=np.float64, count=filled)
-        if (cells >= np.repeat(self.sizes, lengths)).any():
-            raise IndexError("a ledger has cells that its reference does not know")
+        known = cells < np.repeat(self.sizes, lengths)
+        if not known.all():  # counted in the bins of another reference of this version: not ours to read
+            cells, values = cells[known], values[known]
+            sized = zip(self.sizes.tolist(), vectors, strict=True)
+            lengths = np.array([sum(cell < size for cell in vector) for size, vector in sized], dtype=np.int64)
         index = self.index[np.repeat(self.starts, lengths) + cells]
         return np.bincount(index, values, minlength=self.total).astype(np.float64, copy=False)
 
@@ -202,7 +200,8 @@ class Watch:
         histogram = stream.histogram
         if histogram is None:
             return labelled(ledger, start, end)
-        vector = ledger.cells.get(histogram.vector, {})
+        width = histogram.groups.size
+        vector = {cell: max(count, 0) for cell, count in ledger.cells.get(histogram.vector, {}).items() if cell < width}
         cells = np.fromiter(vector, dtype=np.int64, count=len(vector))
         values = np.fromiter(vector.values(), dtype=np.float64, count=len(vector))
         counts = np.bincount(histogram.groups[cells], values, minlength=histogram.reference.size).astype(np.float64)
@@ -227,7 +226,8 @@ class Watch:
         """Give the distances of a window to the reference by place, each beside its 95 % quantile under no drift."""
         found: dict[int, dict[str, float]] = {}
         for group, counts in self._counts(kind, window):
-            rows = np.flatnonzero(counts.sum(axis=1) > 0)
+            # A cell below 0 lacks deltas (a reference that came after what it counts): such a row has no distance.
+            rows = np.flatnonzero((counts.sum(axis=1) > 0) & (counts >= 0).all(axis=1))
             if rows.size:
                 columns = all_distances(group.reference[rows], counts[rows])
                 values = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -251,7 +251,8 @@ class Watch:
             return
         sizes = np.array(ledger.dense(BUCKET_ROWS, BUCKETS), dtype=np.float64)[None, :]
         held = sizes.sum()
-        for group, counts in self._counts(kind, ledger):
+        for group, found in self._counts(kind, ledger):
+            counts = np.maximum(found, 0.0)
             rows = counts.sum(axis=1)
             # Every row has a score cell; features are counted from the reference on, so fewer at first: then one unit.
             known = rows == held
@@ -265,13 +266,14 @@ def labelled(ledger: Ledger, start: int, end: int) -> Evidence | None:
     """Give what a pane shows of the error rate, None without a label."""
     confusion = np.array(ledger.dense(BUCKET_CONFUSION, BUCKETS * 4), dtype=np.float64).reshape(BUCKETS, 4) / MILLI
     agreement = np.array(ledger.dense(BUCKET_AGREEMENT, BUCKETS * 2), dtype=np.float64).reshape(BUCKETS, 2) / MILLI
+    # What lacks deltas (a judge that began in the middle) may be below 0, and no bet can be made on that.
+    confusion, agreement = np.maximum(confusion, 0.0), np.maximum(agreement, 0.0)
     sizes = confusion.sum(axis=1) + agreement.sum(axis=1)
     hits = confusion[:, FP] + confusion[:, FN] + agreement[:, DIFFERS]
     weight = float(sizes.sum())
     if weight <= 0:
         return None
-    errors = ledger.get(CONFUSION, FP) + ledger.get(CONFUSION, FN) + ledger.get(AGREEMENT, DIFFERS)
-    return Evidence(start, end, np.array([errors / MILLI]), weight, sizes, hits)
+    return Evidence(start, end, np.array([float(hits.sum())]), weight, sizes, hits)
 
 
 def _only(panes: Evidences, rows: Ints) -> Evidences:

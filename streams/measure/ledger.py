@@ -334,6 +334,16 @@ class Ledger:
             full[index] = value
         return full
 
+    def possible(self) -> bool:
+        """Say whether it can be a count of outcomes: nothing is below 0 but what is signed.
+
+        It is not where deltas are missing, as for whoever began to read in the middle of them.
+
+        >>> Ledger({"n": {0: 2}}).possible(), Ledger({"confusion": {TP: -1000}}).possible()
+        (True, False)
+        """
+        return all(min(vector.values()) >= 0 for name, vector in self.cells.items() if name != LABEL_SUM)
+
     def __add__(self, other: Ledger) -> Ledger:
         total = Ledger(self.cells)
         total.add(other.cells)

@@ -35,7 +35,7 @@ from streams.measure.ages import BIN_OF
 from streams.measure.cells import Cuts, Deltas, slice_text
 from streams.measure.ledger import OTHER, N
 from streams.measure.reading import class_name
-from streams.measure.reference import cuts
+from streams.measure.reference import cuts, fault
 from streams.measure.trials import trials
 from streams.runtime.processor import Batch, Output
 
@@ -74,13 +74,10 @@ class MeasureState:
     classes: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def hear(self, frozen: Frozen) -> None:
-        """Take a reference unless its version has one. One whose bins cannot be read is not taken."""
+        """Take a reference unless its version has one. One that has a `fault` is not taken."""
         key = (frozen.reference.model, frozen.reference.version)
-        if key not in self.references:
-            try:
-                self.bins[key] = cuts(frozen.reference)
-            except ValueError:
-                return
+        if key not in self.references and not fault(frozen.reference):
+            self.bins[key] = cuts(frozen.reference)
             self.references[key] = frozen
 
     def cuts_of(self, prediction: Prediction) -> Cuts | None:

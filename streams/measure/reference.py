@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -93,6 +94,40 @@ def cuts(reference: Reference) -> dict[str, Cut]:
         else:
             found[name] = Categorical({value: i for i, value in enumerate(reference.categories[name])})
     return found
+
+
+def fault(reference: Reference) -> str:
+    """Say what makes a reference unusable; empty when nothing does.
+
+    Whoever hears references asks this first, so that all take the same one: what is wrong stays in `control` for ever.
+
+    >>> fault(Reference(id="r", model="m", version="1", n=1, edges={"x": [2.0, 1.0]}, ranges={"x": [0.0, 3.0]}))
+    "edges of 'x' do not ascend"
+    """
+    sizes = {SCORE: SCORE_BINS + 3}
+    for name, edges in reference.edges.items():
+        if len(reference.ranges.get(name, ())) != 2:
+            return f"feature {name!r} has edges but no entry in `ranges`"
+        if any(not a < b for a, b in pairwise(edges)) or any(edge != edge for edge in edges):
+            return f"edges of {name!r} do not ascend"
+        sizes[FEATURE + name] = len(edges) + 4
+    for name, values in reference.categories.items():
+        if len(set(values)) < len(values):
+            return f"a category of {name!r} is there twice"
+        sizes.setdefault(FEATURE + name, len(values) + 2)
+    for name, counts in reference.counts.items():
+        if name in sizes and counts and (len(counts) != sizes[name] or min(counts) < 0):
+            return f"counts of {name!r}: expected {sizes[name]} numbers of at least 0"
+    if reference.error_rate is not None and not 0.0 <= reference.error_rate <= 1.0:
+        return f"an error rate of {reference.error_rate}"
+    if (
+        reference.error_n < 0
+        or reference.n < 0
+        or len(reference.calibration) % 3
+        or min(reference.calibration, default=0) < 0
+    ):
+        return "`n`, `error_n` and `calibration` count rows"
+    return ""
 
 
 def quantile_edges(values: Floats, count: int = BINS) -> list[float]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 from pydantic import SecretStr
 
 from schemas.errors import WeirError
@@ -53,7 +54,7 @@ def settings(clickhouse: LocalClickHouse, database: str) -> Settings:
         password=SecretStr(clickhouse.password),
         database=database,
     )
-    settings = Settings(namespace="judged", clickhouse=at, judge=JUDGE)
+    settings = Settings(namespace="judged", clickhouse=at, judge=JUDGE, clock="virtual")
     judge = Judge(JudgeBounds.model_validate(JUDGE), virtual=True)
     state = judge.empty(0)
     events = stream(40, 30)
@@ -154,6 +155,8 @@ def test_a_plan_can_be_made_of_supposed_traffic(capsys: pytest.CaptureFixture[st
 
 def test_each_past_alarm_takes_one_of_the_replay_before_the_next() -> None:
     past = [drift("a", 5), drift("a", 9), drift("b", 5)]
+    elsewhere = structs.replace(drift("b", 6), slice="country=IT")
+    assert [one.again for one in pair([drift("b", 5)], [elsewhere])[0]] == [None]
     found, new = pair(past, [drift("a", 6), drift("a", 20), drift("b", 30), drift("c", 1)])
     assert [(one.alarm.id, one.again.id if one.again else None) for one in found] == [
         ("a5", "a6"),

@@ -11,6 +11,7 @@ from streams.judge.controls import MONTH, PATIENCE_DAYS, PLACEBO, Controls, Inje
 from streams.judge.evidence import Evidence
 from streams.judge.watch import QUALITY, Watch
 from streams.measure.ledger import BUCKETS, Ledger
+from streams.measure.metrics import Accuracy, Measured
 from streams.measure.tally import ledger_of
 from tests.streams.judge.test_processor import columns, reference
 
@@ -120,26 +121,27 @@ def test_the_change_that_is_put_in_is_the_one_that_is_told() -> None:
     assert moved.counts[-3] / counts.sum() == pytest.approx(0.9 * counts[-3] / counts.sum() + 0.1)
 
 
-def quality(wrong: int, right: int) -> Ledger:
+def accuracy(wrong: int, right: int) -> Measured:
     cells = {3: right * 1000, 1: wrong * 1000}
     by_bucket = {bucket * 4 + cell: weight // BUCKETS for bucket in range(BUCKETS) for cell, weight in cells.items()}
-    return Ledger({"confusion": cells, "bucket.confusion": by_bucket, "measured": {1: right, 2: wrong}})
+    ledger = Ledger({"confusion": cells, "bucket.confusion": by_bucket, "measured": {1: right, 2: wrong}})
+    return Accuracy().measured(ledger)
 
 
 def test_an_alarm_is_benign_only_where_quality_was_shown_to_stay() -> None:
     worth = Worth()
     for at in (10, 20, 30):
         worth.raised(at)
-    worth.look(quality(640, 5760), 9, 0.15)  # the window began before every alarm
+    worth.look(accuracy(640, 5760), 9, 0.15)  # the window began before every alarm
     assert worth.told() == {"alarms": 3, "benign": 0, "harmful": 0, "unknown": 3}
-    worth.look(quality(640, 5760), 15, 0.15)
+    worth.look(accuracy(640, 5760), 15, 0.15)
     assert worth.told() == {"alarms": 3, "benign": 1, "harmful": 0, "unknown": 2}
-    worth.look(quality(6, 58), 25, 0.15)  # too few to tell
-    worth.look(Ledger(), 25, 0.15)
+    worth.look(accuracy(6, 58), 25, 0.15)  # too few to tell
+    worth.look(None, 25, 0.15)
     assert worth.told() == {"alarms": 3, "benign": 1, "harmful": 0, "unknown": 2}
-    worth.look(quality(1920, 4480), 25, 0.15)
+    worth.look(accuracy(1920, 4480), 25, 0.15)
     assert worth.told() == {"alarms": 3, "benign": 1, "harmful": 1, "unknown": 1}
-    worth.look(Ledger(), int(31 + PATIENCE_DAYS * DAY_MS), 0.15)
+    worth.look(None, int(31 + PATIENCE_DAYS * DAY_MS), 0.15)
     assert (worth.unknown, worth.open) == (1, [])
 
 

@@ -27,7 +27,7 @@ def learnt(panes: int) -> Development:
 
 
 def accuracy(outlook: Outlook, window: list[Part], pooled: Development) -> float | None:
-    found = outlook.tell(window, MINUTE, pooled, Ledger(), None)
+    found = outlook.tell(window, MINUTE, pooled, Ledger(), None, outlook.looks)
     return next((one.told.value for one in found if one.metric == "accuracy"), None)
 
 
@@ -49,7 +49,10 @@ def test_a_forecast_is_scored_once_by_the_window_that_ends_with_its_pane() -> No
     for number in range(LEAST + 3):
         start = number * MINUTE
         outlook.looks[start] = [(0, [0, 5_000, 0, 20_000, 0, 0])]
-        told = {one.metric: one for one in outlook.tell([Part(start, pane(20, 5))], MINUTE, pooled, Ledger(), None)}
+        told = {
+            one.metric: one
+            for one in outlook.tell([Part(start, pane(20, 5))], MINUTE, pooled, Ledger(), None, outlook.looks)
+        }
         assert (told["accuracy"].told.low is not None) is (number >= LEAST)
         assert told["accuracy"].maturity == pytest.approx(0.5)
         assert told["accuracy"].n == 25
@@ -64,17 +67,17 @@ def test_a_forecast_is_scored_once_by_the_window_that_ends_with_its_pane() -> No
 
 def test_a_window_without_labels_or_rows_tells_nothing_and_breaks_nothing() -> None:
     outlook = Outlook()
-    assert list(outlook.tell([Part(0, Ledger())], MINUTE, learnt(3), Ledger(), None)) == []
+    assert list(outlook.tell([Part(0, Ledger())], MINUTE, learnt(3), Ledger(), None, outlook.looks)) == []
     outlook.close(0, 0, Ledger(), Ledger())
     unlabelled = Development()
     unlabelled.learn(ROWS, [(0, [0] * 6)], [0] * 6)
-    assert list(outlook.tell([Part(0, pane(0, 0))], MINUTE, unlabelled, Ledger(), None)) == []
+    assert list(outlook.tell([Part(0, pane(0, 0))], MINUTE, unlabelled, Ledger(), None, outlook.looks)) == []
 
 
 def test_scores_alone_tell_figures_without_any_label() -> None:
     chances = np.linspace(0, 1, SCORE_BINS)
     traffic = Ledger({"n": {0: 4}, "score": {500: 2, 1500: 2}, SCORE_CHOSEN: {1500: 2}})
-    told = {one.metric: one for one in Outlook().tell([Part(0, traffic)], MINUTE, Development(), traffic, chances)}
+    told = {one.metric: one for one in Outlook().tell([Part(0, traffic)], MINUTE, Development(), traffic, chances, ())}
     assert told["accuracy"].told.value == pytest.approx((chances[1500] + 1 - chances[500]) / 2, abs=1e-3)
     assert told["accuracy"].estimator == "estimated"
     assert told["accuracy"].n == 4
@@ -86,7 +89,7 @@ def test_with_many_panes_waiting_not_every_forecast_is_kept() -> None:
     panes = 3 * OUTSTANDING
     for number in range(panes):
         outlook.looks[number * MINUTE] = [(0, [0] * 6)]
-        list(outlook.tell([Part(number * MINUTE, pane(20, 5))], MINUTE, pooled, Ledger(), None))
+        list(outlook.tell([Part(number * MINUTE, pane(20, 5))], MINUTE, pooled, Ledger(), None, outlook.looks))
     assert OUTSTANDING <= len(outlook.told) <= 2 * OUTSTANDING
 
 
@@ -100,7 +103,7 @@ def test_a_restart_changes_nothing() -> None:
         for outlook in (one, other):
             outlook.look(start, MINUTE, ledgers.get)
             outlook.looks[start] = [(0, [0, 1_000, 0, 9_000, 0, 0])]
-            list(outlook.tell([Part(start, ledgers[start])], MINUTE, pooled, Ledger(), None))
+            list(outlook.tell([Part(start, ledgers[start])], MINUTE, pooled, Ledger(), None, outlook.looks))
             if number >= 20:
                 done = start - 20 * MINUTE
                 outlook.close(done, ROWS, ledgers[done], ledgers[done])
