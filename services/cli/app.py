@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from services.cli.judging import judge_app, reference_app
+from services.cli.options import Bootstrap, ConfigFile, DataDir, Json, Namespace, Standby, load_settings
 from services.cli.processes import PROCESSES, SLOTTED
-
-if TYPE_CHECKING:
-    from schemas.settings import Settings
 
 app = typer.Typer(
     name="weir",
@@ -24,8 +23,6 @@ topics_app = typer.Typer(help="Plan and create topics.", no_args_is_help=True)
 dlq_app = typer.Typer(help="List, show and retry dead letters.", no_args_is_help=True)
 policy_app = typer.Typer(help="Set what the join and decide may do for a model.", no_args_is_help=True)
 rollout_app = typer.Typer(help="Approve, reject or abort a rollout.", no_args_is_help=True)
-reference_app = typer.Typer(help="Learn what a version is compared with, and list it.", no_args_is_help=True)
-judge_app = typer.Typer(help=f"Run the process `judge` ({PROCESSES['judge'][1]}), or ask what it can find.")
 app.add_typer(config_app, name="config", rich_help_panel=None)
 app.add_typer(topics_app, name="topics")
 app.add_typer(dlq_app, name="dlq")
@@ -33,42 +30,6 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(judge_app, name="judge")
 app.add_typer(reference_app, name="reference")
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (default: WEIR_CONFIG, weir.toml).")]
-Namespace = Annotated[str | None, typer.Option("--namespace", help="Prefix of topics, groups and database.")]
-Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka's address, host:port.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where snapshots, logs and embedded data are kept.")]
-Standby = Annotated[
-    bool, typer.Option("--standby", help="Follow the worker of this slot; take over within 2 s when it stops.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def load_settings(
-    config: Path | None = None,
-    namespace: str | None = None,
-    bootstrap: str | None = None,
-    data_dir: Path | None = None,
-    *,
-    standby: bool = False,
-) -> tuple[Settings, dict[str, Any]]:
-    """Give the settings and the flags that entered them. Raises `WeirError` that names the wrong key."""
-    from services.cli.configuration import settings_from
-
-    flags: dict[str, Any] = {}
-    if namespace is not None:
-        flags["namespace"] = namespace
-    if bootstrap is not None:
-        flags["kafka"] = {"bootstrap": bootstrap}
-    if data_dir is not None:
-        flags["data_dir"] = data_dir
-    if standby:
-        flags["runtime"] = {"standby": True}
-    settings = settings_from(config, flags)
-    from services import logs
-
-    logs.configure("weir", settings.log_level)  # to standard error: standard output is for what was asked
-    return settings, flags
 
 
 def _add_process(name: str, about: str) -> None:
@@ -239,116 +200,6 @@ def config_show(
     from services.cli.configuration import show
 
     show(settings, flags, with_origin=origin, as_json=json)
-
-
-@judge_app.command("plan")
-def judge_plan(
-    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
-    rows_a_day: Annotated[
-        float | None, typer.Option(help="Suppose so many labelled predictions; read nothing.")
-    ] = None,
-    subjects: Annotated[int, typer.Option(min=1, help="With --rows-a-day: distinct subjects in a pane.")] = 64,
-    error_rate: Annotated[float, typer.Option(help="With --rows-a-day: the reference's error rate.")] = 0.1,
-    reference_rows: Annotated[int, typer.Option(help="With --rows-a-day: labelled rows of the reference.")] = 5_000,
-    config: ConfigFile = None,
-    namespace: Namespace = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> None:
-    """Say the smallest drift that can be found in 1, 7 and 30 days at a model's traffic."""
-    settings, _ = load_settings(config, namespace, None, data_dir)
-    from services.judge.plan import judge_plan as run
-
-    raise typer.Exit(
-        run(
-            settings,
-            model=model,
-            rows_a_day=rows_a_day,
-            subjects=subjects,
-            error_rate=error_rate,
-            reference_rows=reference_rows,
-            as_json=json,
-        )
-    )
-
-
-@judge_app.command("replay")
-def judge_replay(
-    budget: Annotated[float | None, typer.Option(help="Expected false alarms in 30 days.")] = None,
-    epsilon_error: Annotated[float | None, typer.Option(help="How much worse the error rate may be.")] = None,
-    epsilon_share: Annotated[float | None, typer.Option(help="How different a share may be.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
-    config: ConfigFile = None,
-    namespace: Namespace = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> None:
-    """List which past alarms would remain under another budget or tolerance."""
-    settings, _ = load_settings(config, namespace, None, data_dir)
-    from services.judge.again import judge_replay as run
-
-    raise typer.Exit(
-        run(
-            settings,
-            budget=budget,
-            epsilon_error=epsilon_error,
-            epsilon_share=epsilon_share,
-            model=model,
-            as_json=json,
-        )
-    )
-
-
-@reference_app.command("learn")
-def reference_learn(
-    model: Annotated[str, typer.Argument(help="The model.")],
-    version: Annotated[str | None, typer.Option(help="Its version (default: the newest that predicts).")] = None,
-    file: Annotated[Path | None, typer.Option(help="Learn from this Parquet or CSV file, not from traffic.")] = None,
-    score: Annotated[str | None, typer.Option(help="With --file: the column of scores.")] = None,
-    label: Annotated[str | None, typer.Option(help="With --file: the column of labels.")] = None,
-    prediction: Annotated[str | None, typer.Option(help="With --file: the column of predicted classes.")] = None,
-    without: Annotated[list[str] | None, typer.Option("--without", help="With --file: no feature (repeat).")] = None,
-    threshold: Annotated[float, typer.Option(help="With --file: from this score on class 1 is chosen.")] = 0.5,
-    days: Annotated[float | None, typer.Option(help="Only the last so many days of traffic.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="At most so many rows of traffic.")] = 200_000,
-    confirm: Annotated[bool, typer.Option("--confirm", help="Take traffic that spans no whole week.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it; send nothing.")] = False,
-    config: ConfigFile = None,
-    namespace: Namespace = None,
-    bootstrap: Bootstrap = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> None:
-    """Freeze what a version is compared with, from its own traffic or from a file. Nothing alarms without one."""
-    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
-    from services.reference.run import File
-    from services.reference.run import reference_learn as run
-
-    given = None if file is None else File(file, score, label, prediction, tuple(without or ()), threshold)
-    raise typer.Exit(
-        run(
-            settings,
-            model,
-            version=version,
-            file=given,
-            days=days,
-            most=rows,
-            confirm=confirm,
-            dry_run=dry_run,
-            as_json=json,
-        )
-    )
-
-
-@reference_app.command("ls")
-def reference_ls(
-    config: ConfigFile = None, namespace: Namespace = None, data_dir: DataDir = None, json: Json = False
-) -> None:
-    """List references, and the versions that are still learning."""
-    settings, _ = load_settings(config, namespace, None, data_dir)
-    from services.reference.run import reference_ls as run
-
-    raise typer.Exit(run(settings, as_json=json))
 
 
 @topics_app.command("plan")

@@ -21,6 +21,7 @@ from schemas.settings import Settings
 from services.record.counting import features_sql, outcomes_sql, traffic_sql
 from services.record.standing import Cuts, any_of, rows, standing_sql
 from streams.measure.ledger import CLASS, OTHER, Ledger
+from streams.measure.reference import fault
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
@@ -72,9 +73,10 @@ def measured(client: HttpClient, cuts: Cuts | None = None) -> Ledgers:
 
 
 def references_of(client: HttpClient) -> list[ReferenceSet]:
-    """Give the references that have landed, in the order in which one partition heard them."""
+    """Give the references that have landed, in the order in which one partition heard them, without the faulty."""
     sql = "SELECT body FROM control WHERE kind = 'reference_set' AND unreadable = '' ORDER BY partition, offset"
-    return [decode(body, ReferenceSet) for (body,) in rows(client, sql)]
+    heard = (decode(body, ReferenceSet) for (body,) in rows(client, sql))
+    return [one for one in heard if not fault(one.reference)]
 
 
 def compare(ours: Ledgers, theirs: Ledgers) -> Compared:

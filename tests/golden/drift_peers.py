@@ -2,8 +2,8 @@
 
 Run by hand, from the root of the repository, with the Python of an environment that has both:
 
-    python3.11 -m venv /tmp/peers && /tmp/peers/bin/pip install evidently==0.7.23 'pandas<3' nannyml==0.13.1 statsmodels
-    python -m tests.golden.drift_peers /tmp/peers/bin/python
+    python3.11 -m venv peers && peers/bin/pip install evidently==0.7.23 'pandas<3' nannyml==0.13.1 statsmodels
+    python -m tests.golden.drift_peers peers/bin/python
 
 The tables are formulas without chance, so that only the answers are kept: `few` lies below NannyML's 10,000 rows and
 has missing and infinite values, `many` above. Kept are the order of the columns, and what the

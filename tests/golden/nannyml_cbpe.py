@@ -2,8 +2,8 @@
 
 Run by hand, in an environment of its own (it pins other numpy and pandas than ours), from the root of the repository:
 
-    python3.11 -m venv /tmp/peer && /tmp/peer/bin/pip install nannyml==0.13.1 statsmodels
-    NML_DISABLE_USAGE_LOGGING=1 PYTHONPATH=. /tmp/peer/bin/python -m tests.golden.nannyml_cbpe
+    python3.11 -m venv peer && peer/bin/pip install nannyml==0.13.1 statsmodels
+    NML_DISABLE_USAGE_LOGGING=1 PYTHONPATH=. peer/bin/python -m tests.golden.nannyml_cbpe
 
 The rows themselves stay in NannyML's wheel: kept are, by logit bin of the score, the reference's rows by label, and of
 each chunk of 5,000 the rows and those predicted positive. The estimated AUC of the first chunk, 0.970744, is the one
