@@ -75,19 +75,26 @@ class Development:
     def parts(self, ages: Sequence[int]) -> Floats:
         """Give F at each age (row) and cell: linear between the mean ages of the bins that were looked at.
 
-        NaN for a cell that was never counted in the end; before the first look F is that of the first.
+        A cell that was never counted in the end develops like all of them together: a kind of error that is new must
+        not be overlooked until the first pane with it has closed. NaN while nothing was ever counted; before the first
+        look F is that of the first.
         """
         seen = np.flatnonzero(self.panes > 0)
         found = np.full((len(ages), CELLS), np.nan)
         if not seen.size:
             return found
         at = self.ages[seen] / self.panes[seen]
-        for cell in range(CELLS):
-            late = self.late[seen, cell]
+        asked = np.asarray(ages, dtype=np.float64)
+
+        def curve(early: Floats, late: Floats) -> Floats | None:
             known = late > 0
-            if known.any():
-                part = self.early[seen, cell][known] / late[known]
-                found[:, cell] = np.interp(np.asarray(ages, dtype=np.float64), at[known], part)
+            return np.interp(asked, at[known], early[known] / late[known]) if known.any() else None
+
+        together = curve(self.early[seen].sum(axis=1), self.late[seen].sum(axis=1))
+        if together is not None:
+            for cell in range(CELLS):
+                own = curve(self.early[seen, cell], self.late[seen, cell])
+                found[:, cell] = together if own is None else own
         return found
 
     def project(self, rows: Sequence[int], ages: Sequence[int], cells: Sequence[Sequence[int]]) -> Ledger | None:

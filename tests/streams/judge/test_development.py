@@ -62,6 +62,14 @@ def test_a_window_that_has_closed_is_projected_as_it_is() -> None:
     assert list(counted(projected)) == cells
 
 
+def test_a_kind_of_error_that_is_new_is_seen_before_the_first_pane_with_it_has_closed() -> None:
+    law = Development()
+    law.learn(100, [(0, [20_000, 0, 0, 30_000, 0, 0])], [40_000, 0, 0, 60_000, 0, 0])
+    projected = law.project([100], [0], [[10_000, 25_000, 0, 15_000, 0, 0]])
+    assert projected is not None
+    assert counted(projected) == (20_000, 50_000, 0, 30_000, 0, 0)
+
+
 def test_clicks_with_negatives_only_at_the_horizon() -> None:
     """Labelled-only says 1.0, unlabelled-as-negative says too little; the projection is right within four sds.
 
