@@ -184,6 +184,8 @@ class Tail:
                 self._read()
             except Exception as error:
                 self.ready = False
+                if self._stop.is_set():
+                    break  # nobody waits for it any more
                 self.problem = f"Kafka at {self.settings.kafka.bootstrap}: {_reason(error)}"
                 if time.monotonic() - said > _SAY_S:
                     said = time.monotonic()

@@ -13,7 +13,6 @@ that NannyML's tutorial "Estimating Standard Performance Metrics, Binary" prints
 import json
 from pathlib import Path
 
-import nannyml  # type: ignore[import-not-found, unused-ignore]
 import numpy as np
 
 from streams.measure.scale import bins, score_edges
@@ -28,6 +27,8 @@ def sparse(cells: np.ndarray) -> list[list[int]]:
 
 
 def main() -> None:
+    import nannyml  # type: ignore[import-not-found, unused-ignore]  # where this runs by hand
+
     reference, analysis, _ = nannyml.load_synthetic_car_loan_dataset()
     estimator = nannyml.CBPE(
         y_pred_proba="y_pred_proba", y_pred="y_pred", y_true="repaid", problem_type="classification_binary",

@@ -189,6 +189,7 @@ def test_nothing_acknowledged_is_lost_when_everything_is_killed(
         producer.poll(0.0001)
     producer.flush(10)
     killer.join()
+    process.wait(10)  # until then it is there, dead or not, and says that it owns the directory
     assert len(acknowledged) >= 5000
     with LocalKafka(tmp_path / "data") as kafka:
         assert set(acknowledged) <= set(values(kafka.bootstrap, topic))
