@@ -6,6 +6,8 @@ A client serves one thread at a time: open one per thread.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from schemas.errors import ENVIRONMENT, WeirError
@@ -69,6 +71,21 @@ def connect(settings: Settings, *, database: bool = True, answer_s: int = ANSWER
             f"ClickHouse at {at.host}:{at.port} cannot be used: {first_line(error)}", fix=_fix(error), code=ENVIRONMENT
         ) from None
     return client  # type: ignore[return-value]  # typed as the general Client
+
+
+@contextmanager
+def reading(settings: Settings, *, answer_s: int = ANSWER_S) -> Iterator[HttpClient]:
+    """Open a client for questions, and close it. Raises as `connect`, and `WeirError` for what cannot be answered."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+    from urllib3.exceptions import HTTPError
+
+    client = connect(settings, answer_s=answer_s)
+    try:
+        yield client
+    except (ClickHouseError, HTTPError) as error:
+        raise WeirError(f"the records cannot be read: {first_line(error)}", code=ENVIRONMENT) from None
+    finally:
+        client.close()
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 
+from schemas.settings import ClickHouse
 from services.local.clickhouse import LocalClickHouse
 
 
@@ -27,3 +29,12 @@ def database(clickhouse: LocalClickHouse) -> Iterator[str]:
     yield name
     client.command(f"DROP DATABASE {name}")
     client.close()
+
+
+@pytest.fixture
+def at(clickhouse: LocalClickHouse, database: str) -> ClickHouse:
+    """Give the settings of a database of this test's own."""
+    password = SecretStr(clickhouse.password)
+    return ClickHouse(
+        host=clickhouse.host, port=clickhouse.port, user=clickhouse.user, password=password, database=database
+    )

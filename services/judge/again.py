@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import ENVIRONMENT, OK, USAGE, WeirError
+from schemas.errors import OK, USAGE, WeirError
 from schemas.event import decode
 from schemas.measures import Drift
 from schemas.settings import Settings
-from services.clickhouse import connect, first_line
+from services.clickhouse import reading
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge
 from streams.judge.state import JudgeState
@@ -58,9 +58,6 @@ def judge_replay(
 
     Raises `WeirError` for bounds that cannot be, when nothing has landed, or when ClickHouse is away.
     """
-    from clickhouse_connect.driver.exceptions import ClickHouseError
-    from urllib3.exceptions import HTTPError
-
     present = bounds_of(settings, {})
     changes = {"budget": budget, "epsilon_error": epsilon_error, "epsilon_share": epsilon_share}
     tried = bounds_of(settings, {name: value for name, value in changes.items() if value is not None})
@@ -70,14 +67,9 @@ def judge_replay(
             fix="give another --budget, --epsilon-error or --epsilon-share",
             code=USAGE,
         )
-    client = connect(settings)
-    try:
+    with reading(settings) as client:
         past = alarms_of(client, model)
         found = judged(client, settings, (present, tried), model)
-    except (ClickHouseError, HTTPError) as error:
-        raise WeirError(f"the records cannot be read: {first_line(error)}", code=ENVIRONMENT) from None
-    finally:
-        client.close()
     told = as_object(settings, tried, past, *found)
     print(json.dumps(told) if as_json else as_text(told))
     return OK

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.control import Reference
-from schemas.errors import ENVIRONMENT, OK, USAGE, WeirError
+from schemas.errors import OK, USAGE, WeirError
 from schemas.event import decode
 from schemas.measures import Measures
 from schemas.settings import Settings
-from services.clickhouse import connect, first_line
+from services.clickhouse import reading
 from services.judge.again import bounds_of
 from services.record.recount import references_of
 from streams.judge.bounds import DAY_MS, JudgeBounds
@@ -65,17 +65,9 @@ def judge_plan(
 
 
 def _landed(settings: Settings, bounds: JudgeBounds, model: str | None) -> list[dict[str, Any]]:
-    from clickhouse_connect.driver.exceptions import ClickHouseError
-    from urllib3.exceptions import HTTPError
-
-    client = connect(settings)
-    try:
+    with reading(settings) as client:
         references = {(one.reference.model, one.reference.version): one.reference for one in references_of(client)}
         seen = traffic_of(client, settings.join.pane_ms)
-    except (ClickHouseError, HTTPError) as error:
-        raise WeirError(f"the records cannot be read: {first_line(error)}", code=ENVIRONMENT) from None
-    finally:
-        client.close()
     known = sorted({name for name, _ in references})
     if model is not None and model not in known:
         raise WeirError(

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from schemas.control import Control, PolicySet, Reference, ReferenceSet
-from schemas.errors import ENVIRONMENT, OK, USAGE, WeirError
+from schemas.errors import OK, USAGE, WeirError
 from schemas.event import decode
 from schemas.policy import MINUTE_MS
 from schemas.settings import Settings
 from services.cli.policy import send_control
-from services.clickhouse import connect, first_line
+from services.clickhouse import reading
 from services.record.recount import references_of
 from services.reference.rows import Rows, Span, filed, landed, versions
 from streams.join.policies import PolicyBook
@@ -115,20 +115,12 @@ def learnt(rows: Rows, model: str, version: str, learnt_from: str, threshold: fl
 def _from_traffic(
     settings: Settings, model: str, version: str | None, days: float | None, most: int, *, confirm: bool
 ) -> tuple[str, Rows]:
-    from clickhouse_connect.driver.exceptions import ClickHouseError
-    from urllib3.exceptions import HTTPError
-
-    client = connect(settings)
-    try:
+    with reading(settings) as client:
         seen = versions(client, model)
         version = _version(model, version, seen)
         span = _recent(seen[version], days)
         _refuse_short(model, version, span, confirm=confirm)
         return version, landed(client, model, version, label_name(client, model, span.to_ms), span, most)
-    except (ClickHouseError, HTTPError) as error:
-        raise WeirError(f"the records cannot be read: {first_line(error)}", code=ENVIRONMENT) from None
-    finally:
-        client.close()
 
 
 def label_name(client: HttpClient, model: str, at_ms: int) -> str:
@@ -227,21 +219,13 @@ def as_text(told: dict[str, Any]) -> str:
 
 def reference_ls(settings: Settings, *, as_json: bool = False) -> int:
     """List the references that are in force, and the versions that have none; give the exit code."""
-    from clickhouse_connect.driver.exceptions import ClickHouseError
-    from urllib3.exceptions import HTTPError
-
-    client = connect(settings)
-    try:
+    with reading(settings) as client:
         known = {(one.reference.model, one.reference.version): one for one in reversed(references_of(client))}
         models = [
             str(row[0])
             for row in client.query("SELECT DISTINCT model FROM landed_predictions ORDER BY model").result_rows
         ]
         seen = {(model, version): span for model in models for version, span in versions(client, model).items()}
-    except (ClickHouseError, HTTPError) as error:
-        raise WeirError(f"the records cannot be read: {first_line(error)}", code=ENVIRONMENT) from None
-    finally:
-        client.close()
     told = [as_object(one.reference, from_ms=one.at_ms, sent=True) for _, one in sorted(known.items())]
     learning = [
         {"model": model, "version": version, "days": (span.to_ms - span.from_ms) / DAY_MS, "predictions": span.count}

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import ENVIRONMENT, OK, WeirError
+from schemas.errors import OK, WeirError
 from schemas.policy import JoinPolicy
 from schemas.settings import Settings
-from services.clickhouse import connect, first_line
+from services.clickhouse import reading
 from services.replay.plan import Plan, read, window_of
 from services.replay.show import as_object, as_text, same_text
 from services.replay.stream import Landed, Part
@@ -37,13 +37,9 @@ def policy_replay(
 
     Raises `WeirError` for a policy or window that is not valid, a model that nobody knows, or when ClickHouse is away.
     """
-    from clickhouse_connect.driver.exceptions import ClickHouseError
-    from urllib3.exceptions import HTTPError
-
     tried = read(file, model, int(time.time() * 1000))
     window_of(days, since, until, 1 << 45)  # what is wrong with it is said before anybody is asked
-    client = connect(settings, answer_s=ANSWER_S)
-    try:
+    with reading(settings, answer_s=ANSWER_S) as client:
         landed = Landed(settings, client)
         parts = landed.parts()
         if not parts:
@@ -57,10 +53,6 @@ def policy_replay(
             return OK
         with progress(sum(landed.rows(plan, part)[0] for part in parts)) as advance:
             found = replay(settings, landed, plan, parts, advance)
-    except (ClickHouseError, HTTPError) as error:
-        raise WeirError(f"the records cannot be read: {first_line(error)}", code=ENVIRONMENT) from None
-    finally:
-        client.close()
     told = as_object(plan, found)
     print(json.dumps(told) if as_json else as_text(told))
     return OK

@@ -94,6 +94,11 @@ class JudgeBounds(BaseModel):
         return self.period_ms / DAY_MS / (self.budget * (1 - self.reference_share))
 
     @property
+    def parts(self) -> int:
+        """How many detectors share a stream's budget."""
+        return max(sum(detector.budgeted for detector in self.detectors), 1)
+
+    @property
     def reference_delta(self) -> float:
         """The probability with which a reference's rates may lie outside their radius (at most 5 %)."""
         return min(self.budget * self.reference_share, 0.05)

@@ -19,7 +19,7 @@ where it lies above, else open: not shown to be either. After `PATIENCE_DAYS` an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -137,9 +137,8 @@ class Injected:
         self._start(self.state)
 
     def _start(self, state: Plain) -> None:
-        detectors = self.bounds.detectors
-        detector = next((one for one in detectors if isinstance(one, ESR)), ESR())
-        self._part = self.stream.share / max(sum(one.budgeted for one in detectors), 1)
+        detector = next((one for one in self.bounds.detectors if isinstance(one, ESR)), ESR())
+        self._part = self.stream.share / self.bounds.parts
         self._tracker = detector.load(self.stream.null, self.bounds.alarm_days, state)
 
     def take(self, pane: Evidence, days: float, limits: Floats | None = None) -> Verdict:
@@ -218,18 +217,15 @@ class Worth:
     def look(self, accuracy: Measured | None, from_ms: int, allowed: float) -> None:
         """Look at the accuracy of the window of closed panes that begins at `from_ms`; None where none can be told."""
         for at_ms in [at_ms for at_ms in self.open if from_ms >= at_ms]:
-            if accuracy is not None and accuracy.low is not None and accuracy.high is not None:
-                if 1.0 - accuracy.low <= allowed:
-                    self.benign += 1
-                    self.open.remove(at_ms)
-                    continue
-                if 1.0 - accuracy.high > allowed:
-                    self.harmful += 1
-                    self.open.remove(at_ms)
-                    continue
-            if from_ms - at_ms > PATIENCE_DAYS * DAY_MS:
+            if accuracy is not None and accuracy.low is not None and 1.0 - accuracy.low <= allowed:
+                self.benign += 1
+            elif accuracy is not None and accuracy.high is not None and 1.0 - accuracy.high > allowed:
+                self.harmful += 1
+            elif from_ms - at_ms > PATIENCE_DAYS * DAY_MS:
                 self.unknown += 1
-                self.open.remove(at_ms)
+            else:
+                continue
+            self.open.remove(at_ms)
 
     def told(self) -> dict[str, int]:
         """Give the counts by name."""
@@ -300,14 +296,5 @@ class Controls:
         return {
             "placebos": {one.name: one.dump() for one in self.placebos.values()},
             "injected": {called: one.dump() for called, one in self.injected.items()},
-            "worth": {
-                called: {
-                    "alarms": one.alarms,
-                    "benign": one.benign,
-                    "harmful": one.harmful,
-                    "unknown": one.unknown,
-                    "open": one.open,
-                }
-                for called, one in sorted(self.worth.items())
-            },
+            "worth": {called: asdict(one) for called, one in sorted(self.worth.items())},
         }

@@ -145,7 +145,6 @@ class Watch:
         self._histograms = [group for group in self.groups if group.reference.size]
         every = (self.streams[place].histogram for group in self._histograms for place in group.places.tolist())
         self._gather = Gather([histogram for histogram in every if histogram is not None]) if self._histograms else None
-        self._parts = max(sum(detector.budgeted for detector in self.bounds.detectors), 1)
 
     def load(self, states: dict[str, Plain]) -> None:
         """Take up what `dump` gave; states of streams or detectors that are no more are dropped."""
@@ -186,7 +185,7 @@ class Watch:
                 continue
             if rows.size < panes.rows.size:
                 panes = _only(panes, rows)
-            spent = days * group.shares[rows] / self._parts
+            spent = days * group.shares[rows] / self.bounds.parts
             limits = None if group.season is None else group.season.limits(start)[None, :]
             verdicts = [trackers.update(rows, panes, spent, limits) for trackers in group.trackers]
             if group.season is not None:
@@ -214,7 +213,7 @@ class Watch:
     def update(self, stream: Stream, index: int, pane: Evidence, days: float) -> Verdict:
         """Let one detector see one pane of one stream, which may spend this stream's part of `days`."""
         group, row = self._found[self._place[stream.name]]
-        spent = np.array([days * stream.share / self._parts])
+        spent = np.array([days * stream.share / self.bounds.parts])
         limits = None if group.season is None else group.season.limits(pane.from_ms)[None, :]
         said: Verdicts = group.trackers[index].update(np.array([row]), Evidences.of([pane]), spent, limits)
         if group.season is not None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from pydantic import SecretStr
 
 from schemas.errors import WeirError
 from schemas.event import decode, encode
@@ -16,7 +15,6 @@ from schemas.settings import ClickHouse, Settings
 from schemas.verdict import Verdict
 from services.judge.again import judge_replay, pair
 from services.judge.plan import judge_plan
-from services.local.clickhouse import LocalClickHouse
 from services.record.land import Span, Store
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge
@@ -45,15 +43,8 @@ def land(settings: Settings, topic: str, bodies: list[bytes], append_ms: int) ->
 
 
 @pytest.fixture
-def settings(clickhouse: LocalClickHouse, database: str) -> Settings:
+def settings(at: ClickHouse) -> Settings:
     """Give a namespace in which a model became worse at minute 30, with the alarms that its judge raised."""
-    at = ClickHouse(
-        host=clickhouse.host,
-        port=clickhouse.port,
-        user=clickhouse.user,
-        password=SecretStr(clickhouse.password),
-        database=database,
-    )
     settings = Settings(namespace="judged", clickhouse=at, judge=JUDGE, clock="virtual")
     judge = Judge(JudgeBounds.model_validate(JUDGE), virtual=True)
     state = judge.empty(0)
@@ -105,14 +96,7 @@ def test_what_cannot_be_compared_is_refused(settings: Settings) -> None:
         judge_replay(settings, budget=-1.0)
 
 
-def test_an_empty_namespace_says_what_to_start(clickhouse: LocalClickHouse, database: str) -> None:
-    at = ClickHouse(
-        host=clickhouse.host,
-        port=clickhouse.port,
-        user=clickhouse.user,
-        password=SecretStr(clickhouse.password),
-        database=database,
-    )
+def test_an_empty_namespace_says_what_to_start(at: ClickHouse) -> None:
     settings = Settings(namespace="judged", clickhouse=at)
     store = Store(settings)
     store.prepare()

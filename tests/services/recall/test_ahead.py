@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from pydantic import SecretStr
 
 from schemas.settings import ClickHouse, Settings
-from services.local.clickhouse import LocalClickHouse
 from services.recall.ahead import Ahead, Found
 from services.recall.table import Recallable, prepare
 from services.record.land import Away, Span, Store
@@ -20,14 +18,7 @@ COUNT = 60
 
 
 @pytest.fixture
-def settings(clickhouse: LocalClickHouse, database: str) -> Settings:
-    at = ClickHouse(
-        host=clickhouse.host,
-        port=clickhouse.port,
-        user=clickhouse.user,
-        password=SecretStr(clickhouse.password),
-        database=database,
-    )
+def settings(at: ClickHouse) -> Settings:
     made = Settings(clickhouse=at)
     prepare(made)
     records = Records()

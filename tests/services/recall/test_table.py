@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import SecretStr
 
 from schemas.settings import ClickHouse, Settings
 from services.clickhouse import connect
-from services.local.clickhouse import LocalClickHouse
 from services.recall import table
 from services.recall.answer import Stored
 from services.recall.table import Recallable, prepare
@@ -20,14 +18,7 @@ IDS = ["r1", "it's", "back\\slash", "ü" * 64, "tab\tnew\nline", "r2"]
 
 
 @pytest.fixture
-def settings(clickhouse: LocalClickHouse, database: str) -> Settings:
-    at = ClickHouse(
-        host=clickhouse.host,
-        port=clickhouse.port,
-        user=clickhouse.user,
-        password=SecretStr(clickhouse.password),
-        database=database,
-    )
+def settings(at: ClickHouse) -> Settings:
     return Settings(clickhouse=at)
 
 

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from schemas.control import ClockAdvanced
 from schemas.event import decode, encode
@@ -20,7 +19,6 @@ from schemas.topics import INPUTS, TOPICS
 from services.cli.verify import as_text, verification
 from services.clickhouse import connect
 from services.kafka import Sender, read_to_end
-from services.local.clickhouse import LocalClickHouse
 from services.local.kafka import LocalKafka
 from services.record.land import Span, Store
 from services.record.recount import compare, measured, recount, references_of
@@ -57,14 +55,6 @@ def settings_of(at: ClickHouse, given: History) -> Settings:
             slice_dimension=DIMENSION,
             pane_ms=PANE_MS,
         ),
-    )
-
-
-@pytest.fixture
-def at(clickhouse: LocalClickHouse, database: str) -> ClickHouse:
-    password = SecretStr(clickhouse.password)
-    return ClickHouse(
-        host=clickhouse.host, port=clickhouse.port, user=clickhouse.user, password=password, database=database
     )
 
 

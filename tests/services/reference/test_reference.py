@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import SecretStr
 
 from schemas.control import Reference, ReferenceSet
 from schemas.errors import WeirError
@@ -18,7 +17,6 @@ from schemas.feedback import Feedback
 from schemas.inputs import Prediction
 from schemas.settings import ClickHouse, Kafka, Settings
 from services.kafka import read_to_end
-from services.local.clickhouse import LocalClickHouse
 from services.local.kafka import LocalKafka
 from services.record.land import Span, Store
 from services.reference.rows import Rows, filed
@@ -74,19 +72,13 @@ def land(settings: Settings, topic: str, bodies: list[bytes]) -> None:
 
 
 @pytest.fixture
-def settings(clickhouse: LocalClickHouse, database: str, kafka: LocalKafka, tmp_path: Path) -> Settings:
+def settings(at: ClickHouse, kafka: LocalKafka, tmp_path: Path) -> Settings:
     settings = Settings(
         namespace=f"test-{uuid.uuid4().hex[:12]}",
         data_dir=tmp_path,
         partitions=2,
         kafka=Kafka(bootstrap=kafka.bootstrap),
-        clickhouse=ClickHouse(
-            host=clickhouse.host,
-            port=clickhouse.port,
-            user=clickhouse.user,
-            password=SecretStr(clickhouse.password),
-            database=database,
-        ),
+        clickhouse=at,
     )
     ensure_topics(settings)
     return settings
