@@ -18,7 +18,8 @@ from schemas.event import encode
 from schemas.records import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import topic_name
-from streams.decide.app import App, BatchTopic, Consumer, Records
+from streams.decide.app import App
+from streams.decide.driver import BatchTopic, Consumer, Records
 from streams.decide.reading import dead_letter, read
 from streams.decide.rows import Effect, Rows
 

@@ -67,11 +67,11 @@ class System:
         self.producer = make_producer(self.settings, "test")
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, worker: str = "0", *, wait: bool = True) -> subprocess.Popen[bytes]:
+    def start(self, worker: str = "0", *, wait: bool = True, poll_s: float | None = None) -> subprocess.Popen[bytes]:
         """Start a process, and wait until it is ready."""
         data = self.directory / f"data-{worker}"
         port_path(data).unlink(missing_ok=True)
-        process = start(self.settings, data, worker, self.directory / "decide.log")
+        process = start(self.settings, data, worker, self.directory / "decide.log", poll_s)
         self.processes.append(process)
         if wait:
             wait_for("a ready process", lambda: self.ask(worker, "/readyz") is not None)
@@ -134,8 +134,19 @@ class System:
         print((self.directory / "decide.log").read_text(errors="replace")[-8_000:])  # pytest shows it of what failed
 
 
-def start(settings: Settings, data: Path, worker: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start `python -m streams.decide` with these settings."""
+SLOW = """
+import runpy
+import streams.decide.driver
+
+streams.decide.driver.POLL_S = {}
+runpy.run_module("streams.decide", run_name="__main__")
+"""
+
+
+def start(
+    settings: Settings, data: Path, worker: str, log: Path, poll_s: float | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `python -m streams.decide` with these settings; `poll_s` is how long a fetch may wait."""
     told = {
         "WEIR_NAMESPACE": settings.namespace,
         "WEIR_CLOCK": settings.clock,
@@ -145,10 +156,9 @@ def start(settings: Settings, data: Path, worker: str, log: Path) -> subprocess.
         "WEIR_MEASURES_PARTITIONS": str(settings.measures_partitions),
         "WEIR_RUNTIME__WORKER": worker,
     }
+    run = ["-m", "streams.decide"] if poll_s is None else ["-c", SLOW.format(poll_s)]
     with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "streams.decide"], env={**os.environ, **told}, stdout=file, stderr=file
-        )
+        return subprocess.Popen([sys.executable, *run], env={**os.environ, **told}, stdout=file, stderr=file)
 
 
 @pytest.fixture
@@ -333,9 +343,10 @@ def test_a_batch_that_fails_is_not_committed_and_is_read_again(system: System) -
         again.wait(40)
 
 
-def test_a_standby_takes_over_with_what_the_other_knew(system: System) -> None:
+@pytest.mark.parametrize("poll_s", [None, 1.0], ids=["usual", "with a fetch on its way"])
+def test_a_standby_takes_over_with_what_the_other_knew(system: System, poll_s: float | None) -> None:
     active = system.start("0")
-    standby = system.start("1")
+    standby = system.start("1", poll_s=poll_s)
     system.send("control", policy())
     system.send("promote", first())
     system.send("drift", drift(1_000))
