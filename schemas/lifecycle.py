@@ -148,6 +148,8 @@ class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     - `automation`: `observe` | `retrain` (retrain by itself, promotion waits for a person at every stage)
       | `full` (promotes by itself on evidence).
     - `min_quality`: {metric: lowest acceptable value}; a closed metric whose interval lies wholly below it is a cause.
+      `max_loss`: {metric: greatest acceptable value}, for metrics that should be low (`log_loss`, `mae`); one whose
+      interval lies wholly above it is a cause.
     - `retrain_on`: streams (prefixes) whose drift alarm is a cause: `quality`, `score`, `feature`.
     - `window_ms`: how far back the training window reaches. `settle_ms`: how long after the cause to wait before
       the retrain event leaves, so that labels of the new regime are in the window. `cooldown_ms`: the least time
@@ -169,6 +171,7 @@ class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     automation: Literal["observe", "retrain", "full"] = "observe"
     endpoint: str = ""
     min_quality: dict[str, float] = {}
+    max_loss: dict[str, float] = {}
     retrain_on: list[str] = field(default_factory=lambda: ["quality"])
     cooldown_ms: int = 86_400_000
     window_ms: int = 30 * 86_400_000

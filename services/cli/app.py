@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli.governing import add_freezes, policy_app, rollout_app
 from services.cli.judging import judge_app, reference_app
 from services.cli.options import Bootstrap, ConfigFile, DataDir, Json, Namespace, Standby, load_settings
 from services.cli.processes import PROCESSES, SLOTTED
@@ -21,22 +22,38 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show settings and where each value came from.", no_args_is_help=True)
 topics_app = typer.Typer(help="Plan and create topics.", no_args_is_help=True)
 dlq_app = typer.Typer(help="List, show and retry dead letters.", no_args_is_help=True)
-policy_app = typer.Typer(help="Set what the join and decide may do for a model.", no_args_is_help=True)
-rollout_app = typer.Typer(help="Approve, reject or abort a rollout.", no_args_is_help=True)
 app.add_typer(config_app, name="config", rich_help_panel=None)
 app.add_typer(topics_app, name="topics")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(policy_app, name="policy")
 app.add_typer(rollout_app, name="rollout")
+add_freezes(app)
 app.add_typer(judge_app, name="judge")
 app.add_typer(reference_app, name="reference")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"weir {version('weir')}")
+        raise typer.Exit
+
+
+@app.callback()
+def weir(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
 
 
 def _add_process(name: str, about: str) -> None:
     def command(
         config: ConfigFile = None, namespace: Namespace = None, bootstrap: Bootstrap = None, data_dir: DataDir = None
     ) -> None:
-        settings, flags = load_settings(config, namespace, bootstrap, data_dir)
+        settings, flags = load_settings(config, namespace, bootstrap, data_dir, asks=False)
         from services.cli.processes import run_here
 
         run_here(name, settings, flags)
@@ -48,7 +65,7 @@ def _add_process(name: str, about: str) -> None:
         bootstrap: Bootstrap = None,
         data_dir: DataDir = None,
     ) -> None:
-        settings, flags = load_settings(config, namespace, bootstrap, data_dir, standby=standby)
+        settings, flags = load_settings(config, namespace, bootstrap, data_dir, standby=standby, asks=False)
         from services.cli.processes import run_here
 
         run_here(name, settings, flags)
@@ -88,7 +105,7 @@ def up(
     data_dir: DataDir = None,
 ) -> None:
     """Start everything (embedded Kafka and ClickHouse included), watch over it, stop it all on Ctrl-C."""
-    settings, _ = load_settings(config, namespace, None, data_dir)
+    settings, _ = load_settings(config, namespace, None, data_dir, asks=False)
     from services.cli.up import up as run
 
     run(settings, only=only or [], without=without or [], embedded=not remote)
@@ -196,7 +213,7 @@ def config_show(
     json: Json = False,
 ) -> None:
     """Print every setting; secrets are masked."""
-    settings, flags = load_settings(config, namespace, None, data_dir)
+    settings, flags = load_settings(config, namespace, None, data_dir, asks=False)
     from services.cli.configuration import show
 
     show(settings, flags, with_origin=origin, as_json=json)
@@ -268,81 +285,3 @@ def dlq_retry(
     from services.cli.dlq import retry
 
     retry(settings, ids or [], reason=reason, as_json=json)
-
-
-@policy_app.command("set")
-def policy_set(
-    file: Annotated[Path, typer.Argument(help="TOML with [join] and/or [decide].")],
-    config: ConfigFile = None,
-    namespace: Namespace = None,
-    bootstrap: Bootstrap = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Put a policy into force; a join policy from two minutes from now unless it says later."""
-    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
-    from services.cli.policy import set_policy
-
-    set_policy(settings, file)
-
-
-def _freeze(kind: str, about: str) -> None:
-    def command(
-        source: Annotated[str, typer.Argument(help="A source of labels, or signal:NAME; '' for those without one.")],
-        reason: Annotated[str, typer.Option(help="Kept in the alert and the audit.")] = "",
-        config: ConfigFile = None,
-        namespace: Namespace = None,
-        bootstrap: Bootstrap = None,
-        data_dir: DataDir = None,
-    ) -> None:
-        settings, _ = load_settings(config, namespace, bootstrap, data_dir)
-        from services.cli.freeze import freeze
-
-        freeze(settings, source, reason, thaw=kind == "thaw")
-
-    app.command(kind, help=about)(command)
-
-
-_freeze("freeze", "Hold back negatives, retrainings and promotions, because labels of a source are cut off.")
-_freeze("thaw", "End a freeze, the outage guard's or one by hand.")
-
-
-@policy_app.command("replay")
-def policy_replay(
-    policy: Annotated[Path, typer.Option("--policy", help="TOML with [join]: the policy to try.")],
-    model: Annotated[str | None, typer.Option(help="Try it on this model (default: the file's).")] = None,
-    days: Annotated[float | None, typer.Option(help="How far back from the end (default: 30).")] = None,
-    since: Annotated[str | None, typer.Option("--from", help="First moment: ISO 8601, or milliseconds.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="End (default: the join's clock).")] = None,
-    config: ConfigFile = None,
-    namespace: Namespace = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> None:
-    """Resolve what has landed under another policy: how labels, metrics and the training set would differ."""
-    settings, _ = load_settings(config, namespace, None, data_dir)
-    from services.replay.run import policy_replay as run
-
-    raise typer.Exit(run(settings, policy, model=model, days=days, since=since, until=until, as_json=json))
-
-
-def _decide(decision: str, about: str) -> None:
-    def command(
-        rollout_id: Annotated[str, typer.Argument(help="As the page and the alert name it.")],
-        model: Annotated[str, typer.Option(help="The model it is of.")],
-        note: Annotated[str, typer.Option(help="Kept in the audit.")] = "",
-        config: ConfigFile = None,
-        namespace: Namespace = None,
-        bootstrap: Bootstrap = None,
-        data_dir: DataDir = None,
-    ) -> None:
-        settings, _ = load_settings(config, namespace, bootstrap, data_dir)
-        from services.cli.policy import decide
-
-        decide(settings, rollout_id, model, decision, note)
-
-    rollout_app.command(decision, help=about)(command)
-
-
-_decide("approve", "Let a waiting rollout go on to its next stage.")
-_decide("reject", "End a rollout; the champion stays.")
-_decide("abort", "End a rollout and go back to the champion at once.")

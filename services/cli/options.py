@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +28,13 @@ def load_settings(
     data_dir: Path | None = None,
     *,
     standby: bool = False,
+    asks: bool = True,
 ) -> tuple[Settings, dict[str, Any]]:
-    """Give the settings and the flags that entered them. Raises `WeirError` that names the wrong key."""
+    """Give the settings and the flags that entered them. Raises `WeirError` that names the wrong key.
+
+    A command that `asks` a running system says so when a data directory was named in which none runs and no Kafka is
+    configured: it would speak to the default address, and to another system that happens to be there.
+    """
     from services.cli.configuration import settings_from
 
     flags: dict[str, Any] = {}
@@ -44,4 +50,10 @@ def load_settings(
     from services import logs
 
     logs.configure("weir", settings.log_level)  # to standard error: standard output is for what was asked
+    if asks and data_dir is not None:
+        from schemas.settings import origins, running_path
+
+        if running_path(data_dir, {}) is None and origins(settings, flags)["kafka.bootstrap"][1] == "default":
+            where = settings.kafka.bootstrap
+            print(f"weir: nothing runs in {data_dir}; asking {where}, the default, instead", file=sys.stderr)
     return settings, flags

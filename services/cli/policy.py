@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import getpass
 import time
@@ -20,6 +19,7 @@ from schemas.event import encode
 from schemas.lifecycle import Approval, DecidePolicy
 from schemas.policy import MINUTE_MS, JoinPolicy
 from schemas.settings import Settings
+from services.cli.standing import Versions, described, key_of, read_standing
 from streams.join.policies import too_late
 
 TABLES = ("join", "decide")
@@ -28,7 +28,7 @@ NOTICE_MS = 2 * MINUTE_MS
 """A join policy takes effect this much later unless it says when: the join refuses less than a minute's notice."""
 
 
-def set_policy(settings: Settings, file: Path) -> None:
+def set_policy(settings: Settings, file: Path, *, as_json: bool = False) -> None:
     """Read `[join]` and `[decide]` from a TOML file and send them to every partition.
 
     A policy without `name` takes the file's, one without `version` the next that `control` has not seen: what a version
@@ -36,18 +36,21 @@ def set_policy(settings: Settings, file: Path) -> None:
     """
     now_ms = int(time.time() * 1000)
     read_policies(file, now_ms)  # what is wrong with the file is said before Kafka is needed
-    known = _known_versions(settings)
+    now = read_standing(settings)
     commands = []
-    for command in read_policies(file, now_ms, known=known):
+    for command in read_policies(file, now_ms, known=now.policies):
         policy = command.policy
-        table = "join" if isinstance(policy, JoinPolicy) else "decide"
-        if policy.version in known.get((table, policy.model, policy.name), {}):
-            print(f"{policy.model}: {policy.name}@{policy.version} is set already, with this content")
+        if policy.version in now.policies.get(key_of(policy)[:3], {}) and not now.missing(key_of(policy), settings):
+            if not as_json:
+                print(f"{policy.model}: {policy.name}@{policy.version} is set already, with this content")
         else:
             commands.append(command)
     if settings.clock != "virtual":
         _refuse_late(commands, now_ms)
     send_control(settings, commands)
+    if as_json:
+        print(msgspec.json.encode([described(command.policy) for command in commands]).decode())
+        return
     for command in commands:
         policy = command.policy
         if isinstance(policy, JoinPolicy):
@@ -73,24 +76,6 @@ def _refuse_late(commands: Sequence[PolicySet | DecidePolicySet], now_ms: int) -
                 fix=f"leave it out, or take {earliest_ms} ({moment:%Y-%m-%d %H:%M:%S} UTC) or later",
                 code=USAGE,
             )
-
-
-Versions = dict[tuple[str, str, str], dict[int, JoinPolicy | DecidePolicy]]
-"""(table, model, policy name) → what has been sent, by version."""
-
-
-def _known_versions(settings: Settings) -> Versions:
-    from services.kafka import read_to_end
-
-    known: Versions = {}
-    for message in read_to_end(settings, "control"):
-        with contextlib.suppress(msgspec.DecodeError):
-            event: Any = msgspec.json.decode(message.value() or b"", type=Control)
-            if isinstance(event, PolicySet | DecidePolicySet):
-                table = "join" if isinstance(event, PolicySet) else "decide"
-                key = (table, event.policy.model, event.policy.name)
-                known.setdefault(key, {}).setdefault(event.policy.version, event.policy)
-    return known
 
 
 def read_policies(file: Path, now_ms: int, *, known: Versions | None = None) -> list[PolicySet | DecidePolicySet]:
@@ -123,6 +108,7 @@ def _command(file: Path, table: str, written: Any, now_ms: int, known: Versions)
             command: PolicySet | DecidePolicySet = PolicySet(policy=msgspec.convert(fields, JoinPolicy), at_ms=now_ms)
         else:
             command = DecidePolicySet(policy=msgspec.convert(fields, DecidePolicy), at_ms=now_ms)
+            _check_limits(file, command.policy)
         if said is not None and said != command.policy:
             raise WeirError(
                 f"{file}: [{table}] {said.name}@{said.version} has been set with another content, and what a version "
@@ -139,6 +125,28 @@ def _command(file: Path, table: str, written: Any, now_ms: int, known: Versions)
         raise WeirError(
             f"{file}: [{table}] {error}", fix=meant or "docs/policies.md lists the fields", code=USAGE
         ) from None
+
+
+def _check_limits(file: Path, policy: DecidePolicy) -> None:
+    """Refuse a limit that could never be passed: of no metric, or on the side where the metric is good."""
+    from streams.measure.metrics import Metric
+
+    wrong_side = {"min_quality": "lower", "max_loss": "higher"}
+    for name, side in wrong_side.items():
+        for metric in getattr(policy, name):
+            known: Any = Metric.members.get(metric)
+            if known is None:
+                close = difflib.get_close_matches(metric, Metric.members, 1)
+                fix = f"did you mean {close[0]!r}?" if close else "docs/metrics.md lists them"
+                raise WeirError(f"{file}: [decide] {name}: there is no metric {metric!r}", fix=fix, code=USAGE)
+            if known.better == side:
+                other = "max_loss" if name == "min_quality" else "min_quality"
+                raise WeirError(
+                    f"{file}: [decide] {name}: {metric!r} is better when it is {side}, so this limit is on the wrong "
+                    "side",
+                    fix=f"put it into `{other}`",
+                    code=USAGE,
+                )
 
 
 def send_control(settings: Settings, commands: list[Any], *, append_ms: int | None = None) -> None:

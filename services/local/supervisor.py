@@ -21,6 +21,8 @@ from typing import IO
 
 FIRST_DELAY_S, LAST_DELAY_S, STEADY_S = 0.5, 30.0, 30.0
 STOP_TIMEOUT_S = 20.0
+AGAIN_S = 5.0
+"""A child that was started again and has run for so long is said to run again."""
 
 Say = Callable[[str, str], None]
 """Called as `say(child, text)` for every line that a child prints and everything that happens to it."""
@@ -55,8 +57,10 @@ def die_with_parent() -> None:
 class Supervisor:
     """Keeps children alive from `start` to `stop`. Restarts are counted in `restarts`."""
 
-    def __init__(self, children: Sequence[Child], *, logs: Path, say: Say, echo: bool = False) -> None:
-        self.children = list(children)
+    def __init__(
+        self, children: Sequence[Child], *, logs: Path, say: Say, echo: bool = False, again_s: float = AGAIN_S
+    ) -> None:
+        self.children, self._again_s = list(children), again_s
         self.restarts = dict.fromkeys((child.name for child in children), 0)
         self._logs, self._say, self._echo = logs, say, echo
         self._stopping = threading.Event()
@@ -118,9 +122,13 @@ class Supervisor:
                     )
                     self._processes[child.name] = process
                 started.set()
+                again = threading.Timer(self._again_s, self._say, (child.name, "runs again"))
+                if delay_s is not None:
+                    again.start()
                 if process.stderr is not None:
                     self._relay(child.name, process.stderr, log)
                 code = process.wait()
+                again.cancel()
             if self._stopping.is_set():
                 return
             delay_s = next_delay_s(delay_s, time.monotonic() - begun)

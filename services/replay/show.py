@@ -17,7 +17,7 @@ from streams.measure.metrics import metrics
 VERSION = 1
 BOTH: tuple[Side, Side] = ("before", "after")
 MOST = 8
-PRINTED = 120
+PRINTED = 2_000
 
 
 def as_object(plan: Plan, found: Replayed) -> dict[str, Any]:

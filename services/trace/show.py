@@ -24,7 +24,7 @@ COLOURS = {
     "dead": "red",
     "quarantined": "red",
 }
-PRINTED = 120
+PRINTED = 2_000
 """The width where no terminal says one."""
 
 
@@ -65,12 +65,12 @@ def rendered(story: Story) -> list[RenderableType]:
 
 def head(text: str) -> RenderableType:
     """Give a heading with room before it."""
-    return Padding(Text(text, style="bold underline"), (1, 0, 0, 0))
+    return Padding(Text(text, style="bold underline"), (1, 0, 0, 0), expand=False)
 
 
 def line(markup: str, indent: int = 0) -> RenderableType:
     """Give a line whose continuation is indented as it is."""
-    return Padding(Text.from_markup(markup), (0, 0, 0, indent))
+    return Padding(Text.from_markup(markup), (0, 0, 0, indent), expand=False)
 
 
 def events(happened: list[Happened]) -> RenderableType:
@@ -87,7 +87,7 @@ def events(happened: list[Happened]) -> RenderableType:
         for words in more:
             said.append(f"\n{words}", style="dim")
         table.add_row(time(one.append_ms), one.position, Text(one.fate, style=COLOURS.get(one.fate, "")), said)
-    return Padding(table, (0, 0, 0, 2))
+    return Padding(table, (0, 0, 0, 2), expand=False)
 
 
 def answered(answer: Answer) -> list[RenderableType]:

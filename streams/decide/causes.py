@@ -2,8 +2,8 @@
 
 An alarm is an edge: it is told once and its alert is resolved only after `resolve_after_ms` without another, when the
 evidence has also fallen to half of what it takes to alarm (hysteresis). A figure is a level: it fires when its whole
-interval lies below the limit, and is resolved when the value itself is back at the limit, on a window no shorter than
-the one that fired. Both are causes only for the version that serves: what is known of another says nothing about it.
+interval lies beyond the limit, and is resolved when the value itself is back within, on a window no shorter than the
+one that fired. Both are causes only for the version that serves: what is known of another says nothing about it.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def _maybe_quiet(turn: Turn, event: Drift, rule: str) -> None:
 def measured(turn: Turn, event: Metric) -> None:
     """Take up a figure that has a limit."""
     state = turn.state
-    limit = state.policy.min_quality.get(event.metric)
-    if limit is None or not _counts(state, event) or event.value is None:
+    floor, ceiling = state.policy.min_quality.get(event.metric), state.policy.max_loss.get(event.metric)
+    if (floor is None and ceiling is None) or not _counts(state, event) or event.value is None:
         return
     if event.to_ms < state.figures.get(event.metric, -1):
         return  # about a time that a later figure has already spoken of
     rule, span_ms = f"quality:{event.metric}", event.to_ms - event.from_ms
-    if event.high is not None and event.high < limit:
+    verdict = beyond(event, floor=floor, ceiling=ceiling)
+    if verdict is not None:
         if turn.first_time(event.id):
-            verdict = below(event, limit)
             turn.fire(
                 rule,
                 event.id,
@@ -79,8 +79,10 @@ def measured(turn: Turn, event: Metric) -> None:
             _add(turn, Cause(id=event.id, version=event.version, drift=False, verdict=verdict, at_ms=event.at_ms))
     else:
         firing = turn.firing(rule)
-        if firing is not None and event.value >= limit and span_ms >= firing.span_ms:
-            summary = f"{event.metric} of {event.version} is back at {event.value:.4g}, the limit is {limit:g}"
+        back = (floor is None or event.value >= floor) and (ceiling is None or event.value <= ceiling)
+        if firing is not None and back and span_ms >= firing.span_ms:
+            limit = " to ".join(f"{one:g}" for one in (floor, ceiling) if one is not None)
+            summary = f"{event.metric} of {event.version} is back at {event.value:.4g}, the limit is {limit}"
             turn.resolve(rule, summary, version=event.version)
     turn.update(figures={**turn.state.figures, event.metric: event.to_ms})
 
@@ -92,20 +94,27 @@ def _counts(state: ModelState, event: Metric) -> bool:
     return champion is None or champion.version == event.version
 
 
-def below(event: Metric, limit: float) -> Verdict:
-    """Say that a figure lies below its limit with its whole interval."""
+def beyond(event: Metric, *, floor: float | None = None, ceiling: float | None = None) -> Verdict | None:
+    """Say that a figure lies beyond a limit with its whole interval; None when it does not, or cannot be told."""
+    if floor is not None and event.high is not None and event.high < floor:
+        statistic, limit, where = event.high, floor, "below"
+    elif ceiling is not None and event.low is not None and event.low > ceiling:
+        statistic, limit, where = event.low, ceiling, "above"
+    else:
+        return None
     interval = f"{event.value:.4g} [{event.low:.4g}, {event.high:.4g}]" if event.low is not None else f"{event.value}"
+    found = f"{event.metric} of {event.version} is {interval} over {event.n} outcomes"
     return Verdict(
         outcome="fail",
         gate=f"quality:{event.metric}",
-        statistic=event.high,
+        statistic=statistic,
         threshold=limit,
         value=event.value,
         low=event.low,
         high=event.high,
         n=event.n,
         maturity=event.maturity,
-        sentence=f"{event.metric} of {event.version} is {interval} over {event.n} outcomes, below the limit {limit:g}",
+        sentence=f"{found}, {where} the limit {limit:g}",
     )
 
 

@@ -57,6 +57,9 @@ def test_an_alarm_on_quality_asks_for_a_better_model_and_says_why() -> None:
         pytest.param(
             {"automation": "observe", "min_quality": {"accuracy": 0.8}}, [metric(10, 0.7)], [LOW], id="observed low"
         ),
+        pytest.param({"max_loss": {"accuracy": 0.6}}, [metric(10, 0.7)], [LOW, "retrain v1"], id="above"),
+        pytest.param({"max_loss": {"accuracy": 0.66}}, [metric(10, 0.7)], [], id="the interval reaches the ceiling"),
+        pytest.param({"max_loss": {"accuracy": 0.8}}, [metric(10, 0.7)], [], id="below the ceiling"),
         pytest.param({"settle_ms": 90}, [drift(10), tick(99)], [ALARM], id="not settled"),
         pytest.param({"settle_ms": 90}, [drift(10), tick(100)], [ALARM, "retrain v1"], id="settled"),
         pytest.param({}, [drift(10), drift(20), drift(5_000)], [ALARM, "retrain v1"], id="one in flight"),
@@ -113,6 +116,16 @@ def test_quality_is_resolved_when_the_value_is_back_on_a_window_as_long() -> Non
     assert told(world.tell(metric(120, 0.9, span_ms=10))) == [], "a short window does not speak for a long one"
     assert told(world.tell(metric(90, 0.9, span_ms=50))) == [], "an older window"
     assert told(world.tell(metric(120, 0.81, span_ms=50))) == ["resolved quality:accuracy"]
+
+
+def test_a_loss_is_resolved_when_it_is_back_below_its_ceiling() -> None:
+    world = World(policy("observe", max_loss={"accuracy": 0.5}), first())
+    (alert,) = world.tell(metric(100, 0.6))
+    assert isinstance(alert, Alert)
+    assert alert.summary == "accuracy of v1 is 0.6 [0.55, 0.65] over 100 outcomes, above the limit 0.5"
+    assert (alert.evidence[0].statistic, alert.evidence[0].threshold) == (0.6 - 0.05, 0.5)
+    assert told(world.tell(metric(110, 0.52))) == [], "not shown to be above, but not back either"
+    assert told(world.tell(metric(120, 0.49))) == ["resolved quality:accuracy"]
 
 
 def test_training_that_fails_is_told_and_resolved_by_a_candidate() -> None:
