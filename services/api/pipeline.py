@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaException
@@ -38,7 +39,7 @@ class Pipeline:
 
     def __init__(self, settings: Settings, history: History) -> None:
         self._settings, self._history = settings, history
-        self._admin = kafka.make_admin(settings, "api")
+        self._inquiry = kafka.Inquiry(settings, "api")
         self._groups: dict[str, GroupOffsets] = {}
 
     def now(self) -> dict[str, Any]:
@@ -47,11 +48,10 @@ class Pipeline:
         Raises `WeirError` when Kafka or ClickHouse is away.
         """
         try:
-            topics, ends = _topics(self._settings, self._admin)
+            topics, ends = self._inquiry.ask(partial(_topics, self._settings))
             processes = self._processes(ends)
             residual = self.residual()
         except KafkaException as error:
-            self._admin = kafka.make_admin(self._settings, "api")  # one that saw a broker die may never look again
             raise WeirError(
                 f"Kafka at {self._settings.kafka.bootstrap} did not answer: {kafka.reason(error)}",
                 fix="start it, or set kafka.bootstrap (WEIR_KAFKA__BOOTSTRAP)",
@@ -92,9 +92,11 @@ class Pipeline:
 
     def _processes(self, ends: Mapping[kafka.Place, int]) -> list[dict[str, Any]]:
         prefix = kafka.group_id(self._settings.namespace, "")
-        listed = self._admin.list_consumer_groups(request_timeout=ANSWER_S).result().valid
+        asked = self._inquiry.ask(lambda admin: admin.list_consumer_groups(request_timeout=ANSWER_S).result())
         states = {
-            one.group_id: str(one.state).rpartition(".")[2].lower() for one in listed if one.group_id.startswith(prefix)
+            one.group_id: str(one.state).rpartition(".")[2].lower()
+            for one in asked.valid
+            if one.group_id.startswith(prefix)
         }
         names = [*EXPECTED, *sorted({group[len(prefix) :] for group in states} - set(EXPECTED))]
         logical = {topic_name(self._settings.namespace, name): name for name in TOPICS}

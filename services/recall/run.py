@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, Message
 
 from schemas.errors import WeirError
 from schemas.settings import Settings
@@ -47,8 +45,6 @@ AT_ONCE = 4
 BATCH = 5_000
 IDLE_S, LOOK_S, SHOW_S, SAY_S = 0.1, 0.05, 1.0, 10.0
 AGAIN_S = 2.0
-
-ResultT = TypeVar("ResultT")
 
 _log = structlog.get_logger()
 
@@ -94,7 +90,7 @@ class Recaller:
             named = [REQUESTS, ANSWERS, *TOPICS]
             if not await_topics(settings, self.stop, named) or not self.member.wait_for(self._store.prepare):
                 return
-            self._admin = kafka.make_admin(settings, STAGE)
+            self._inquiry = kafka.Inquiry(settings, STAGE)
             self._landed_below = LandedBelow(settings, self._store)
             self._sender = Sender(settings, STAGE)
             self._ahead = Ahead(settings)
@@ -130,9 +126,9 @@ class Recaller:
         places = self.member.pending
         if places is None:
             return
-        first = self.member.insist(lambda: self._asked(lambda admin: kafka.earliest(admin, places)))
+        first = self.member.insist(lambda: self._inquiry.ask(lambda admin: kafka.earliest(admin, places)))
         committed = self.member.committed(places)
-        self.member.insist(lambda: self._asked(self._landed_below.identify))
+        self.member.insist(lambda: self._inquiry.ask(self._landed_below.identify))
         starts: dict[kafka.Place, int] = {}
         for place, commit in committed.items():
             starts[place] = max(commit.offset, first[place])
@@ -208,15 +204,8 @@ class Recaller:
     def _ends(self, numbers: Collection[int]) -> dict[Place, int]:
         """Ask where the topics of some partitions end, open transactions included."""
         places = {(self._topic[name], number): (name, number) for name in TOPICS for number in numbers}
-        found = self._asked(lambda admin: kafka.ends(admin, list(places), patience_s=5.0))
+        found = self._inquiry.ask(lambda admin: kafka.ends(admin, list(places), patience_s=5.0))
         return {place: found[asked][1] for asked, place in places.items()}
-
-    def _asked(self, question: Callable[[AdminClient], ResultT]) -> ResultT:
-        try:
-            return question(self._admin)
-        except KafkaException:
-            self._admin = kafka.make_admin(self.settings, STAGE)  # one that saw a broker die may never look again
-            raise
 
     def _bury(self, message: Message, error: BadQuestion) -> None:
         """Put a question that nobody can answer into the dead letters."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from confluent_kafka import (
@@ -51,6 +51,7 @@ _PASSING = (
 )
 STABLE, HIGH = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
 
+ResultT = TypeVar("ResultT")
 Place = tuple[str, int]
 """Kafka's name of a topic, and a partition."""
 
@@ -128,6 +129,24 @@ def consumer_properties(settings: Settings, client: str, group: str, instance: s
 def make_admin(settings: Settings, client: str = "admin") -> AdminClient:
     """Open an admin client."""
     return AdminClient(client_properties(settings, client), logger=_rdkafka)
+
+
+class Inquiry:
+    """Questions to Kafka about topics and groups. The client is made anew once it failed: one that saw a broker die may
+    be refused for minutes (FENCED_LEADER_EPOCH), because librdkafka does not look for the leader again.
+    """
+
+    def __init__(self, settings: Settings, client: str) -> None:
+        self._settings, self._client = settings, client
+        self._admin = make_admin(settings, client)
+
+    def ask(self, question: Callable[[AdminClient], ResultT]) -> ResultT:
+        """Give the answer. Raises the `KafkaException` of the question."""
+        try:
+            return question(self._admin)
+        except KafkaException:
+            self._admin = make_admin(self._settings, self._client)
+            raise
 
 
 def make_producer(

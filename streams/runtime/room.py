@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -104,16 +105,16 @@ class Room:
     # --- the thread
 
     def _watch(self) -> None:
-        admin = kafka.make_admin(self._settings, CLIENT)
+        inquiry = kafka.Inquiry(self._settings, CLIENT)
         with GroupOffsets(self._settings, self._processor.lander, CLIENT) as lander:
             while self._wanted.wait() and not self._stop.is_set():
                 mark = self._mark
                 try:
                     said = [self._place(self._processor.said, number) for number in mark]
-                    self._await_landed(mark, kafka.ends(admin, said, patience_s=0), lander)
+                    ends = inquiry.ask(partial(kafka.ends, places=said, patience_s=0))
+                    self._await_landed(mark, ends, lander)
                 except KafkaException as error:
                     _log.warning("landing_unknown", reason=kafka.reason(error), effect="nothing is put away")
-                    admin = kafka.make_admin(self._settings, CLIENT)  # one that saw a broker die may never look again
                     self._stop.wait(ASK_S)
                 else:
                     self._landed |= {number: clock_ms for number, (clock_ms, _) in mark.items()}
