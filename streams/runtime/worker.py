@@ -11,6 +11,7 @@ assignment is answered with an empty one, and the real one follows with explicit
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable
@@ -18,16 +19,17 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.settings import Settings
 from schemas.topics import topic_name
-from streams.runtime import kafka, librdkafka, steps
+from streams.runtime import kafka, steps
 from streams.runtime.clock import CONTROL, RECALLED
-from streams.runtime.failures import Fenced, KafkaFailed, NotRestored
+from streams.runtime.failures import Fenced, KafkaFailed
 from streams.runtime.health import PartitionProgress, Progress, serve
 from streams.runtime.history import History
 from streams.runtime.idle import TICK_S, confirm, ticking
+from streams.runtime.intake import Intake
 from streams.runtime.partition import Partition, columns
 from streams.runtime.phase import Phase, told
 from streams.runtime.processor import Batch, Processor
@@ -38,8 +40,6 @@ from streams.runtime.slot import Slot, client_name, shared
 StateT = TypeVar("StateT")
 
 IDLE_S = 0.05
-MOST_FETCHED, FIRST_FETCHED = 50_000, 16
-BATCH_BYTES = 16 << 20
 LEAD_MS = 600_000
 """An input that leads the least of its partition by more than this is paused, so that state stays small."""
 
@@ -101,10 +101,8 @@ class Worker(Generic[StateT]):
         self._kept: dict[int, Restored[StateT]] = {} if slot is None else dict(slot.kept)
         self._pending: list[int] | None = None  # assigned and not yet restored
         self._committed_at = self._second_at = 0.0
-        self._gathered_events = self._gathered_bytes = 0
-        self._came, self._came_bytes = 0, 0  # at the last fetch
         self._phase = told()
-        self._fetches: librdkafka.Fetches | None = None
+        self._held = contextlib.ExitStack()
         self._room = Room.of(processor, settings)
 
     def run(self) -> None:
@@ -124,8 +122,7 @@ class Worker(Generic[StateT]):
             raise KafkaFailed(kafka.reason(error)) from error
         finally:
             self.progress.ready = False
-            if self._fetches is not None:
-                self._fetches.close()  # else the consumer, when it is let go, waits for it
+            self._held.close()
             if self.health is not None:
                 self.health.close()
             if self._room is not None:
@@ -142,15 +139,14 @@ class Worker(Generic[StateT]):
             slot.out.take_slot()  # before any committed offset is asked for: it may settle a transaction over them
         self._admin, self._snapshots, self._out, self._consumer = slot.admin, slot.snapshots, slot.out, slot.consumer
         self._keeping = slot.keeping
-        if librdkafka.usable(self._consumer):
-            self._fetches = librdkafka.Fetches(self._consumer, MOST_FETCHED)
+        self._intake = Intake(slot.consumer, self._logical, lambda number: self._running.get(number))
+        self._held.callback(self._intake.close)  # else the consumer, when it is let go, waits for it
         topics = [self._topic[name] for name in self._shared]
         self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     def _leave(self) -> None:
         self._keeping.all(self._states())
-        if self._fetches is not None:
-            self._fetches.close()
+        self._intake.close()
         self._consumer.close()
         self._out.close()
         _log.info("left", stage=self.processor.stage, worker=self.settings.runtime.worker)
@@ -170,7 +166,7 @@ class Worker(Generic[StateT]):
         consumer.unassign()
         self._kept.update((number, part.at) for number, part in self._running.items())
         self._running, self._pending = {}, None
-        self._gathered_events = self._gathered_bytes = 0
+        self._intake.clear()
         self.progress.partitions, self.progress.ready = {}, False
 
     def _take_up(self) -> None:
@@ -207,7 +203,7 @@ class Worker(Generic[StateT]):
             for number, part in running.items()
             for name in self._inputs
         ]
-        self._assign(places)
+        self._intake.assign(places)
         self._consumer.resume(places)  # a pause outlives an assignment
         if not self._virtual:
             self._transact(running.values())  # the first tick: from now on there is a moment to confirm
@@ -217,12 +213,6 @@ class Worker(Generic[StateT]):
             _log.info("took_over", worker=self.settings.runtime.worker, partitions=numbers, silent_s=silent_s)
             self._slot.silent_at = None
         self._look()
-
-    def _assign(self, places: list[TopicPartition]) -> None:
-        """Fetch partitions from their positions on."""
-        if self._fetches is not None:
-            self._fetches.forward([(place.topic, place.partition) for place in places])
-        self._consumer.assign(places)
 
     def _states(self) -> dict[int, Restored[StateT]]:
         return {number: part.at for number, part in self._running.items()}
@@ -240,7 +230,7 @@ class Worker(Generic[StateT]):
                 message = self._consumer.poll(0)  # keeps the membership
                 self.progress.polled_at = time.monotonic()
                 if message is not None:
-                    self._keep(message)
+                    self._intake.keep(message)
                 if self.stop.is_set() or self._running is not running:
                     return False
             part.position[name] = max(part.position[name], end)
@@ -256,10 +246,10 @@ class Worker(Generic[StateT]):
         topic = self._topic[CONTROL]
         ends = kafka.ends(self._admin, [(topic, number) for number in self._running])
         parts = list(self._running.values())
-        self._assign([TopicPartition(topic, part.number, part.position[CONTROL]) for part in parts])
+        self._intake.assign([TopicPartition(topic, part.number, part.position[CONTROL]) for part in parts])
         while any(part.position[CONTROL] < ends[topic, part.number][0] for part in parts):
-            self._fetch(1, IDLE_S)
-            self._fetch(self.settings.runtime.batch_events, 0)
+            self._intake.fetch(1, IDLE_S)
+            self._intake.fetch(self.settings.runtime.batch_events, 0)
             self.progress.polled_at = time.monotonic()
             if self.stop.is_set() or not self._running:
                 return False
@@ -270,7 +260,7 @@ class Worker(Generic[StateT]):
         message = self._consumer.poll(0)
         self.progress.polled_at = time.monotonic()
         if message is not None:
-            self._keep(message)
+            self._intake.keep(message)
         if self.stop.is_set() or self._pending is not numbers:
             raise Abandoned
 
@@ -303,72 +293,13 @@ class Worker(Generic[StateT]):
         limit = self.settings.runtime.batch_events
         window_s = self._committed_at + self.settings.runtime.commit_ms / 1000 - time.monotonic()
         if window_s > 0:
-            self._fetch(limit, window_s)
+            self._intake.fetch(limit, window_s)
         elif not any(part.behind for part in self._running.values()):
-            self._fetch(1, IDLE_S)
-        while self._gathered_bytes < BATCH_BYTES and self._gathered_events < limit:
-            if not self._fetch(limit - self._gathered_events, 0):
+            self._intake.fetch(1, IDLE_S)
+        while not self._intake.full and self._intake.events < limit:
+            if not self._intake.fetch(limit - self._intake.events, 0):
                 break
         self.progress.polled_at = time.monotonic()
-
-    def _fetch(self, limit: int, wait_s: float) -> int:
-        """Gather records that come within `wait_s`. Gives how many came."""
-        if self._fetches is None:
-            messages = self._consumer.consume(limit, wait_s)
-            for message in messages:
-                self._keep(message)
-            return len(messages)
-        told = self._consumer.poll(0)  # the group's news; records do not come this way
-        if told is not None:
-            self._keep(told)
-        came = came_bytes = 0
-        limit = min(limit, self._portion())
-        for fetched in self._fetches.take(limit, wait_s):
-            came += len(fetched.packed)
-            if fetched.error is not None:
-                self._refuse(fetched.error, fetched.topic, fetched.partition, fetched.offset)
-            elif (part := self._running.get(fetched.partition)) is not None:
-                self._gathered_events += part.keep_packed(self._logical[fetched.topic], fetched.packed)
-                came_bytes += fetched.packed.size
-        self._gathered_bytes += came_bytes
-        self._came, self._came_bytes = came, came_bytes
-        return came
-
-    def _portion(self) -> int:
-        """Say how many records to take at once: no more bytes than a cycle has room for, if they are like the last.
-
-        How large they are is not known before: an envelope is a record, and may be as large as a thousand. So portions
-        begin small, and double.
-        """
-        room = max(0, BATCH_BYTES - self._gathered_bytes)
-        like_last = 1 + room * self._came // max(1, self._came_bytes) if self._came else FIRST_FETCHED
-        return min(2 * self._came + FIRST_FETCHED, like_last)
-
-    def _keep(self, message: Message) -> None:
-        topic, number = message.topic() or "", message.partition() or 0
-        error = message.error()
-        if error is not None:
-            self._refuse(error, topic, number, message.offset() or 0)
-        elif (part := self._running.get(number)) is not None and part.keep(self._logical[topic], message):
-            self._gathered_events += 1
-            self._gathered_bytes += len(message)
-
-    def _refuse(self, error: KafkaError, topic: str, number: int, offset: int) -> None:
-        """Take an event that is no record: the end of a partition, or an error."""
-        if error.code() == KafkaError._PARTITION_EOF:
-            part = self._running.get(number)
-            if part is not None:  # the end lies past transaction markers, which no record shows
-                name = self._logical[topic]
-                part.position[name] = max(part.position[name], offset)
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise NotRestored(
-                f"{topic}/{number}: the next record to read is gone: {error.str()}",
-                fix="retention went by; start the process again: it looks for these records in ClickHouse",
-            )
-        elif error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
-            raise KafkaException(error)
-        else:
-            _log.warning("kafka_error", topic=topic, partition=number, reason=error.str())
 
     # --- steps and commits
 
@@ -378,7 +309,7 @@ class Worker(Generic[StateT]):
         due = sorted(due, key=lambda part: part.number)
         for part in due:
             self._step(part)
-        self._gathered_events = self._gathered_bytes = 0  # all that was gathered is stepped over
+        self._intake.clear()  # all that was gathered is stepped over
         stepping = set(due)
         offsets = {
             (self._topic[name], part.number): part.position[name]
