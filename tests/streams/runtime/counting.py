@@ -79,7 +79,7 @@ class Counting:
 
 def die_at(point: str, countdown: int) -> None:
     """Arrange that this process kills itself the n-th time it comes by a point of the loop."""
-    from streams.runtime import keeping, transaction, worker
+    from streams.runtime import intake, keeping, transaction, worker
 
     left = [countdown]
 
@@ -96,7 +96,7 @@ def die_at(point: str, countdown: int) -> None:
         "step": (worker.Worker, "_step"),
         "sent": (transaction.Transactions, "commit"),
         "committed": (keeping.Keeping, "due"),
-        "gathered": (worker.Worker, "_fetch"),
+        "gathered": (intake.Intake, "fetch"),
         "snapshot": (keeping.Keeping, "_dump"),
         "restoring": (worker.Worker, "_alive"),
     }[point]
