@@ -3,6 +3,9 @@
 A `Change` replaces what was counted of one standing prediction by what counts now. `measure` turns it into signed
 deltas: minus the cells of `before`, plus those of `after`. A prediction that stands for the first time has no `before`;
 one whose identity has been taken over by another standing prediction appears as a change from the old to the new.
+
+A figure of a ranking depends on the labels of all its items at once, so a change of one item's label is told with the
+outcomes of all: before and after, nothing in between has to be remembered by who counts.
 """
 
 from __future__ import annotations
@@ -30,13 +33,20 @@ class Outcome(Struct, frozen=True, gc=False):
 
 NOTHING = Outcome()
 
+Items = tuple[tuple[str, Outcome], ...]
+"""What is known of the items of a ranking: those that have a label, in the order of the list."""
+
 
 class Counted(Struct, frozen=True, gc=False):
-    """A standing prediction with its outcome and the last emitted revision's number (0: none was emitted)."""
+    """A standing prediction with its outcome and the last emitted revision's number (0: none was emitted).
+
+    `items` is None where the prediction is no ranking, and for one whose items were not told (`state.TOLD`).
+    """
 
     prediction: Prediction
     outcome: Outcome = NOTHING
     revision: int = 0
+    items: Items | None = None
 
 
 class Change(Struct, frozen=True, gc=False):

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
-from streams.join.outcome import NOTHING, Counted, Outcome
+from streams.join.outcome import NOTHING, Counted, Items, Outcome
 from streams.join.policies import PolicyBook
 from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope, scope, stage
 from streams.join.stubs import Asked, Stub
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from streams.join.columns.lane import Columns
 
 MANY = 16
+
+TOLD = 1
+"""What a case tells of itself: 0 is the outcome of `label_name` as a whole, 1 also those of a ranking's items."""
 
 _HEARD = ("parked", "joined", "duplicate", "forwarded", "quarantined", "dead")
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -127,6 +130,24 @@ class Case(Struct, gc=False):
     def stage(self, event: Label | Signal, append_ms: int) -> int:
         """Say how far an event comes with any outcome."""
         return max(stage(track.scope, event, append_ms) for track in self.tracks if track.scope is not None)
+
+    def telling(self, told: int = TOLD) -> Counted:
+        """Give what the stage behind is told of this case, as far as `told`."""
+        first = self.tracks[0]
+        revision = sum(track.revision for track in self.tracks if track.item is None)
+        return Counted(self.standing.event, first.outcome, revision, self._items(first.name) if told else None)
+
+    def _items(self, name: str) -> Items | None:
+        if not self.standing.event.items:
+            return None
+        return tuple(
+            (track.item, track.outcome)
+            for track in self.tracks
+            if track.item is not None
+            and track.name == name
+            and track.scope is not None
+            and track.outcome.label is not None
+        )
 
     def class_at(self, clock_ms: int) -> str:
         """Name the prediction's class: what is known of it by the policy's `label_name`, items included."""

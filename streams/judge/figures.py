@@ -10,18 +10,12 @@ from xxhash import xxh3_128_hexdigest
 from schemas import measures
 from streams.judge.panes import Key
 from streams.measure import metrics
-from streams.measure.ledger import COUNT, LABELLED, Ledger, N
+from streams.measure.ledger import Ledger
 
 
 @lru_cache(maxsize=1)
 def _metrics() -> tuple[metrics.Metric, ...]:
     return tuple(metrics.metrics())
-
-
-def maturity(ledger: Ledger) -> float:
-    """Give the share of the predictions whose label has come."""
-    due = ledger.get(N)
-    return min(max(ledger.get(LABELLED, COUNT) / due, 0.0), 1.0) if due > 0 else 0.0
 
 
 def figures(
@@ -43,7 +37,6 @@ def figures(
     """
     if not ledger.possible():
         return
-    share = maturity(ledger)
     read = [(metric, metric.measured(ledger)) for metric in _metrics() if metric.sliced or not key.slice]
     empty = correction and not any(measured.n > 0 for metric, measured in read if metric.labelled)
     for metric, measured in read:
@@ -64,7 +57,7 @@ def figures(
             high=measured.high,
             n=measured.n,
             subjects=measured.subjects,
-            maturity=share if metric.labelled else 1.0,
+            maturity=metric.maturity(ledger) if metric.labelled else 1.0,
             closed=closed,
             correction=correction,
             at_ms=at_ms,

@@ -40,6 +40,7 @@ from streams.measure.ledger import (
     WEIGHT,
     N,
 )
+from streams.measure.ranking import ranking_cells
 from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
 from streams.measure.scale import milli, score_edges, span_edges
@@ -69,6 +70,7 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
     target = _target()
     add_prediction([(target, sliced)], counted.prediction, cuts(reference) if reference else None, 1)
     add_outcome([(target, sliced)], counted.prediction, counted.outcome, 1)
+    add_ranking([(target, sliced)], counted, 1)
     full = {name: {index: delta for index, delta in vector.items() if delta} for name, vector in target.items()}
     return {name: vector for name, vector in full.items() if vector}
 
@@ -121,6 +123,14 @@ def add_outcome(
         if told.binned:
             name, place = told.binned
             _add(target[name], place // _SLICE_FOLD if sliced else place, weight)
+
+
+def add_ranking(targets: Targets, counted: Counted, sign: int) -> None:
+    """Add what a ranking counts by the labels of its items; nothing where the prediction is none."""
+    if counted.items is not None:
+        for name, index, amount in ranking_cells(counted):
+            for target, _ in targets:
+                _add(target[name], index, sign * amount)
 
 
 def score_cell(score: float | list[float] | None) -> int:
@@ -183,6 +193,10 @@ class Deltas:
                     targets = self._targets(after.prediction)
                     add_outcome(targets, before.prediction, before.outcome, -1, self.named)
                     add_outcome(targets, after.prediction, after.outcome, 1, self.named)
+                if before.items != after.items:
+                    targets = self._targets(after.prediction)
+                    add_ranking(targets, before, -1)
+                    add_ranking(targets, after, 1)
                 continue
             if before is not None:
                 self._add_all(before, -1)
@@ -197,6 +211,7 @@ class Deltas:
         if known:
             self.features.add(targets[0][0], known, prediction.features, sign)
         add_outcome(targets, prediction, counted.outcome, sign, self.named)
+        add_ranking(targets, counted, sign)
 
     def _targets(self, of: Prediction) -> Targets:
         pane_ms = of.at_ms // self.pane_ms * self.pane_ms

@@ -28,6 +28,9 @@ can be computed again from the raw predictions and the last revision of each out
   A fraction counts in this task alone: an error of a regression is never turned into "correct".
 - what is in no task counts in `measured[UNMEASURABLE]`.
 
+**What one ranking contributes**, by the labels of all its items (`streams.measure.ranking` defines it): `ranking`, in
+slices too. Each list counts alike; a list in which nothing is relevant has no value and counts in [JUDGED] alone.
+
 Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `error.size` and
 `label.*`, with 512 score bins in place of 2,048.
 
@@ -71,6 +74,12 @@ CALIBRATION_BINS: Final = 15
 """Uniform bins of p in [0, 1] for calibration: a p on an edge belongs to the bin above it."""
 LEVELS: Final = 512
 """Levels of `scale.split`: four powers of two each, over all doubles."""
+CUTS: Final = (5, 10)
+"""The cuts k of NDCG@k; the whole list comes third."""
+HIT_CUTS: Final = (1, 5, 10)
+"""The cuts k of hit@k."""
+RANKING_CELLS: Final = 10
+"""Cells of `ranking`."""
 WIDE_LEVELS: Final = 128
 """Levels of `scale.split_wide`: sixteen powers of two each."""
 SIZE_BINS: Final = 32_768
@@ -92,6 +101,7 @@ LOG_LOSS: Final = "log_loss"
 BRIER: Final = "brier"
 CALIBRATION: Final = "calibration"
 SPIEGELHALTER: Final = "spiegelhalter"
+RANKING: Final = "ranking"
 REGRESSION: Final = "regression"
 ERROR_OVER: Final = "error.over"
 ERROR_UNDER: Final = "error.under"
@@ -108,6 +118,7 @@ BUCKET_LOG_LOSS: Final = "bucket.log_loss"
 BUCKET_BRIER: Final = "bucket.brier"
 BUCKET_SCORE_POS: Final = "bucket.score.pos"
 BUCKET_SCORE_NEG: Final = "bucket.score.neg"
+BUCKET_RANKING: Final = "bucket.ranking"
 BUCKET_REGRESSION: Final = "bucket.regression"
 BUCKET_ERROR_OVER: Final = "bucket.error.over"
 BUCKET_ERROR_UNDER: Final = "bucket.error.under"
@@ -131,6 +142,8 @@ HELD, EXPECTED, OBSERVED, SPREAD = 0, 1, 2, 3
 AGREES, DIFFERS = 0, 1
 # jaccard, bucket.jaccard (bucket * 2 + cell)
 SHARED, SETS = 0, 1
+# ranking, bucket.ranking (bucket * 10 + cell)
+LISTS, JUDGED, RELEVANT, NDCG, RECIPROCAL, HITS = 0, 1, 2, 3, 6, 7
 # missing
 NO_SCORE, NO_FEATURES, NO_SUBJECT, LOOKED = 0, 1, 2, 3
 
@@ -204,6 +217,14 @@ VECTORS: Final[dict[str, Vector]] = {
             "of y = 1, [SPREAD] sum of p(1 − p), with `scale.grain` and `scale.spread`",
         ),
         Vector(SPIEGELHALTER, 1, "1e-9 × weight", "[0] sum of `scale.twist(p)` ≈ (1 − 2p)² p(1 − p) × milli-weight"),
+        Vector(
+            RANKING,
+            RANKING_CELLS,
+            "count, from [NDCG] on 1e-6, from [HITS] on count",
+            "[LISTS] standing predictions with items, [JUDGED] those of which an item has a label, [RELEVANT] those of "
+            "which an item has a gain; of these the sums [NDCG] @5, @10, of the whole list, [RECIPROCAL] rank, and how "
+            "many have a relevant item among the first [HITS] 1, 5, 10",
+        ),
         Vector(REGRESSION, 1, "milli-weight", "[0] regression tasks"),
         Vector(ERROR_OVER, LEVELS, _SPLIT, "answer − label by [level], where the answer is greater"),
         Vector(ERROR_UNDER, LEVELS, _SPLIT, "label − answer by [level], where the label is greater"),
@@ -232,6 +253,7 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(BUCKET_BRIER, BUCKETS, "1e-9 × weight", "`brier` by bucket"),
         Vector(BUCKET_SCORE_POS, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 1"),
         Vector(BUCKET_SCORE_NEG, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 0"),
+        Vector(BUCKET_RANKING, BUCKETS * RANKING_CELLS, "as `ranking`", "[bucket × 10 + cell of `ranking`]"),
         Vector(BUCKET_REGRESSION, BUCKETS, "milli-weight", "`regression` by bucket"),
         Vector(BUCKET_ERROR_OVER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.over`"),
         Vector(BUCKET_ERROR_UNDER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.under`"),
