@@ -19,6 +19,7 @@ from schemas.event import decode
 from schemas.measures import Measures
 from schemas.settings import Settings
 from services.record.counting import features_sql, outcomes_sql, traffic_sql
+from services.record.rankings import rankings_sql
 from services.record.standing import Cuts, any_of, rows, standing_sql
 from streams.measure.ledger import CLASS, OTHER, Ledger
 from streams.measure.reference import fault
@@ -48,7 +49,11 @@ def recount(
     """
     standing = standing_sql(client, settings, cuts)
     found: Ledgers = {}
-    for sql in (traffic_sql(standing, settings), outcomes_sql(standing, settings, cuts)):
+    for sql in (
+        traffic_sql(standing, settings),
+        outcomes_sql(standing, settings, cuts),
+        rankings_sql(standing, settings, cuts),
+    ):
         _take(client, sql, found)
     first: dict[tuple[str, str], ReferenceSet] = {}
     for one in references:

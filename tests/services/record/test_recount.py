@@ -26,7 +26,7 @@ from streams.join.admission import JoinBounds
 from streams.join.naive import Expected, OutcomeId, Record, expect
 from streams.join.outcome import Outcome
 from streams.join.processor import JoinProcessor
-from streams.measure.ledger import VECTORS, Ledger
+from streams.measure.ledger import JUDGED, LISTS, RANKING, RELEVANT, VECTORS, Ledger
 from streams.measure.measure import Measure
 from streams.runtime.backlog import Backlog
 from streams.runtime.records import Records
@@ -157,6 +157,26 @@ def test_any_history_counted_again(at: ClickHouse, seed: int) -> None:
     client.close()
 
 
+@pytest.mark.clickhouse
+def test_lists_with_relevant_items_counted_again(at: ClickHouse) -> None:
+    made = traffic(Random(5), 300, replace(BOUNDS, virtual=True))
+    driver = played(made, 5)
+    settings = settings_of(at, made)
+    for topic in ("control", "predictions"):
+        land(settings, topic, driver.logs[topic])
+    for topic in ("feedback", "measures"):
+        land(settings, topic, driver.outputs[topic])
+    client = connect(settings)
+    for cuts in (None, cuts_of(driver, 5)):
+        ours, theirs = measured(client, cuts), recount(client, settings, (), cuts)
+        assert not compare(ours, theirs).differing
+        lists = Ledger()
+        for ledger in theirs.values():
+            lists.add_pairs(RANKING, ledger.cells.get(RANKING, {}).items())
+        assert lists.get(RANKING, LISTS) > lists.get(RANKING, JUDGED) > lists.get(RANKING, RELEVANT) > 20
+    client.close()
+
+
 # --- the real thing
 
 
@@ -222,7 +242,15 @@ def naively(settings: Settings, given: History, pane_ms: int) -> dict[Any, Any]:
         return Outcome(found.label, found.kind, found.weight, labelled_at_ms=said.labelled_at_ms)
 
     known = {("m1", "1"): reference("m1", "1").reference}
-    standing = [(one.standing.body, outcome(identity, one)) for identity, one in expected.outcomes.items() if one.first]
+    items: dict[Any, dict[str, Outcome]] = {}
+    for identity, one in expected.outcomes.items():
+        if identity[4]:
+            items.setdefault(identity[:4], {})[identity[4]] = outcome(identity, one)
+    standing = [
+        (one.standing.body, outcome(identity, one), items.get(identity[:4]))
+        for identity, one in expected.outcomes.items()
+        if one.first
+    ]
     return count(standing, pane_ms=pane_ms, dimension=DIMENSION, references=known)
 
 
