@@ -42,7 +42,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     {SCORE}, {HOME},
     multiIf(isNull(score), {SCORE_BINS}, p < 0, {SCORE_BINS + 1}, p > 1, {SCORE_BINS + 2}, bin) AS cell,
     {GUESS},
-    slice != '' AS sliced
+    slice != '' AS sliced, NOT sliced AND prefix = '' AS whole
 {
         grouped(
             f'''
@@ -50,11 +50,11 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('bucket.rows', home, 1),
     ('score', if(sliced, if(cell < {SCORE_BINS}, intDiv(cell, 4), cell - {SCORE_BINS} + 512), cell), 1),
     ('score.chosen', bin, NOT sliced AND inside AND guess = 1),
-    ('latency', {bin_of("ifNull(latency_ms, 0.)", "span_edges")}, NOT sliced AND isNotNull(latency_ms)),
-    ('missing', 0, NOT sliced AND if({nothing}, 1, 0)),
-    ('missing', 1, NOT sliced AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
-    ('missing', 2, NOT sliced AND subject = ''),
-    ('missing', 3, NOT sliced)''',
+    ('latency', {bin_of("ifNull(latency_ms, 0.)", "span_edges")}, whole AND isNotNull(latency_ms)),
+    ('missing', 0, whole AND if({nothing}, 1, 0)),
+    ('missing', 1, whole AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
+    ('missing', 2, whole AND subject = ''),
+    ('missing', 3, whole)''',
             parted(standing, settings),
         )
     }"""
@@ -185,7 +185,7 @@ def features_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
         cell = _numeric(one, name) if name in one.edges else _categorical(one, name)
         cells.append(f"({quoted(FEATURE + name)}, {cell}, 1)")
     mine = f"model = {quoted(one.model)} AND version = {quoted(one.version)} AND at_ms >= {given.at_ms}"
-    of_version = f"SELECT *, '' AS slice, {pane_of(settings)} AS pane_ms FROM ({standing}) WHERE {mine}"
+    of_version = f"SELECT *, '' AS slice, '' AS prefix, {pane_of(settings)} AS pane_ms FROM ({standing}) WHERE {mine}"
     return grouped(", ".join(cells), of_version)
 
 

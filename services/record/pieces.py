@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from schemas.settings import Settings
 from services.record.standing import Cuts, any_of, quoted
-from streams.measure.ledger import CLASS, OTHER
+from streams.measure.ledger import CLASS, LABEL, OTHER
+from streams.measure.measure import MOST_NAME_BYTES
 
 EXACT = 2**53
 
@@ -74,6 +75,21 @@ def pane_of(settings: Settings) -> str:
     return f"intDiv(at_ms, {settings.join.pane_ms}) * {settings.join.pane_ms}"
 
 
+def by_name(standing: str) -> str:
+    """Give each prediction once for each label name of its policy: `label_name`, the score that its outcome is about,
+    and what stands before the names of its vectors (`prefix`).
+    """
+    quoted_name = "replaceAll(replaceAll(one_name, '%', '%25'), ':', '%3A')"
+    return f"""
+SELECT * REPLACE (
+    one_name AS label_name, if(mapContains(outputs, one_name), toNullable(outputs[one_name]), score) AS score)
+FROM (
+    SELECT *, arrayJoin(arrayConcat([label_name], arrayFilter(name -> length(name) <= {MOST_NAME_BYTES}, other_names)))
+        AS one_name, if(one_name = label_name, '', concat('{LABEL}', {quoted_name}, ':')) AS prefix
+    FROM ({standing})
+)"""
+
+
 def parted(standing: str, settings: Settings) -> str:
     """Give each prediction once for the whole and, where it is in a slice, once for that."""
     parts = "['']"
@@ -90,9 +106,9 @@ def grouped(cells: str, parted: str) -> str:
     """Sum (vector, index, value) of all rows by pane; what is zero stays away."""
     return f"""
 SELECT model, version, deployment, role, slice, pane_ms,
-    cell_of.1 AS vector, cell_of.2 AS place, sum(cell_of.3) AS total
+    concat(prefix, cell_of.1) AS vector, cell_of.2 AS place, sum(cell_of.3) AS total
 FROM (
-    SELECT model, version, deployment, role, slice, pane_ms, arrayJoin(
+    SELECT model, version, deployment, role, slice, pane_ms, prefix, arrayJoin(
         CAST([{cells}], 'Array(Tuple(String, Int64, Int64))')) AS cell_of
     FROM ({parted})
 )

@@ -15,7 +15,7 @@ from streams.join.dead import Origin, dead_letter
 from streams.join.outcome import NOTHING, Change
 from streams.join.resolve import COUNTS, REASONS, conclude, gather, known
 from streams.join.revise import differs, feedback, was
-from streams.join.state import Case, JoinState, Request, Track, Waiting, tracks_of
+from streams.join.state import TOLD, Case, JoinState, Request, Track, Waiting, tracks_of
 from streams.runtime.processor import Outputs
 from streams.runtime.records import place_of
 
@@ -104,8 +104,10 @@ class Settling:
             or before.revision != after.revision
             or before.outcome != after.outcome
             or before.items != after.items
+            or before.output != after.output
+            or before.others != after.others
         ):
-            case.counted = after
+            case.counted, case.told = after, TOLD
             self.changes.append(Change(before, after))
         counter = f"predictions.{case.class_at(clock_ms)}"
         if counter != case.counter:

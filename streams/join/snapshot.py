@@ -21,14 +21,14 @@ from streams.join.admission import admitted_again
 from streams.join.outcome import NOTHING, Outcome
 from streams.join.policies import DEFAULT
 from streams.join.resolve import Bounds
-from streams.join.state import TOLD, Case, JoinState, Predicted, Request, Track, Waiting, tracks_of, zeros
+from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of, zeros
 from streams.join.stubs import Asked, Away, Held, Stub
 from streams.runtime.records import Headers, Records, place_of
 
 PAIR = b"\x01"
 FORMAT = b"\x04"
 BEFORE = b"\x03", b"\x02"
-"""Format 2 had no second tier. Before format 4 nothing was told of a ranking's items."""
+"""Format 2 had no second tier. Before format 4 nothing was told of items, outputs and other label names."""
 
 
 class _Outcome(Struct, array_like=True):
@@ -310,7 +310,7 @@ def _dump_case(case: Case) -> _Case:
         [_dump_predicted(held) for held in (case.conflicts or {}).values()],
         [_dump_track(track, case.standing.event) for track in case.tracks if track.revision],
         case.counter,
-        0 if case.counted is None or (case.counted.items is None and case.standing.event.items) else TOLD,
+        case.told,
     )
 
 
@@ -337,7 +337,8 @@ def _load_case(read: _Case, state: JoinState, bounds: Bounds) -> Case:
     before = [_load_track(track, event) for track in read.tracks]
     policy, tracks = tracks_of(standing, state.policies, bounds, before)
     conflicts = {held.key: _load_predicted(held) for held in read.conflicts} or None
-    case = Case((event.model, event.deployment), standing, policy, tracks, conflicts, counter=read.counter)
+    identity = event.model, event.deployment
+    case = Case(identity, standing, policy, tracks, conflicts, counter=read.counter, told=read.told)
     case.counted = case.telling(read.told)
     return case
 

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
-from streams.join.outcome import NOTHING, Counted, Items, Outcome
+from streams.join.outcome import NOTHING, Counted, Items, Named, Outcome
 from streams.join.policies import PolicyBook
 from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope, scope, stage
 from streams.join.stubs import Asked, Stub
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 MANY = 16
 
 TOLD = 1
-"""What a case tells of itself: 0 is the outcome of `label_name` as a whole, 1 also those of a ranking's items."""
+"""What a case tells of itself: 0 is the outcome of `label_name` as a whole, against `score`; 1 is that against the
+output of this name, and with it the outcomes of a ranking's items and of the other label names.
+"""
 
 _HEARD = ("parked", "joined", "duplicate", "forwarded", "quarantined", "dead")
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -110,7 +112,10 @@ class Track(Struct, gc=False):
 
 
 class Case(Struct, gc=False):
-    """One identity. `tracks`: for `label_name`, then for each of `labels`, the whole and its items; then old ones."""
+    """One identity. `tracks`: for `label_name`, then for each of `labels`, the whole and its items; then old ones.
+
+    `counted` is what the stage behind was told last, `told` how far that was the case.
+    """
 
     identity: tuple[str, str]
     standing: Predicted
@@ -119,6 +124,7 @@ class Case(Struct, gc=False):
     conflicts: dict[int, Predicted] | None = None
     counted: Counted | None = None
     counter: str = ""
+    told: int = TOLD
 
     @property
     def scope(self) -> Scope:
@@ -133,9 +139,22 @@ class Case(Struct, gc=False):
 
     def telling(self, told: int = TOLD) -> Counted:
         """Give what the stage behind is told of this case, as far as `told`."""
-        first = self.tracks[0]
+        event, first = self.standing.event, self.tracks[0]
         revision = sum(track.revision for track in self.tracks if track.item is None)
-        return Counted(self.standing.event, first.outcome, revision, self._items(first.name) if told else None)
+        if not told or (len(self.tracks) == 1 and event.outputs is None):
+            return Counted(event, first.outcome, revision)
+        return Counted(
+            event,
+            first.outcome,
+            revision,
+            self._items(first.name),
+            first.name if event.outputs and first.name in event.outputs else None,
+            tuple(
+                Named(track.name, track.outcome, self._items(track.name))
+                for track in self.tracks
+                if track.item is None and track.scope is not None and track is not first
+            ),
+        )
 
     def _items(self, name: str) -> Items | None:
         if not self.standing.event.items:

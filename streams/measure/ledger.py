@@ -37,6 +37,13 @@ Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `s
 **Classes.** A model has at most 64 names of classes in a source partition (`measure.MOST_CLASSES`), the first that
 come, each of at most 64 bytes. All others count as `class:~other`, for ever, so that retractions find them.
 
+**Label names and outputs.** A model's first label name (`label_name` of its policy) has the names above. What another
+label name contributes has the same names behind `label:NAME:`, in which `%` is written `%25` and `:` is `%3A`:
+`label:refund:confusion`. That is everything of outcomes and rankings and, of predictions, `n`, `bucket.rows`, `score`
+and `score.chosen`. An outcome is held against the output of its name where the prediction has one, else against
+`score`. A model has at most 16 other names in a source partition (`measure.MOST_NAMES`), the first that come, each of
+at most 64 bytes; what comes beyond is not counted, for ever.
+
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
 
@@ -127,6 +134,7 @@ MISSING: Final = "missing"
 LATENCY: Final = "latency"
 LABEL_DELAY: Final = "label_delay"
 FEATURE: Final = "feature:"
+LABEL: Final = "label:"
 
 # labelled
 COUNT, WEIGHT = 0, 1
@@ -288,13 +296,34 @@ VECTORS: Final[dict[str, Vector]] = {
 
 
 def vector_of(name: str) -> Vector:
-    """Give what a vector's name means, `feature:NAME` and `class:NAME` included.
+    """Give what a vector's name means, `feature:NAME`, `class:NAME` and `label:NAME:…` included.
 
-    >>> vector_of("class:a:b").size, vector_of("confusion").size
-    (3, 4)
+    >>> vector_of("class:a:b").size, vector_of("confusion").size, vector_of("label:refund:class:a").size
+    (3, 4, 3)
     """
-    kind, colon, _ = name.partition(":")
+    kind, colon, _ = apart(name)[1].partition(":")
     return VECTORS[kind + colon]
+
+
+def prefix_of(label_name: str) -> str:
+    """Give what stands before the names of another label name's vectors.
+
+    >>> prefix_of("a:b%")
+    'label:a%3Ab%25:'
+    """
+    return f"{LABEL}{label_name.replace('%', '%25').replace(':', '%3A')}:"
+
+
+def apart(name: str) -> tuple[str, str]:
+    """Give the label name that a vector is of, empty for the first, and the vector's own name.
+
+    >>> apart("label:a%3Ab%25:class:x:y"), apart("class:x:y"), apart("label.sum")
+    (('a:b%', 'class:x:y'), ('', 'class:x:y'), ('', 'label.sum'))
+    """
+    if not name.startswith(LABEL):
+        return "", name
+    quoted, _, own = name.removeprefix(LABEL).partition(":")
+    return quoted.replace("%3A", ":").replace("%25", "%"), own
 
 
 class Ledger:
@@ -356,6 +385,18 @@ class Ledger:
             full[index] = value
         return full
 
+    def parts(self) -> dict[str, Ledger]:
+        """Give the counts of each other label name by itself, names ascending.
+
+        >>> Ledger({"n": {0: 2}, "label:refund:n": {0: 1}}).parts()
+        {'refund': Ledger({'n': {0: 1}})}
+        """
+        found: dict[str, Ledger] = {}
+        for name in sorted(one for one in self.cells if one.startswith(LABEL)):
+            label_name, own = apart(name)
+            found.setdefault(label_name, Ledger()).cells[own] = self.cells[name]
+        return found
+
     def possible(self) -> bool:
         """Say whether it can be a count of outcomes: nothing is below 0 but what is signed.
 
@@ -364,7 +405,7 @@ class Ledger:
         >>> Ledger({"n": {0: 2}}).possible(), Ledger({"confusion": {TP: -1000}}).possible()
         (True, False)
         """
-        return all(min(vector.values()) >= 0 for name, vector in self.cells.items() if name != LABEL_SUM)
+        return all(min(vector.values()) >= 0 for name, vector in self.cells.items() if apart(name)[1] != LABEL_SUM)
 
     def __add__(self, other: Ledger) -> Ledger:
         total = Ledger(self.cells)

@@ -36,7 +36,8 @@ def ledger_of_lists(
     Items stand in their order, or (`scores`) the greatest score first. Equal, integer for integer, to the sum of
     `ranking.cells_of` over the lists. A list without items is none. Raises `ValueError` when lengths differ.
 
-    >>> ledger_of_lists([[0.0, 1.0], [0.0, None]], ["a", "b"]).dense(RANKING, 3)
+    >>> found = ledger_of_lists([[0.0, 1.0], [0.0, None]], ["a", "b"])
+    >>> [found.get(RANKING, cell) for cell in (LISTS, JUDGED, RELEVANT)]
     [2, 2, 1]
     """
     given = {"gains": len(gains), "subjects": len(subjects)} | ({} if scores is None else {"scores": len(scores)})

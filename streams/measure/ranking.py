@@ -30,8 +30,8 @@ from math import floor
 from typing import Final
 
 from schemas.event import LabelValue
-from schemas.inputs import Item
-from streams.join.outcome import Counted
+from schemas.inputs import Item, Prediction
+from streams.join.outcome import Items
 from streams.measure.ledger import (
     BUCKET_RANKING,
     CUTS,
@@ -130,15 +130,15 @@ def _ndcgs(gains: Sequence[float], greatest: float) -> list[int]:
     return found
 
 
-def ranking_cells(counted: Counted) -> list[tuple[str, int, int]]:
-    """Give what a standing prediction that is a ranking counts: (vector, index, amount)."""
-    if counted.items is None or not counted.prediction.items:
+def ranking_cells(prediction: Prediction, items: Items) -> list[tuple[str, int, int]]:
+    """Give what a standing prediction that is a ranking counts, by its items' outcomes: (vector, index, amount)."""
+    if not prediction.items:
         return []
-    said = {item: gain(outcome.label, outcome.weight) for item, outcome in counted.items}
-    home = bucket_of(counted.prediction) * RANKING_CELLS
+    said = {item: gain(outcome.label, outcome.weight) for item, outcome in items}
+    home = bucket_of(prediction) * RANKING_CELLS
     return [
         (vector, offset + cell, amount)
-        for cell, amount in cells_of([said.get(item) for item in order(counted.prediction.items)])
+        for cell, amount in cells_of([said.get(item) for item in order(prediction.items)])
         for vector, offset in ((RANKING, 0), (BUCKET_RANKING, home))
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from schemas.control import PolicySet, Reference, ReferenceSet
 from schemas.event import encode
-from schemas.policy import Attribution, JoinPolicy
+from schemas.policy import Attribution, JoinPolicy, LabelRule
 from streams.join.naive import Bounds, partition_of
 from streams.measure.reference import learn
 from tests.streams.join.histories import ITEMS, T0_MS, Arrival, History, S, request_of
@@ -148,6 +148,7 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
             attribution=[Attribution(signal="click", label=1, weight=0.3335)],
         ),
         JoinPolicy(model="m2", horizon_ms=120 * S, retain_ms=600 * S, carry="features"),
+        JoinPolicy(model="m3", horizon_ms=120 * S, retain_ms=600 * S, labels=[LabelRule(name="refund")]),
     )
     arrivals += [
         Arrival(T0_MS - 500 * S, "control", partition, None, encode(PolicySet(policy=policy)))
@@ -156,10 +157,17 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
     ]
     for number in range(requests):
         at_ms = T0_MS + number * S
-        body = {"request_id": f"q{number}", "at_ms": at_ms, "model": random.choice(("m1", "m1", "m2")), "version": "1"}
+        body = {
+            "request_id": f"q{number}",
+            "at_ms": at_ms,
+            "model": random.choice(("m1", "m1", "m2", "m3")),
+            "version": "1",
+        }
         one = shape(random) | body | random.choice(({}, {"event_id": f"e{number}"}))
         if random.random() < 0.3:
             one["items"] = ranking(random)
+        if random.random() < 0.5:
+            one["outputs"] = random.choice(({"label": random.random()}, {"refund": random.random(), "label": 1}, {}))
         send("predictions", at_ms + random.randrange(2 * S), one)
         if random.random() < 0.2:
             shadow = {"deployment": "shadow", "role": "shadow", "version": "2", "score": random.random()}
@@ -178,15 +186,23 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
                 "at_ms": said_ms,
                 "label": random.choice((0, 1, 0, 1, *VALUES)),
             }
-            send("labels", said_ms + random.randrange(20 * S), label | {"confidence": random.choice((1.0, 1.0, 0.25))})
-            if random.random() < 0.5:
+            if body["model"] == "m3" and random.random() < 0.7:
+                label["name"] = "refund"
+            if random.random() < (0.7 if "items" in one else 0.05):
                 label["item"] = random.choice(ITEMS)
-                about = {"request_id": f"q{number}", "at_ms": said_ms, "item": label["item"], "label": 0.7}
+                about = {
+                    "request_id": f"q{number}",
+                    "at_ms": said_ms,
+                    "item": label["item"],
+                    "label": 0.7,
+                    "name": label.get("name", "label"),
+                }
                 send("labels", said_ms + random.randrange(20 * S), about | {"source": "human"})
+            send("labels", said_ms + random.randrange(20 * S), label | {"confidence": random.choice((1.0, 1.0, 0.25))})
             fate = random.random()
             if fate < 0.3:
                 changed = {"op": "retract"} if fate < 0.1 else {"label": label["label"] if fate > 0.2 else 1}
-                kept = {name: label[name] for name in ("request_id", "item") if name in label} | {
+                kept = {name: label[name] for name in ("request_id", "item", "name") if name in label} | {
                     "at_ms": said_ms + 10 * S
                 }
                 send("labels", said_ms + 40 * S, kept | changed)

@@ -56,6 +56,25 @@ def test_snapshot_of_another_partition_is_refused() -> None:
         load_join(0, b"\xff", BOUNDS)
 
 
+def test_what_is_known_by_each_label_name_is_told() -> None:
+    listening = Listening()
+    player = Player(chained=listening)
+    outputs = {"label": 0.25, "refund": 0.5}
+    player.play(policy(labels=[{"name": "refund"}]), p(0, items=[{"item": "a"}, {"item": "b"}], outputs=outputs))
+    player.play(l(5, 1, name="refund"), l(6, 0, name="refund", item="b"), l(7, 1, item="a"))
+    told = listening.changes[-1].after
+    assert told is not None
+    assert (told.output, told.outcome.label, told.answer.score) == ("label", None, 0.25)
+    assert [(item, outcome.label) for item, outcome in told.items or ()] == [("a", 1)]
+    (other,) = told.others
+    assert (other.name, other.outcome.label) == ("refund", 1)
+    assert [(item, outcome.label) for item, outcome in other.items or ()] == [("b", 0)]
+    assert (
+        player.processor.load(0, whole_parts(player.processor, player.state)).join.requests["r"].cases[0].counted
+        == told
+    )
+
+
 def of_format_3(body: bytes) -> bytes:
     """Give the bytes of a state as the version before wrote them: nothing says how far a case was told."""
     state = msgspec.msgpack.decode(load_pair(body)[0][1:])

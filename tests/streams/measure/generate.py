@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from schemas.control import Reference
 from schemas.event import LabelValue
 from schemas.inputs import Item, Prediction
-from streams.join.outcome import NOTHING, Change, Counted, Items, Outcome
+from streams.join.outcome import NOTHING, Change, Counted, Items, Named, Outcome
 
 REFERENCE = Reference(
     id="ref-test",
@@ -70,6 +70,15 @@ def items_of(draw: st.DrawFn, prediction: Prediction) -> Items | None:
 
 
 @st.composite
+def counteds(draw: st.DrawFn, prediction: Prediction, revision: int = 0) -> Counted:
+    """What is known of a prediction, by its first label name and by others."""
+    names = draw(st.lists(st.sampled_from(["refund", "a:b", "100%", "third"]), unique=True, max_size=2))
+    others = tuple(Named(name, draw(outcomes()), draw(items_of(prediction))) for name in names)
+    output = draw(st.sampled_from([None, "label"])) if "label" in (prediction.outputs or {}) else None
+    return Counted(prediction, draw(outcomes()), revision, draw(items_of(prediction)), output, others)
+
+
+@st.composite
 def predictions(draw: st.DrawFn, request_id: str = "r") -> Prediction:
     """A prediction of one of two models."""
     return Prediction(
@@ -93,6 +102,7 @@ def predictions(draw: st.DrawFn, request_id: str = "r") -> Prediction:
         threshold=draw(st.sampled_from([None, 0.1, 0.9])),
         latency_ms=draw(st.sampled_from([None, 0.0, 0.01, 12.5, 1e12])),
         items=draw(rankings()),
+        outputs=draw(st.sampled_from([None, {}, {"label": 0.25, "a:b": 0.75}, {"refund": -0.5, "label": 1.0}])),
     )
 
 
@@ -122,12 +132,14 @@ def histories(draw: st.DrawFn) -> list[list[Counted | None]]:
             if what == "gone":
                 steps.append(None)
                 continue
-            if what == "items" and steps and steps[-1] is not None:
-                steps.append(replace(steps[-1], items=draw(items_of(prediction))))
+            last = steps[-1] if steps else None
+            if what == "items" and last is not None:
+                others = (Named("refund", draw(outcomes())), *(one for one in last.others if one.name != "refund"))
+                steps.append(replace(last, items=draw(items_of(prediction)), others=others))
                 continue
             if what == "other":
                 prediction = draw(predictions(f"r{i}"))
-            steps.append(Counted(prediction, draw(outcomes()), revision, draw(items_of(prediction))))
+            steps.append(draw(counteds(prediction, revision)))
         found.append(steps)
     return found
 
@@ -142,7 +154,7 @@ def changes_of(history: list[Counted | None]) -> list[Change]:
     return found
 
 
-def standing(histories_: list[list[Counted | None]]) -> list[tuple[Prediction, Outcome, Items | None]]:
+def standing(histories_: list[list[Counted | None]]) -> list[Counted]:
     """Give what counts at the end."""
     last: list[Any] = [history[-1] for history in histories_]
-    return [(counted.prediction, counted.outcome, counted.items) for counted in last if counted is not None]
+    return [counted for counted in last if counted is not None]

@@ -10,10 +10,11 @@ from functools import cache
 from typing import Any
 
 import xxhash
+from msgspec.structs import replace
 
 from schemas.control import Reference
 from schemas.inputs import Prediction
-from streams.join.outcome import Outcome
+from streams.join.outcome import Counted, Outcome
 
 Counts = dict[tuple[Any, ...], dict[str, dict[int, int]]]
 
@@ -187,6 +188,19 @@ def _discount(rank: int) -> int:
         return int((2**20 / ((Decimal(rank) + 1).ln() / Decimal(2).ln())).to_integral_value())
 
 
+def _under(c: Counter[tuple[str, int]], p: Prediction, other: Any, fold: int) -> None:
+    """Another label name: the same again with the score of its output, but for what is of the prediction alone."""
+    alone: Counter[tuple[str, int]] = Counter()
+    score = (p.outputs or {}).get(other.name, p.score)
+    _one(alone, replace(p, score=score, latency_ms=None, features={}), other.outcome, fold, None)
+    if other.items is not None:
+        _rank(alone, p, other.items, xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64)
+    name = other.name.replace("%", "%25").replace(":", "%3A")
+    for (vector, index), total in alone.items():
+        if vector != "missing":
+            c[f"label:{name}:{vector}", index] += total
+
+
 def count(
     standing: list[Any],
     *,
@@ -194,10 +208,14 @@ def count(
     dimension: str = "",
     references: dict[tuple[str, str], Reference] | None = None,
 ) -> Counts:
-    """Count everything again: (prediction, outcome) or (prediction, outcome, what is known of its items)."""
+    """Count everything again: `Counted`, or (prediction, outcome)."""
     getcontext().prec = 60
     counters: dict[tuple[Any, ...], Counter[tuple[str, int]]] = {}
-    for p, outcome, *items in standing:
+    for one in standing:
+        counted = one if isinstance(one, Counted) else Counted(*one)
+        p, outcome = counted.prediction, counted.outcome
+        if counted.output is not None:
+            p = replace(p, score=(p.outputs or {})[counted.output])
         pane = p.at_ms - p.at_ms % pane_ms
         key = (p.model, p.version, p.deployment, p.role)
         part = p.slices.get(dimension)
@@ -205,9 +223,11 @@ def count(
         for spot in spots:
             reference = (references or {}).get((p.model, p.version))
             _one(counters.setdefault(key + spot, Counter()), p, outcome, 4 if spot[0] else 1, reference)
-            if items and items[0] is not None:
+            if counted.items is not None:
                 home = xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
-                _rank(counters[key + spot], p, items[0], home)
+                _rank(counters[key + spot], p, counted.items, home)
+            for other in counted.others:
+                _under(counters[key + spot], counted.prediction, other, 4 if spot[0] else 1)
     found: Counts = {}
     for key, counter in counters.items():
         for (name, index), total in counter.items():
