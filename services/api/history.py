@@ -408,6 +408,6 @@ def _newest(events: list[dict[str, Any]], by: tuple[str, ...]) -> list[dict[str,
 def _known(metric: str) -> dict[str, Any]:
     """Say which direction is better, and the least and greatest possible value (None: unbounded)."""
     for one in metrics():
-        if getattr(one, "kind", "") == metric:
+        if getattr(one, "kind", "") == metric.rpartition(":")[2]:
             return {"better": one.better, "least": one.least, "most": one.most}
     return {"better": "higher", "least": None, "most": None}

@@ -11,12 +11,27 @@ from typing import Any
 
 from schemas.control import Reference, ReferenceSet
 from schemas.settings import Settings
-from services.record.standing import Cuts, any_of, listed, quoted
-from streams.measure.ledger import CLASS, FEATURE, OTHER, SCORE_BINS
+from services.record.pieces import (
+    GUESS,
+    HOME,
+    SCORE,
+    bin_of,
+    binary_of,
+    class_of,
+    figure_of,
+    grouped,
+    is_bool,
+    is_whole,
+    pane_of,
+    parted,
+    said_sql,
+    set_of,
+    split_of,
+)
+from services.record.standing import Cuts, listed, quoted
+from streams.measure.ledger import FEATURE, SCORE_BINS
 from streams.measure.reading import text
 from streams.measure.scale import log_loss_nanos, score_edges, span_edges
-
-_EXACT = 2**53
 
 
 def traffic_sql(standing: str, settings: Settings) -> str:
@@ -24,76 +39,68 @@ def traffic_sql(standing: str, settings: Settings) -> str:
     nothing = "isNull(score) AND prediction_json = '' AND JSONExtractRaw(body, 'score') IN ('', 'null')"
     return f"""
 WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
-    {_SCORE}, {_HOME},
+    {SCORE}, {HOME},
     multiIf(isNull(score), {SCORE_BINS}, p < 0, {SCORE_BINS + 1}, p > 1, {SCORE_BINS + 2}, bin) AS cell,
-    {_GUESS},
-    slice != '' AS sliced
+    {GUESS},
+    slice != '' AS sliced, NOT sliced AND prefix = '' AS whole
 {
-        _grouped(
+        grouped(
             f'''
     ('n', 0, 1),
     ('bucket.rows', home, 1),
     ('score', if(sliced, if(cell < {SCORE_BINS}, intDiv(cell, 4), cell - {SCORE_BINS} + 512), cell), 1),
     ('score.chosen', bin, NOT sliced AND inside AND guess = 1),
-    ('latency', {_bin("ifNull(latency_ms, 0.)", "span_edges")}, NOT sliced AND isNotNull(latency_ms)),
-    ('missing', 0, NOT sliced AND if({nothing}, 1, 0)),
-    ('missing', 1, NOT sliced AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
-    ('missing', 2, NOT sliced AND subject = ''),
-    ('missing', 3, NOT sliced)''',
-            _parted(standing, settings),
+    ('latency', {bin_of("ifNull(latency_ms, 0.)", "span_edges")}, whole AND isNotNull(latency_ms)),
+    ('missing', 0, whole AND if({nothing}, 1, 0)),
+    ('missing', 1, whole AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),
+    ('missing', 2, whole AND subject = ''),
+    ('missing', 3, whole)''',
+            parted(standing, settings),
         )
     }"""
 
 
 def outcomes_sql(standing: str, settings: Settings, cuts: Cuts | None) -> str:
     """Count what labelled outcomes count: everything else but features."""
-    until = ""
-    if cuts is not None:
-        places = (f"(partition = {n} AND joined_at_ms <= {step.clock_ms})" for n, step in cuts.items())
-        until = f"AND ({any_of(places)})"
-    said = f"""
-SELECT request_id AS said_of, model AS said_model, deployment AS said_deployment, name AS said_name, label, label_json,
-    toString(ifNull(label_kind, 'explicit')) AS kind, weight, labelled_at_ms
-FROM feedback WHERE unreadable = '' AND isNull(item) {until}
-ORDER BY (offset, idx) DESC LIMIT 1 BY request_id, model, deployment, name"""
+    said = said_sql(cuts)
     labelled = f"""
-SELECT * FROM ({_parted(standing, settings)}) AS s INNER JOIN (SELECT * FROM ({said}) WHERE label_json != '') AS f
+SELECT * FROM ({parted(standing, settings)}) AS s INNER JOIN (SELECT * FROM ({said}) WHERE label_json != '') AS f
 ON s.request_id = f.said_of AND s.model = f.said_model AND s.deployment = f.said_deployment
     AND s.label_name = toString(f.said_name)"""
     return f"""
 WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
-    {listed(log_loss_nanos(), square=True)} AS T, {_SCORE}, {_HOME},
+    {listed(log_loss_nanos(), square=True)} AS T, {SCORE}, {HOME},
     slice != '' AS sliced,
     toInt64(floor(weight * 1000. + 0.5)) AS w,
-    {_binary("label", "label_json")} AS y,
+    {binary_of("label", "label_json")} AS y,
     y >= 0 AND inside AS scored,
-    {_GUESS},
+    {GUESS},
     startsWith(label_json, '[') AND startsWith(prediction_json, '[') AS listed,
-    {_set("label_json")} AS label_set, {_set("prediction_json")} AS prediction_set,
+    {set_of("label_json")} AS label_set, {set_of("prediction_json")} AS prediction_set,
     toInt64(length(arrayIntersect(label_set, prediction_set))) AS common,
     toInt64(length(label_set)) + toInt64(length(prediction_set)) - common AS every,
     multiIf(
         listed, toInt8(common = every),
         startsWith(label_json, '"') AND startsWith(prediction_json, '"'), toInt8(label_json = prediction_json),
-        {_is_bool("label_json")} AND {_is_bool("prediction_json")}, toInt8(label_json = prediction_json),
-        {_is_bool("label_json")} OR {_is_bool("prediction_json")}, toInt8(-1),
-        {_whole("label", "label_json")} AND {_whole("prediction", "prediction_json")}, toInt8(label = prediction),
+        {is_bool("label_json")} AND {is_bool("prediction_json")}, toInt8(label_json = prediction_json),
+        {is_bool("label_json")} OR {is_bool("prediction_json")}, toInt8(-1),
+        {is_whole("label", "label_json")} AND {is_whole("prediction", "prediction_json")}, toInt8(label = prediction),
         toInt8(-1)) AS same,
     NOT scored AND same >= 0 AS compared,
     compared AND startsWith(label_json, '"') AND startsWith(prediction_json, '"') AS classed,
     if(compared AND listed, w, 0) AS sets,
     sets * if(every = 0, 1000000, intDiv(2000000 * common + every, 2 * every)) AS shared,
-    if(prediction_json = '', score, {_figure("prediction", "prediction_json")}) AS answer,
-    NOT scored AND isNotNull({_figure("label", "label_json")}) AND isNotNull(answer)
+    if(prediction_json = '', score, {figure_of("prediction", "prediction_json")}) AS answer,
+    NOT scored AND isNotNull({figure_of("label", "label_json")}) AND isNotNull(answer)
         AND abs(label) <= exp2(100) AND abs(answer) <= exp2(100) AS regressed,
     if(regressed, w, 0) AS rw,
     if(regressed, assumeNotNull(label), 0.) AS truth,
     if(regressed, assumeNotNull(answer) - truth, 0.) AS error,
     abs(error) AS size,
-    {_split("size", "narrow", 2, 32)},
-    {_split("size", "wide", 4, 44)},
-    {_split("size * size", "squared", 4, 44)},
-    {_split("abs(truth)", "told", 2, 32)},
+    {split_of("size", "narrow", 2, 32)},
+    {split_of("size", "wide", 4, 44)},
+    {split_of("size * size", "squared", 4, 44)},
+    {split_of("abs(truth)", "told", 2, 32)},
     narrow.2 * narrow.2 AS square,
     told.2 * told.2 AS told_square,
     scored AND guess >= 0 AS decided,
@@ -115,7 +122,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     if(scored AND y = 0, w, 0) AS negative,
     home * 64 + intDiv(bin, 32) AS coarse
 {
-        _grouped(
+        grouped(
             f'''
     ('labelled', 0, 1),
     ('labelled', 1, w),
@@ -127,8 +134,8 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('measured', 5, regressed),
     ('measured', 6, classed),
     ('measured', 7, compared AND listed),
-    (if(classed, {_class("label_json")}, ''), if(same = 1, 0, 2), if(classed, w, 0)),
-    (if(classed, {_class("prediction_json")}, ''), 1, if(classed AND same = 0, w, 0)),
+    (if(classed, {class_of("label_json")}, ''), if(same = 1, 0, 2), if(classed, w, 0)),
+    (if(classed, {class_of("prediction_json")}, ''), 1, if(classed AND same = 0, w, 0)),
     ('jaccard', 0, shared),
     ('jaccard', 1, sets),
     ('bucket.jaccard', home * 2, shared),
@@ -163,7 +170,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('bucket.brier', home, brier),
     ('bucket.score.pos', coarse, positive),
     ('bucket.score.neg', coarse, negative),
-    ('label_delay', {_bin("toFloat64(ifNull(labelled_at_ms, 0) - at_ms)", "span_edges")},
+    ('label_delay', {bin_of("toFloat64(ifNull(labelled_at_ms, 0) - at_ms)", "span_edges")},
         NOT sliced AND isNotNull(labelled_at_ms) AND kind != 'timeout')''',
             labelled,
         )
@@ -178,8 +185,8 @@ def features_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
         cell = _numeric(one, name) if name in one.edges else _categorical(one, name)
         cells.append(f"({quoted(FEATURE + name)}, {cell}, 1)")
     mine = f"model = {quoted(one.model)} AND version = {quoted(one.version)} AND at_ms >= {given.at_ms}"
-    of_version = f"SELECT *, '' AS slice, {_pane(settings)} AS pane_ms FROM ({standing}) WHERE {mine}"
-    return _grouped(", ".join(cells), of_version)
+    of_version = f"SELECT *, '' AS slice, '' AS prefix, {pane_of(settings)} AS pane_ms FROM ({standing}) WHERE {mine}"
+    return grouped(", ".join(cells), of_version)
 
 
 def _numeric(one: Reference, name: str) -> str:
@@ -192,10 +199,10 @@ def _numeric(one: Reference, name: str) -> str:
         f"multiIf({said} = 'true', toNullable(1.), {said} = 'false', toNullable(0.), NULL))"
     )
     inner = len(edges) + 1
-    bin_of = _bin(f"ifNull({value}, 0.)", listed(edges, square=True), first=edges[0]) if edges else "0"
+    place = bin_of(f"ifNull({value}, 0.)", listed(edges, square=True), first=edges[0]) if edges else "0"
     return (
         f"multiIf(isNull({value}), {inner}, {value} < {least!r}, {inner + 1}, {value} > {greatest!r}, {inner + 2}, "
-        f"{bin_of})"
+        f"{place})"
     )
 
 
@@ -223,96 +230,3 @@ def _names_number(category: str) -> bool:
         return text(float(category)) == category
     except (ValueError, OverflowError):
         return False
-
-
-# --- pieces of SQL
-
-
-def _bin(value: str, edges: str, *, first: float | None = None) -> str:
-    """Count the edges ≤ a value: the greatest of them is found by halving, then its place by a table."""
-    least = f"{edges}[1]" if first is None else repr(first)
-    places = f"arrayEnumerate({edges})"
-    return f"if({value} < {least}, 0, transform(roundDown({value}, {edges}), {edges}, {places}, 0))"
-
-
-_SCORE = f"""ifNull(score, -1.) AS p, isNotNull(score) AND p >= 0 AND p <= 1 AS inside,
-    if(inside, {_bin("p", "score_edges")}, 0) AS bin"""
-_HOME = "toInt64(xxh3(if(subject = '', request_id, subject)) % 64) AS home"
-
-
-def _binary(value: str, json: str) -> str:
-    return (
-        f"multiIf({json} = '', toInt8(-1), {json} = '\"1\"', toInt8(1), {json} = '\"0\"', toInt8(0), "
-        f"{value} = 1, toInt8(1), {value} = 0, toInt8(0), toInt8(-1))"
-    )
-
-
-_GUESS = f"""if(prediction_json = '', toInt8(p >= ifNull(threshold, 0.5)),
-    {_binary("prediction", "prediction_json")}) AS guess"""
-
-
-def _set(json: str) -> str:
-    """Give the distinct elements of a list of labels, empty for anything else. Minus nought is nought."""
-    elements = f"JSONExtractArrayRaw(if(listed, {json}, '[]'))"
-    return f"arrayDistinct(arrayMap(one -> if(one IN ('-0.0', '-0', '0.0'), '0', one), {elements}))"
-
-
-def _class(json: str) -> str:
-    """Give the vector of a class."""
-    name = f"JSONExtractString({json})"
-    return f"concat('{CLASS}', if(length({name}) > 64, '{OTHER}', {name}))"
-
-
-def _figure(value: str, json: str) -> str:
-    """Give a plain number; NULL for a boolean and for what is no number."""
-    return f"if({_is_bool(json)}, NULL, {value})"
-
-
-def _split(value: str, name: str, power: int, shift: int) -> str:
-    """Name the (level, mantissa) of a number that is not negative: `scale.split` with 2 and 32, wide with 4 and 44."""
-    return f"""reinterpretAsUInt64({value}) AS {name}_bits,
-    toInt64(bitShiftRight({name}_bits, 52)) AS {name}_power,
-    {shift} - bitAnd({name}_power, {(1 << power) - 1}) AS {name}_drop,
-    (toInt64(bitShiftRight({name}_power, {power})), if({name}_power = 0, toInt64(0), bitShiftRight(
-        toInt64(bitAnd({name}_bits, {(1 << 52) - 1})) + {1 << 52} + bitShiftLeft(toInt64(1), {name}_drop - 1),
-        {name}_drop))) AS {name}"""
-
-
-def _is_bool(json: str) -> str:
-    return f"{json} IN ('true', 'false')"
-
-
-def _whole(value: str, json: str) -> str:
-    return (
-        f"(isNotNull({value}) AND abs({value}) <= {_EXACT} AND {value} = trunc({value}) "
-        f"AND (NOT match({json}, '^-?[0-9]+$') OR abs(toInt128OrZero({json})) <= {_EXACT}))"
-    )
-
-
-def _pane(settings: Settings) -> str:
-    return f"intDiv(at_ms, {settings.join.pane_ms}) * {settings.join.pane_ms}"
-
-
-def _parted(standing: str, settings: Settings) -> str:
-    """Give each prediction once for the whole and, where it is in a slice, once for that."""
-    parts = "['']"
-    if settings.join.slice_dimension:
-        key = quoted(settings.join.slice_dimension)
-        there = (
-            f"mapContains(slices, {key}) AND (slices[{key}] != '' OR JSONExtractRaw(body, 'slices', {key}) = '\"\"')"
-        )
-        parts = f"if({there}, ['', concat({key}, '=', slices[{key}])], [''])"
-    return f"SELECT *, arrayJoin({parts}) AS slice, {_pane(settings)} AS pane_ms FROM ({standing})"
-
-
-def _grouped(cells: str, parted: str) -> str:
-    """Sum (vector, index, value) of all rows by pane; what is zero stays away."""
-    return f"""
-SELECT model, version, deployment, role, slice, pane_ms,
-    cell_of.1 AS vector, cell_of.2 AS place, sum(cell_of.3) AS total
-FROM (
-    SELECT model, version, deployment, role, slice, pane_ms, arrayJoin(
-        CAST([{cells}], 'Array(Tuple(String, Int64, Int64))')) AS cell_of
-    FROM ({parted})
-)
-WHERE cell_of.3 != 0 GROUP BY model, version, deployment, role, slice, pane_ms, vector, place"""

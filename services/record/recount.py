@@ -5,7 +5,8 @@ and other code. Both give integers, so they are compared cell by cell, exactly. 
 raw rows (`standing`); its outcome is what the last record about it in `feedback` says.
 
 **Limits**, beside those of `standing`: slice values and classes behind `~other` were chosen in the order they came, so
-those of such a model are compared as a sum. A feature's integer beyond 2⁵³ is compared with the edges as a double.
+those of such a model are compared as a sum. Other label names of a model that has as many as are counted are not
+compared. A feature's integer beyond 2⁵³ is compared with the edges as a double.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from schemas.event import decode
 from schemas.measures import Measures
 from schemas.settings import Settings
 from services.record.counting import features_sql, outcomes_sql, traffic_sql
+from services.record.pieces import by_name
+from services.record.rankings import rankings_sql
 from services.record.standing import Cuts, any_of, rows, standing_sql
-from streams.measure.ledger import CLASS, OTHER, Ledger
+from streams.measure.ledger import CLASS, LABEL, OTHER, Ledger, apart
+from streams.measure.measure import MOST_NAMES
 from streams.measure.reference import fault
 
 if TYPE_CHECKING:
@@ -48,7 +52,12 @@ def recount(
     """
     standing = standing_sql(client, settings, cuts)
     found: Ledgers = {}
-    for sql in (traffic_sql(standing, settings), outcomes_sql(standing, settings, cuts)):
+    named = by_name(standing)
+    for sql in (
+        traffic_sql(named, settings),
+        outcomes_sql(named, settings, cuts),
+        rankings_sql(named, settings, cuts),
+    ):
         _take(client, sql, found)
     first: dict[tuple[str, str], ReferenceSet] = {}
     for one in references:
@@ -89,8 +98,13 @@ def compare(ours: Ledgers, theirs: Ledgers) -> Compared:
     """
     folded = {key[0] for key in ours if key[4].endswith(f"={OTHER}")}
     left, right = _folded(ours, folded), _folded(theirs, folded)
-    crowded = {key[0] for key, ledger in ours.items() if CLASS + OTHER in ledger.cells}
+    crowded = {key[0] for key, ledger in ours.items() if any(apart(name)[1] == CLASS + OTHER for name in ledger)}
     left, right = _crowded(left, crowded), _crowded(right, crowded)
+    names: dict[str, set[str]] = {}
+    for key, ledger in ours.items():
+        names.setdefault(key[0], set()).update(apart(name)[0] for name in ledger if name.startswith(LABEL))
+    many = {model for model, known in names.items() if len(known) >= MOST_NAMES}
+    left, right = _nameless(left, many), _nameless(right, many)
     found = Compared()
     for key in sorted({*left, *right}):
         gap = left.get(key, Ledger()) - right.get(key, Ledger())
@@ -129,8 +143,20 @@ def _crowded(ledgers: Ledgers, models: set[str]) -> Ledgers:
             continue
         mine = found[key] = Ledger()
         for name, vector in ledger.cells.items():
-            mine.add_pairs(f"{CLASS}*" if name.startswith(CLASS) else name, vector.items())
+            own = apart(name)[1]
+            into = f"{name.removesuffix(own)}{CLASS}*" if own.startswith(CLASS) else name
+            mine.add_pairs(into, vector.items())
     return found
+
+
+def _nameless(ledgers: Ledgers, models: set[str]) -> Ledgers:
+    """Leave out the other label names of some models."""
+    return {
+        key: Ledger({name: vector for name, vector in ledger.cells.items() if not name.startswith(LABEL)})
+        if key[0] in models
+        else ledger
+        for key, ledger in ledgers.items()
+    }
 
 
 def _take(client: HttpClient, sql: str, found: Ledgers) -> None:

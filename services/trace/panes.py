@@ -63,12 +63,14 @@ def _ledgers(reader: Reader, answer: Answer, start: int, from_ms: int, to_ms: in
 def figures(ledger: Ledger) -> list[Figure]:
     """Read every metric that can be told from a ledger; those are left out that only explain another one."""
     found = []
-    for metric in metrics():
-        if metric.kind in _aside():
-            continue
-        read = metric.measured(ledger)
-        if read.value is not None:
-            found.append(Figure(metric=metric.kind, value=read.value, low=read.low, high=read.high, n=read.n))
+    for name, part in {"": ledger, **ledger.parts()}.items():
+        for metric in metrics():
+            if metric.kind in _aside():
+                continue
+            read = metric.measured(part)
+            if read.value is not None:
+                kind = f"{name}:{metric.kind}" if name else metric.kind
+                found.append(Figure(metric=kind, value=read.value, low=read.low, high=read.high, n=read.n))
     return found
 
 
@@ -89,7 +91,7 @@ def judged(closed: list[Metric], end: int) -> list[Figure]:
             to_ms=one.to_ms,
         )
         for one in sorted(closed, key=lambda one: (one.metric, one.estimator))
-        if (one.to_ms, -one.from_ms) == window and one.metric not in _aside()
+        if (one.to_ms, -one.from_ms) == window and one.metric.rpartition(":")[2] not in _aside()
     ]
 
 

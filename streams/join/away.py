@@ -16,7 +16,7 @@ from schemas.inputs import Label, Signal
 from schemas.recall import Recalled, RecalledRecord
 from schemas.topics import INPUTS
 from streams.join.admission import Admitted, JoinBounds, Refused, admit, admitted_again, content_of
-from streams.join.outcome import NOTHING, Counted, Outcome
+from streams.join.outcome import NOTHING, Outcome
 from streams.join.policies import PolicyBook
 from streams.join.resolve import COUNTS, conclude, gather
 from streams.join.revise import differs
@@ -204,5 +204,4 @@ def _conclude(request: Request, case: Case, clock_ms: int) -> None:
         if not differs(said, track.said_of, outcome, event) and outcome.labelled_at_ms != said.labelled_at_ms:
             outcome = replace(outcome, labelled_at_ms=said.labelled_at_ms)
         track.outcome = outcome
-    revision = sum(track.revision for track in case.tracks if track.item is None)
-    case.counted = Counted(event, case.tracks[0].outcome, revision)
+    case.counted = case.telling()

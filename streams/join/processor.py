@@ -51,7 +51,7 @@ class JoinProcessor(Generic[ChainedT]):
         self.join = Join(bounds)
         self.chained = chained
         self.columns = columns
-        self.version = "join-5" if chained is None else f"join-5+{chained.version}"
+        self.version = "join-6" if chained is None else f"join-6+{chained.version}"
 
     def empty(self, partition: int) -> JoinMeasureState[ChainedT]:
         """Give the state of a partition that has read nothing."""

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from schemas.event import encode
 from streams.join.admission import JoinBounds
 from streams.join.dead import Origin, dead_letter
-from streams.join.outcome import NOTHING, Change, Counted
+from streams.join.outcome import NOTHING, Change
 from streams.join.resolve import COUNTS, REASONS, conclude, gather, known
 from streams.join.revise import differs, feedback, was
-from streams.join.state import Case, JoinState, Request, Track, Waiting, tracks_of
+from streams.join.state import TOLD, Case, JoinState, Request, Track, Waiting, tracks_of
 from streams.runtime.processor import Outputs
 from streams.runtime.records import place_of
 
@@ -96,17 +96,19 @@ class Settling:
         track.outcome = outcome
 
     def count(self, case: Case, clock_ms: int) -> None:
-        """Tell what stands and what is known of it as a whole by `label_name`, and move the prediction's class."""
-        prediction, outcome, before = case.standing.event, case.tracks[0].outcome, case.counted
-        revision = sum(track.revision for track in case.tracks if track.item is None)
+        """Tell what stands and what is known of it by `label_name`, and move the prediction's class."""
+        before, after = case.counted, case.telling()
         if (
             before is None
-            or before.prediction is not prediction
-            or before.revision != revision
-            or before.outcome != outcome
+            or before.prediction is not after.prediction
+            or before.revision != after.revision
+            or before.outcome != after.outcome
+            or before.items != after.items
+            or before.output != after.output
+            or before.others != after.others
         ):
-            case.counted = Counted(prediction, outcome, revision)
-            self.changes.append(Change(before, case.counted))
+            case.counted, case.told = after, TOLD
+            self.changes.append(Change(before, after))
         counter = f"predictions.{case.class_at(clock_ms)}"
         if counter != case.counter:
             self.counters[counter] += 1

@@ -18,7 +18,7 @@ from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
 from schemas.recall import Cause
 from streams.join.admission import admitted_again
-from streams.join.outcome import NOTHING, Counted, Outcome
+from streams.join.outcome import NOTHING, Outcome
 from streams.join.policies import DEFAULT
 from streams.join.resolve import Bounds
 from streams.join.state import Case, JoinState, Predicted, Request, Track, Waiting, tracks_of, zeros
@@ -26,9 +26,9 @@ from streams.join.stubs import Asked, Away, Held, Stub
 from streams.runtime.records import Headers, Records, place_of
 
 PAIR = b"\x01"
-FORMAT = b"\x03"
-BEFORE = b"\x02"
-"""The format before had no second tier."""
+FORMAT = b"\x04"
+BEFORE = b"\x03", b"\x02"
+"""Format 2 had no second tier. Before format 4 nothing was told of items, outputs and other label names."""
 
 
 class _Outcome(Struct, array_like=True):
@@ -59,10 +59,13 @@ class _Track(Struct, array_like=True):
 
 
 class _Case(Struct, array_like=True):
+    """`told` is how far the case was told to the stage behind (`state.TOLD`): taken back is what was told."""
+
     standing: _Predicted
     conflicts: list[_Predicted]
     tracks: list[_Track]
     counter: str
+    told: int = 0
 
 
 class _Waiting(Struct, array_like=True):
@@ -184,7 +187,7 @@ def load_join(partition: int, body: bytes, bounds: Bounds) -> JoinState:
             "the snapshot is of format 1, which told events apart by their canonical bytes; this version uses hashes "
             "of the bytes as they came, which it does not hold: start a new namespace, or run the older version"
         )
-    read = _decoder.decode(_after_version(body, FORMAT, BEFORE))
+    read = _decoder.decode(_after_version(body, FORMAT, *BEFORE))
     if read.partition != partition:
         raise ValueError(f"the snapshot is of partition {read.partition}, not of partition {partition}")
     state = JoinState(partition, read.clock_ms, read.timers_ms, read.frozen_ms)
@@ -307,6 +310,7 @@ def _dump_case(case: Case) -> _Case:
         [_dump_predicted(held) for held in (case.conflicts or {}).values()],
         [_dump_track(track, case.standing.event) for track in case.tracks if track.revision],
         case.counter,
+        case.told,
     )
 
 
@@ -332,15 +336,11 @@ def _load_case(read: _Case, state: JoinState, bounds: Bounds) -> Case:
     event = standing.event
     before = [_load_track(track, event) for track in read.tracks]
     policy, tracks = tracks_of(standing, state.policies, bounds, before)
-    return Case(
-        (event.model, event.deployment),
-        standing,
-        policy,
-        tracks,
-        {held.key: _load_predicted(held) for held in read.conflicts} or None,
-        Counted(event, tracks[0].outcome, sum(track.revision for track in tracks if track.item is None)),
-        read.counter,
-    )
+    conflicts = {held.key: _load_predicted(held) for held in read.conflicts} or None
+    identity = event.model, event.deployment
+    case = Case(identity, standing, policy, tracks, conflicts, counter=read.counter, told=read.told)
+    case.counted = case.telling(read.told)
+    return case
 
 
 def _dump_waiting(held: Waiting[Any]) -> _Waiting:

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from schemas.inputs import Label, Prediction, Signal
 from schemas.policy import JoinPolicy
-from streams.join.outcome import NOTHING, Counted, Outcome
+from streams.join.outcome import NOTHING, Counted, Items, Named, Outcome
 from streams.join.policies import PolicyBook
 from streams.join.resolve import Bounds, Evidence, Heard, HeardT, Scope, scope, stage
 from streams.join.stubs import Asked, Stub
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from streams.join.columns.lane import Columns
 
 MANY = 16
+
+TOLD = 1
+"""What a case tells of itself: 0 is the outcome of `label_name` as a whole, against `score`; 1 is that against the
+output of this name, and with it the outcomes of a ranking's items and of the other label names.
+"""
 
 _HEARD = ("parked", "joined", "duplicate", "forwarded", "quarantined", "dead")
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -107,7 +112,10 @@ class Track(Struct, gc=False):
 
 
 class Case(Struct, gc=False):
-    """One identity. `tracks`: for `label_name`, then for each of `labels`, the whole and its items; then old ones."""
+    """One identity. `tracks`: for `label_name`, then for each of `labels`, the whole and its items; then old ones.
+
+    `counted` is what the stage behind was told last, `told` how far that was the case.
+    """
 
     identity: tuple[str, str]
     standing: Predicted
@@ -116,6 +124,7 @@ class Case(Struct, gc=False):
     conflicts: dict[int, Predicted] | None = None
     counted: Counted | None = None
     counter: str = ""
+    told: int = TOLD
 
     @property
     def scope(self) -> Scope:
@@ -127,6 +136,37 @@ class Case(Struct, gc=False):
     def stage(self, event: Label | Signal, append_ms: int) -> int:
         """Say how far an event comes with any outcome."""
         return max(stage(track.scope, event, append_ms) for track in self.tracks if track.scope is not None)
+
+    def telling(self, told: int = TOLD) -> Counted:
+        """Give what the stage behind is told of this case, as far as `told`."""
+        event, first = self.standing.event, self.tracks[0]
+        revision = sum(track.revision for track in self.tracks if track.item is None)
+        if not told or (len(self.tracks) == 1 and event.outputs is None):
+            return Counted(event, first.outcome, revision)
+        return Counted(
+            event,
+            first.outcome,
+            revision,
+            self._items(first.name),
+            first.name if event.outputs and first.name in event.outputs else None,
+            tuple(
+                Named(track.name, track.outcome, self._items(track.name))
+                for track in self.tracks
+                if track.item is None and track.scope is not None and track is not first
+            ),
+        )
+
+    def _items(self, name: str) -> Items | None:
+        if not self.standing.event.items:
+            return None
+        return tuple(
+            (track.item, track.outcome)
+            for track in self.tracks
+            if track.item is not None
+            and track.name == name
+            and track.scope is not None
+            and track.outcome.label is not None
+        )
 
     def class_at(self, clock_ms: int) -> str:
         """Name the prediction's class: what is known of it by the policy's `label_name`, items included."""

@@ -10,18 +10,12 @@ from xxhash import xxh3_128_hexdigest
 from schemas import measures
 from streams.judge.panes import Key
 from streams.measure import metrics
-from streams.measure.ledger import COUNT, LABELLED, Ledger, N
+from streams.measure.ledger import Ledger
 
 
 @lru_cache(maxsize=1)
 def _metrics() -> tuple[metrics.Metric, ...]:
     return tuple(metrics.metrics())
-
-
-def maturity(ledger: Ledger) -> float:
-    """Give the share of the predictions whose label has come."""
-    due = ledger.get(N)
-    return min(max(ledger.get(LABELLED, COUNT) / due, 0.0), 1.0) if due > 0 else 0.0
 
 
 def figures(
@@ -37,26 +31,43 @@ def figures(
 ) -> Iterator[measures.Metric]:
     """Give every metric of one window that has an outcome to speak of, kinds ascending.
 
-    A figure that needs no label is mature from the beginning. Slices have those alone that are told of them. A
-    correction that leaves no label at all takes every figure back, whatever the task was. Of a ledger that lacks deltas
+    Those of another label name than the model's first are called `name:kind` and follow, names ascending. A figure that
+    needs no label is mature from the beginning. Slices have those alone that are told of them. A correction that leaves
+    no label at all takes every figure back, whatever the task was. Of a ledger that lacks deltas
     (`Ledger.possible`) there are none.
     """
     if not ledger.possible():
         return
-    share = maturity(ledger)
+    window = from_ms, to_ms, at_ms
+    yield from _figures(model, key, "", ledger, window, closed=closed, correction=correction)
+    for name, part in ledger.parts().items():
+        yield from _figures(model, key, f"{name}:", part, window, closed=closed, correction=correction)
+
+
+def _figures(
+    model: str,
+    key: Key,
+    prefix: str,
+    ledger: Ledger,
+    window: tuple[int, int, int],
+    *,
+    closed: bool,
+    correction: bool,
+) -> Iterator[measures.Metric]:
+    from_ms, to_ms, at_ms = window
     read = [(metric, metric.measured(ledger)) for metric in _metrics() if metric.sliced or not key.slice]
     empty = correction and not any(measured.n > 0 for metric, measured in read if metric.labelled)
     for metric, measured in read:
         if measured.n <= 0 and not (empty and metric.labelled):
             continue
         yield measures.Metric(
-            id=event_id("metric", model, *key, metric.kind, from_ms, to_ms, closed, at_ms),
+            id=event_id("metric", model, *key, prefix + metric.kind, from_ms, to_ms, closed, at_ms),
             model=model,
             version=key.version,
             deployment=key.deployment,
             role=key.role,
             slice=key.slice,
-            metric=metric.kind,
+            metric=prefix + metric.kind,
             from_ms=from_ms,
             to_ms=to_ms,
             value=measured.value,
@@ -64,7 +75,7 @@ def figures(
             high=measured.high,
             n=measured.n,
             subjects=measured.subjects,
-            maturity=share if metric.labelled else 1.0,
+            maturity=metric.maturity(ledger) if metric.labelled else 1.0,
             closed=closed,
             correction=correction,
             at_ms=at_ms,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from schemas.control import Reference
 from schemas.event import encode
 from schemas.inputs import Prediction, Role
 from schemas.measures import PaneDelta
-from streams.join.outcome import Change, Counted, Outcome
+from streams.join.outcome import Change, Counted, Items, Named, Outcome, answer
 from streams.measure.batch import FeatureBatch
 from streams.measure.ledger import (
     BUCKET_ROWS,
@@ -39,11 +39,13 @@ from streams.measure.ledger import (
     TIMEOUT,
     WEIGHT,
     N,
+    prefix_of,
 )
+from streams.measure.ranking import ranking_cells
 from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
 from streams.measure.scale import milli, score_edges, span_edges
-from streams.measure.tasks import Named, predicted_class, tasks
+from streams.measure.tasks import Classes, predicted_class, tasks
 
 Target = defaultdict[str, dict[int, int]]
 Targets = list[tuple[Target, bool]]
@@ -67,24 +69,21 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
     ({0: 1000}, {0: 1, 1: 1}, {1094: 1})
     """
     target = _target()
-    add_prediction([(target, sliced)], counted.prediction, cuts(reference) if reference else None, 1)
-    add_outcome([(target, sliced)], counted.prediction, counted.outcome, 1)
+    add_prediction([(target, sliced)], counted.answer, cuts(reference) if reference else None, 1)
+    add_outcome([(target, sliced)], counted.answer, counted.outcome, 1)
+    add_ranking([(target, sliced)], counted.prediction, counted.items, 1)
+    for other in counted.others:
+        add_other([(target, sliced)], counted.prediction, other, 1)
     full = {name: {index: delta for index, delta in vector.items() if delta} for name, vector in target.items()}
     return {name: vector for name, vector in full.items() if vector}
 
 
 def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None, sign: int) -> None:
     """Add what a standing prediction counts, whatever becomes of it."""
-    raw, score, bucket = prediction.score, score_cell(prediction.score), bucket_of(prediction)
-    chosen = score < SCORE_BINS and isinstance(raw, float | int) and predicted_class(prediction, raw) == 1
+    add_score(targets, prediction, sign)
     for target, sliced in targets:
-        _add(target[N], 0, sign)
-        _add(target[BUCKET_ROWS], bucket, sign)
-        _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
         if sliced:
             continue
-        if chosen:
-            _add(target[SCORE_CHOSEN], score, sign)
         if prediction.latency_ms is not None:
             _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
         _add(target[MISSING], LOOKED, sign)
@@ -100,8 +99,20 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
                 _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
 
 
+def add_score(targets: Targets, prediction: Prediction, sign: int) -> None:
+    """Add what a standing prediction counts for each of its label names: that it is there, and its score."""
+    raw, score, bucket = prediction.score, score_cell(prediction.score), bucket_of(prediction)
+    chosen = score < SCORE_BINS and isinstance(raw, float | int) and predicted_class(prediction, raw) == 1
+    for target, sliced in targets:
+        _add(target[N], 0, sign)
+        _add(target[BUCKET_ROWS], bucket, sign)
+        _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
+        if chosen and not sliced:
+            _add(target[SCORE_CHOSEN], score, sign)
+
+
 def add_outcome(
-    targets: Targets, prediction: Prediction, outcome: Outcome, sign: int, named: Named | None = None
+    targets: Targets, prediction: Prediction, outcome: Outcome, sign: int, named: Classes | None = None
 ) -> None:
     """Add what a labelled outcome counts; nothing without a label. `ledger` says what and why."""
     label = outcome.label
@@ -121,6 +132,28 @@ def add_outcome(
         if told.binned:
             name, place = told.binned
             _add(target[name], place // _SLICE_FOLD if sliced else place, weight)
+
+
+def add_ranking(targets: Targets, prediction: Prediction, items: Items | None, sign: int) -> None:
+    """Add what a ranking counts by the labels of its items; nothing where the prediction is none."""
+    if items is not None:
+        for name, index, amount in ranking_cells(prediction, items):
+            for target, _ in targets:
+                _add(target[name], index, sign * amount)
+
+
+def add_other(targets: Targets, prediction: Prediction, other: Named, sign: int, named: Classes | None = None) -> None:
+    """Add what a standing prediction and its outcome by another label name count, under that name."""
+    mine, prefix = answer(prediction, other.name), prefix_of(other.name)
+    for target, sliced in targets:
+        alone = _target()
+        add_score([(alone, sliced)], mine, sign)
+        add_outcome([(alone, sliced)], mine, other.outcome, sign, named)
+        add_ranking([(alone, sliced)], mine, other.items, sign)
+        for name, vector in alone.items():
+            into = target[prefix + name]
+            for index, delta in vector.items():
+                _add(into, index, delta)
 
 
 def score_cell(score: float | list[float] | None) -> int:
@@ -145,7 +178,7 @@ def slice_score_cell(cell: int) -> int:
 
 def correct(counted: Counted) -> bool | None:
     """Say whether the outcome was predicted rightly; None without a label or where no task applies."""
-    prediction, label = counted.prediction, counted.outcome.label
+    prediction, label = counted.answer, counted.outcome.label
     score, y = prediction.score, binary(label)
     if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
         decided = predicted_class(prediction, score)
@@ -157,7 +190,7 @@ class Deltas:
     """The signed sums of one step's changes, by pane.
 
     `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none, `named` the name
-    under which a class of a model is counted.
+    under which a class of a model is counted, `counts_name` whether another label name of a model is.
     """
 
     def __init__(
@@ -165,8 +198,10 @@ class Deltas:
         pane_ms: int,
         referenced: Referenced,
         slice_of: Callable[[Prediction], str],
-        named: Named | None = None,
+        named: Classes | None = None,
+        counts_name: Callable[[str, str], bool] | None = None,
     ) -> None:
+        self.counts_name = counts_name
         self.pane_ms = pane_ms
         self.referenced = referenced
         self.slice_of = slice_of
@@ -178,11 +213,8 @@ class Deltas:
         """Add changes in any order and any split."""
         for change in changes:
             before, after = change.before, change.after
-            if before is not None and after is not None and _same(before.prediction, after.prediction):
-                if _says(before.outcome) != _says(after.outcome):
-                    targets = self._targets(after.prediction)
-                    add_outcome(targets, before.prediction, before.outcome, -1, self.named)
-                    add_outcome(targets, after.prediction, after.outcome, 1, self.named)
+            if before is not None and after is not None and _same(before, after):
+                self._replace(before, after)
                 continue
             if before is not None:
                 self._add_all(before, -1)
@@ -190,13 +222,34 @@ class Deltas:
                 self._add_all(after, 1)
         self.features.flush()
 
+    def _replace(self, before: Counted, after: Counted) -> None:
+        """Put an outcome in the place of another of the same prediction."""
+        targets = self._targets(after.prediction)
+        if _says(before.outcome) != _says(after.outcome):
+            add_outcome(targets, before.answer, before.outcome, -1, self.named)
+            add_outcome(targets, after.answer, after.outcome, 1, self.named)
+        if before.items != after.items:
+            add_ranking(targets, before.prediction, before.items, -1)
+            add_ranking(targets, after.prediction, after.items, 1)
+        self._add_others(targets, before, -1, without=after.others)
+        self._add_others(targets, after, 1, without=before.others)
+
+    def _add_others(self, targets: Targets, counted: Counted, sign: int, without: Sequence[Named] = ()) -> None:
+        same = [_heard(other) for other in without] if counted.others else []
+        for other in counted.others:
+            known = self.counts_name is None or self.counts_name(counted.prediction.model, other.name)
+            if known and _heard(other) not in same:
+                add_other(targets, counted.prediction, other, sign, self.named)
+
     def _add_all(self, counted: Counted, sign: int) -> None:
-        prediction, targets = counted.prediction, self._targets(counted.prediction)
+        prediction, targets = counted.answer, self._targets(counted.prediction)
         known = self.referenced(prediction)
         add_prediction(targets, prediction, None, sign)
         if known:
             self.features.add(targets[0][0], known, prediction.features, sign)
         add_outcome(targets, prediction, counted.outcome, sign, self.named)
+        add_ranking(targets, counted.prediction, counted.items, sign)
+        self._add_others(targets, counted, sign)
 
     def _targets(self, of: Prediction) -> Targets:
         pane_ms = of.at_ms // self.pane_ms * self.pane_ms
@@ -259,8 +312,15 @@ def _add(vector: dict[int, int], index: int, delta: int) -> None:
     vector[index] = vector.get(index, 0) + delta
 
 
-def _same(a: Prediction, b: Prediction) -> bool:
-    return a is b or encode(a) == encode(b)  # bytes, because `true` == 1 in Python
+def _same(a: Counted, b: Counted) -> bool:
+    if a.output != b.output:
+        return False
+    one, other = a.prediction, b.prediction
+    return one is other or encode(one) == encode(other)  # bytes, because `true` == 1 in Python
+
+
+def _heard(other: Named) -> tuple[object, ...]:
+    return (other.name, _says(other.outcome), other.items)
 
 
 def _says(outcome: Outcome) -> tuple[object, ...]:

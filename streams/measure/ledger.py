@@ -28,11 +28,21 @@ can be computed again from the raw predictions and the last revision of each out
   A fraction counts in this task alone: an error of a regression is never turned into "correct".
 - what is in no task counts in `measured[UNMEASURABLE]`.
 
+**What one ranking contributes**, by the labels of all its items (`streams.measure.ranking` defines it): `ranking`, in
+slices too. Each list counts alike; a list in which nothing is relevant has no value and counts in [JUDGED] alone.
+
 Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `error.size` and
 `label.*`, with 512 score bins in place of 2,048.
 
 **Classes.** A model has at most 64 names of classes in a source partition (`measure.MOST_CLASSES`), the first that
 come, each of at most 64 bytes. All others count as `class:~other`, for ever, so that retractions find them.
+
+**Label names and outputs.** A model's first label name (`label_name` of its policy) has the names above. What another
+label name contributes has the same names behind `label:NAME:`, in which `%` is written `%25` and `:` is `%3A`:
+`label:refund:confusion`. That is everything of outcomes and rankings and, of predictions, `n`, `bucket.rows`, `score`
+and `score.chosen`. An outcome is held against the output of its name where the prediction has one, else against
+`score`. A model has at most 16 other names in a source partition (`measure.MOST_NAMES`), the first that come, each of
+at most 64 bytes; what comes beyond is not counted, for ever.
 
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
@@ -71,6 +81,12 @@ CALIBRATION_BINS: Final = 15
 """Uniform bins of p in [0, 1] for calibration: a p on an edge belongs to the bin above it."""
 LEVELS: Final = 512
 """Levels of `scale.split`: four powers of two each, over all doubles."""
+CUTS: Final = (5, 10)
+"""The cuts k of NDCG@k; the whole list comes third."""
+HIT_CUTS: Final = (1, 5, 10)
+"""The cuts k of hit@k."""
+RANKING_CELLS: Final = 10
+"""Cells of `ranking`."""
 WIDE_LEVELS: Final = 128
 """Levels of `scale.split_wide`: sixteen powers of two each."""
 SIZE_BINS: Final = 32_768
@@ -92,6 +108,7 @@ LOG_LOSS: Final = "log_loss"
 BRIER: Final = "brier"
 CALIBRATION: Final = "calibration"
 SPIEGELHALTER: Final = "spiegelhalter"
+RANKING: Final = "ranking"
 REGRESSION: Final = "regression"
 ERROR_OVER: Final = "error.over"
 ERROR_UNDER: Final = "error.under"
@@ -108,6 +125,7 @@ BUCKET_LOG_LOSS: Final = "bucket.log_loss"
 BUCKET_BRIER: Final = "bucket.brier"
 BUCKET_SCORE_POS: Final = "bucket.score.pos"
 BUCKET_SCORE_NEG: Final = "bucket.score.neg"
+BUCKET_RANKING: Final = "bucket.ranking"
 BUCKET_REGRESSION: Final = "bucket.regression"
 BUCKET_ERROR_OVER: Final = "bucket.error.over"
 BUCKET_ERROR_UNDER: Final = "bucket.error.under"
@@ -116,6 +134,7 @@ MISSING: Final = "missing"
 LATENCY: Final = "latency"
 LABEL_DELAY: Final = "label_delay"
 FEATURE: Final = "feature:"
+LABEL: Final = "label:"
 
 # labelled
 COUNT, WEIGHT = 0, 1
@@ -131,6 +150,8 @@ HELD, EXPECTED, OBSERVED, SPREAD = 0, 1, 2, 3
 AGREES, DIFFERS = 0, 1
 # jaccard, bucket.jaccard (bucket * 2 + cell)
 SHARED, SETS = 0, 1
+# ranking, bucket.ranking (bucket * 10 + cell)
+LISTS, JUDGED, RELEVANT, NDCG, RECIPROCAL, HITS = 0, 1, 2, 3, 6, 7
 # missing
 NO_SCORE, NO_FEATURES, NO_SUBJECT, LOOKED = 0, 1, 2, 3
 
@@ -204,6 +225,14 @@ VECTORS: Final[dict[str, Vector]] = {
             "of y = 1, [SPREAD] sum of p(1 − p), with `scale.grain` and `scale.spread`",
         ),
         Vector(SPIEGELHALTER, 1, "1e-9 × weight", "[0] sum of `scale.twist(p)` ≈ (1 − 2p)² p(1 − p) × milli-weight"),
+        Vector(
+            RANKING,
+            RANKING_CELLS,
+            "count, from [NDCG] on 1e-6, from [HITS] on count",
+            "[LISTS] standing predictions with items, [JUDGED] those of which an item has a label, [RELEVANT] those of "
+            "which an item has a gain; of these the sums [NDCG] @5, @10, of the whole list, [RECIPROCAL] rank, and how "
+            "many have a relevant item among the first [HITS] 1, 5, 10",
+        ),
         Vector(REGRESSION, 1, "milli-weight", "[0] regression tasks"),
         Vector(ERROR_OVER, LEVELS, _SPLIT, "answer − label by [level], where the answer is greater"),
         Vector(ERROR_UNDER, LEVELS, _SPLIT, "label − answer by [level], where the label is greater"),
@@ -232,6 +261,7 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(BUCKET_BRIER, BUCKETS, "1e-9 × weight", "`brier` by bucket"),
         Vector(BUCKET_SCORE_POS, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 1"),
         Vector(BUCKET_SCORE_NEG, BUCKETS * BUCKET_SCORE_BINS, "milli-weight", "[bucket × 64 + logit bin // 32], y = 0"),
+        Vector(BUCKET_RANKING, BUCKETS * RANKING_CELLS, "as `ranking`", "[bucket × 10 + cell of `ranking`]"),
         Vector(BUCKET_REGRESSION, BUCKETS, "milli-weight", "`regression` by bucket"),
         Vector(BUCKET_ERROR_OVER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.over`"),
         Vector(BUCKET_ERROR_UNDER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.under`"),
@@ -266,13 +296,34 @@ VECTORS: Final[dict[str, Vector]] = {
 
 
 def vector_of(name: str) -> Vector:
-    """Give what a vector's name means, `feature:NAME` and `class:NAME` included.
+    """Give what a vector's name means, `feature:NAME`, `class:NAME` and `label:NAME:…` included.
 
-    >>> vector_of("class:a:b").size, vector_of("confusion").size
-    (3, 4)
+    >>> vector_of("class:a:b").size, vector_of("confusion").size, vector_of("label:refund:class:a").size
+    (3, 4, 3)
     """
-    kind, colon, _ = name.partition(":")
+    kind, colon, _ = apart(name)[1].partition(":")
     return VECTORS[kind + colon]
+
+
+def prefix_of(label_name: str) -> str:
+    """Give what stands before the names of another label name's vectors.
+
+    >>> prefix_of("a:b%")
+    'label:a%3Ab%25:'
+    """
+    return f"{LABEL}{label_name.replace('%', '%25').replace(':', '%3A')}:"
+
+
+def apart(name: str) -> tuple[str, str]:
+    """Give the label name that a vector is of, empty for the first, and the vector's own name.
+
+    >>> apart("label:a%3Ab%25:class:x:y"), apart("class:x:y"), apart("label.sum")
+    (('a:b%', 'class:x:y'), ('', 'class:x:y'), ('', 'label.sum'))
+    """
+    if not name.startswith(LABEL):
+        return "", name
+    quoted, _, own = name.removeprefix(LABEL).partition(":")
+    return quoted.replace("%3A", ":").replace("%25", "%"), own
 
 
 class Ledger:
@@ -334,6 +385,18 @@ class Ledger:
             full[index] = value
         return full
 
+    def parts(self) -> dict[str, Ledger]:
+        """Give the counts of each other label name by itself, names ascending.
+
+        >>> Ledger({"n": {0: 2}, "label:refund:n": {0: 1}}).parts()
+        {'refund': Ledger({'n': {0: 1}})}
+        """
+        found: dict[str, Ledger] = {}
+        for name in sorted(one for one in self.cells if one.startswith(LABEL)):
+            label_name, own = apart(name)
+            found.setdefault(label_name, Ledger()).cells[own] = self.cells[name]
+        return found
+
     def possible(self) -> bool:
         """Say whether it can be a count of outcomes: nothing is below 0 but what is signed.
 
@@ -342,7 +405,7 @@ class Ledger:
         >>> Ledger({"n": {0: 2}}).possible(), Ledger({"confusion": {TP: -1000}}).possible()
         (True, False)
         """
-        return all(min(vector.values()) >= 0 for name, vector in self.cells.items() if name != LABEL_SUM)
+        return all(min(vector.values()) >= 0 for name, vector in self.cells.items() if apart(name)[1] != LABEL_SUM)
 
     def __add__(self, other: Ledger) -> Ledger:
         total = Ledger(self.cells)

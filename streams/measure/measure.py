@@ -12,7 +12,8 @@ ignored, because edges that change would leave counts that nothing can take away
 
 **Slices.** The value of the one measured dimension makes the slice `dimension=value`. A model has at most `MOST_SLICES`
 values in a source partition; those that come later share `dimension=~other`, for ever, so that retractions find them.
-Classes have the same rule: at most `MOST_CLASSES` names of a model, then `class:~other`.
+Classes have the same rule: at most `MOST_CLASSES` names of a model, then `class:~other`. So have other label names, of
+which those beyond `MOST_NAMES` are not counted: what is of several names is of none.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from streams.runtime.processor import Batch, Output
 
 MOST_SLICES: Final = 256
 MOST_CLASSES: Final = 64
+MOST_NAMES: Final = 16
+MOST_NAME_BYTES: Final = 64
 MOST_SOURCES: Final = 256
 MAX_BYTES: Final = 800_000
 _FORMAT: Final = b"measure/1\n"
@@ -54,12 +57,15 @@ class Frozen(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct):
-    """What a snapshot holds: references in the order heard; slices and classes let in, by model in the order met."""
+    """What a snapshot holds: references in the order heard; slices, classes and other label names let in, by model in
+    the order met.
+    """
 
     references: list[Frozen]
     slices: dict[str, list[str]]
     sources: list[str] = []
     classes: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
 
 
 @dataclass(slots=True)
@@ -72,6 +78,7 @@ class MeasureState:
     slices: dict[str, dict[str, None]] = field(default_factory=dict)
     sources: dict[str, None] = field(default_factory=dict)
     classes: dict[str, dict[str, None]] = field(default_factory=dict)
+    names: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def hear(self, frozen: Frozen) -> None:
         """Take a reference unless its version has one. One that has a `fault` is not taken."""
@@ -104,6 +111,15 @@ class MeasureState:
             known[name] = None
         return name
 
+    def counts_name(self, model: str, name: str) -> bool:
+        """Say whether another label name of a model is counted; it lets new ones in while there is room."""
+        known = self.names.setdefault(model, {})
+        if name not in known:
+            if len(known) >= MOST_NAMES or len(name.encode()) > MOST_NAME_BYTES:
+                return False
+            known[name] = None
+        return True
+
     def slice_of(self, dimension: str) -> Callable[[Prediction], str]:
         """Give the function from a prediction to its slice; it lets new values in while there is room."""
 
@@ -127,7 +143,7 @@ class Measure:
     `partitions` is the number of source partitions, `measures_partitions` that of the topic `measures`.
     """
 
-    version = "measure-4"
+    version = "measure-5"
 
     def __init__(
         self,
@@ -163,7 +179,8 @@ class Measure:
         for event in control:
             if isinstance(event, ReferenceSet):
                 state.hear(Frozen(event.at_ms, event.reference))
-        deltas = Deltas(self.pane_ms, state.cuts_of, state.slice_of(self.slice_dimension), state.class_of)
+        part_of = state.slice_of(self.slice_dimension)
+        deltas = Deltas(self.pane_ms, state.cuts_of, part_of, state.class_of, state.counts_name)
         deltas.add(changes)
         by_target: list[list[PaneDelta]] = [[] for _ in range(self.measures_partitions)]
         found = deltas.pane_deltas()
@@ -191,7 +208,8 @@ class Measure:
         """Give the state as bytes that begin with a format version."""
         slices = {model: list(known) for model, known in state.slices.items()}
         classes = {model: list(known) for model, known in state.classes.items()}
-        return _FORMAT + encode(Kept(list(state.references.values()), slices, list(state.sources), classes))
+        names = {model: list(known) for model, known in state.names.items()}
+        return _FORMAT + encode(Kept(list(state.references.values()), slices, list(state.sources), classes, names))
 
     def load(self, partition: int, body: bytes) -> MeasureState:
         """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
@@ -204,6 +222,7 @@ class Measure:
         state.slices = {model: dict.fromkeys(known) for model, known in kept.slices.items()}
         state.sources = dict.fromkeys(kept.sources)
         state.classes = {model: dict.fromkeys(known) for model, known in kept.classes.items()}
+        state.names = {model: dict.fromkeys(known) for model, known in kept.names.items()}
         return state
 
 

@@ -81,7 +81,7 @@ from streams.measure.scale import (
 )
 
 Cell = tuple[str, int, int]
-Named = Callable[[str, str], str]
+Classes = Callable[[str, str], str]
 """Gives the name under which a model's class is counted."""
 
 _BUCKET_FOLD = SCORE_BINS // BUCKET_SCORE_BINS
@@ -96,7 +96,7 @@ class Told(NamedTuple):
     binned: tuple[str, int] | None = None
 
 
-def tasks(prediction: Prediction, label: LabelValue, sign: int, weight: int, named: Named | None = None) -> Told:
+def tasks(prediction: Prediction, label: LabelValue, sign: int, weight: int, named: Classes | None = None) -> Told:
     """Give what a label counts for a prediction; `weight` is in milli-weights and has the sign."""
     score, y, bucket = prediction.score, binary(label), bucket_of(prediction)
     if y is not None and isinstance(score, float | int) and 0.0 <= score <= 1.0:
@@ -159,7 +159,7 @@ def _agreement(
     bucket: int,
     sign: int,
     weight: int,
-    named: Named | None,
+    named: Classes | None,
 ) -> None:
     said, cell = prediction.prediction, AGREES if right else DIFFERS
     told.cells.append((MEASURED, RIGHT if right else WRONG, sign))

@@ -29,6 +29,16 @@ from streams.measure.metrics.confusion import (
     Specificity,
 )
 from streams.measure.metrics.losses import Brier, LogLoss
+from streams.measure.metrics.rankings import (
+    HitAt1,
+    HitAt5,
+    HitAt10,
+    Mrr,
+    Ndcg,
+    NdcgAt5,
+    NdcgAt10,
+    RelevantRate,
+)
 from streams.measure.metrics.regression import R2, Bias, Mae, MedianAbsoluteError, Rmse
 from streams.measure.metrics.selection import SelectionExcess, SelectionGap
 from streams.measure.metrics.traffic import (
@@ -53,6 +63,9 @@ __all__ = [
     "Confused",
     "Ece",
     "EceExcess",
+    "HitAt1",
+    "HitAt5",
+    "HitAt10",
     "Jaccard",
     "LatencyP50",
     "LatencyP95",
@@ -68,11 +81,16 @@ __all__ = [
     "MissingFeatures",
     "MissingScore",
     "MissingSubject",
+    "Mrr",
+    "Ndcg",
+    "NdcgAt5",
+    "NdcgAt10",
     "PositiveRate",
     "Precision",
     "PredictedPositiveRate",
     "Ratio",
     "Recall",
+    "RelevantRate",
     "Reliability",
     "Resolution",
     "Rmse",

@@ -76,6 +76,10 @@ class Metric(Spec):
         """Count the outcomes behind it, or the predictions where it needs no label."""
         return ledger.get(names.MEASURED, names.SCORED)
 
+    def maturity(self, ledger: Ledger) -> float:
+        """Give the share of the predictions that it is about whose label has come, 0 where there are none."""
+        return share(ledger.get(names.LABELLED, names.COUNT), ledger.get(names.N))
+
     def _clip(self, low: float, high: float) -> tuple[float, float]:
         return low if self.least is None else max(low, self.least), high if self.most is None else min(high, self.most)
 
@@ -111,6 +115,15 @@ class Ratio(Metric):
 
     def _floor(self, ledger: Ledger, low: float, high: float) -> tuple[float, float]:
         return low, high
+
+
+def share(part: int, whole: int) -> float:
+    """Give a part of a whole, within [0, 1]; 0 of nothing.
+
+    >>> share(1, 4), share(3, 2), share(1, 0)
+    (0.25, 1.0, 0.0)
+    """
+    return min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
 
 
 def half_width(value: float, tops: Floats, bottoms: Floats) -> float:

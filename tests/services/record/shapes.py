@@ -9,10 +9,10 @@ from typing import Any
 
 from schemas.control import PolicySet, Reference, ReferenceSet
 from schemas.event import encode
-from schemas.policy import Attribution, JoinPolicy
+from schemas.policy import Attribution, JoinPolicy, LabelRule
 from streams.join.naive import Bounds, partition_of
 from streams.measure.reference import learn
-from tests.streams.join.histories import T0_MS, Arrival, History, S, request_of
+from tests.streams.join.histories import ITEMS, T0_MS, Arrival, History, S, request_of
 
 DIMENSION = "country"
 LABELS = (0, 1, 0.0, 1.0, True, False, "0", "1", "yes", "no", 2, 7.0, 2.5, -1, 2**53, 2**53 + 1, 2**63, ["a"])
@@ -72,6 +72,20 @@ def shape(random: Random) -> dict[str, Any]:
     }
 
 
+def ranking(random: Random) -> list[dict[str, Any]]:
+    """Draw a list of up to a dozen entries, with the items that labels are about somewhere among them."""
+    names = [*ITEMS, *random.choices([*ITEMS, *(f"o{number}" for number in range(9))], k=random.randrange(10))]
+    random.shuffle(names)
+    kind = random.choice(("bare", "scores", "positions", "some"))
+    found: list[dict[str, Any]] = [{"item": name} for name in names]
+    for place, entry in enumerate(found):
+        if kind == "scores" or random.random() < 0.3:
+            entry["score"] = random.choice((0, 0.5, 0.5, -1.5, 1e-300, random.random()))
+        if kind == "positions" or (kind == "some" and place % 2):
+            entry["position"] = random.choice((place, -place, 3))
+    return found
+
+
 def enriched(history: History) -> History:
     """Give each prediction of a history a shape of its own (equal bodies stay equal) and labels more values."""
     return replace(history, arrivals=tuple(map(_enriched, history.arrivals)))
@@ -86,8 +100,12 @@ def _enriched(arrival: Arrival) -> Arrival:
     random = Random((arrival.value or b"").decode())
     if arrival.topic == "predictions":
         body = shape(random) | {name: value for name, value in body.items() if name != "score"}
+        if random.random() < 0.6:
+            body["items"] = ranking(random)
     elif "label" in body:
         body["label"] = random.choice((0, 1, 0, 1, 0, 1, *VALUES))
+        if random.random() < 0.5:
+            body |= {"item": random.choice(ITEMS), "label": random.choice((1, True, "1", 2, 0.7, 0, body["label"]))}
     return replace(arrival, value=json.dumps(body).encode())
 
 
@@ -130,6 +148,7 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
             attribution=[Attribution(signal="click", label=1, weight=0.3335)],
         ),
         JoinPolicy(model="m2", horizon_ms=120 * S, retain_ms=600 * S, carry="features"),
+        JoinPolicy(model="m3", horizon_ms=120 * S, retain_ms=600 * S, labels=[LabelRule(name="refund")]),
     )
     arrivals += [
         Arrival(T0_MS - 500 * S, "control", partition, None, encode(PolicySet(policy=policy)))
@@ -138,8 +157,17 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
     ]
     for number in range(requests):
         at_ms = T0_MS + number * S
-        body = {"request_id": f"q{number}", "at_ms": at_ms, "model": random.choice(("m1", "m1", "m2")), "version": "1"}
+        body = {
+            "request_id": f"q{number}",
+            "at_ms": at_ms,
+            "model": random.choice(("m1", "m1", "m2", "m3")),
+            "version": "1",
+        }
         one = shape(random) | body | random.choice(({}, {"event_id": f"e{number}"}))
+        if random.random() < 0.3:
+            one["items"] = ranking(random)
+        if random.random() < 0.5:
+            one["outputs"] = random.choice(({"label": random.random()}, {"refund": random.random(), "label": 1}, {}))
         send("predictions", at_ms + random.randrange(2 * S), one)
         if random.random() < 0.2:
             shadow = {"deployment": "shadow", "role": "shadow", "version": "2", "score": random.random()}
@@ -158,10 +186,24 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
                 "at_ms": said_ms,
                 "label": random.choice((0, 1, 0, 1, *VALUES)),
             }
+            if body["model"] == "m3" and random.random() < 0.7:
+                label["name"] = "refund"
+            if random.random() < (0.7 if "items" in one else 0.05):
+                label["item"] = random.choice(ITEMS)
+                about = {
+                    "request_id": f"q{number}",
+                    "at_ms": said_ms,
+                    "item": label["item"],
+                    "label": 0.7,
+                    "name": label.get("name", "label"),
+                }
+                send("labels", said_ms + random.randrange(20 * S), about | {"source": "human"})
             send("labels", said_ms + random.randrange(20 * S), label | {"confidence": random.choice((1.0, 1.0, 0.25))})
             fate = random.random()
             if fate < 0.3:
                 changed = {"op": "retract"} if fate < 0.1 else {"label": label["label"] if fate > 0.2 else 1}
-                kept = {name: label[name] for name in ("request_id",)} | {"at_ms": said_ms + 10 * S}
+                kept = {name: label[name] for name in ("request_id", "item", "name") if name in label} | {
+                    "at_ms": said_ms + 10 * S
+                }
                 send("labels", said_ms + 40 * S, kept | changed)
     return History(bounds, tuple(sorted(arrivals, key=lambda arrival: arrival.append_ms)))

@@ -24,9 +24,9 @@ from services.record.land import Span, Store
 from services.record.recount import compare, measured, recount, references_of
 from streams.join.admission import JoinBounds
 from streams.join.naive import Expected, OutcomeId, Record, expect
-from streams.join.outcome import Outcome
+from streams.join.outcome import Counted, Named, Outcome
 from streams.join.processor import JoinProcessor
-from streams.measure.ledger import VECTORS, Ledger
+from streams.measure.ledger import JUDGED, LISTS, RANKING, RELEVANT, VECTORS, Ledger
 from streams.measure.measure import Measure
 from streams.runtime.backlog import Backlog
 from streams.runtime.records import Records
@@ -157,6 +157,26 @@ def test_any_history_counted_again(at: ClickHouse, seed: int) -> None:
     client.close()
 
 
+@pytest.mark.clickhouse
+def test_lists_with_relevant_items_counted_again(at: ClickHouse) -> None:
+    made = traffic(Random(5), 300, replace(BOUNDS, virtual=True))
+    driver = played(made, 5)
+    settings = settings_of(at, made)
+    for topic in ("control", "predictions"):
+        land(settings, topic, driver.logs[topic])
+    for topic in ("feedback", "measures"):
+        land(settings, topic, driver.outputs[topic])
+    client = connect(settings)
+    for cuts in (None, cuts_of(driver, 5)):
+        ours, theirs = measured(client, cuts), recount(client, settings, (), cuts)
+        assert not compare(ours, theirs).differing
+        lists = Ledger()
+        for ledger in theirs.values():
+            lists.add_pairs(RANKING, ledger.cells.get(RANKING, {}).items())
+        assert lists.get(RANKING, LISTS) > lists.get(RANKING, JUDGED) > lists.get(RANKING, RELEVANT) > 20
+    client.close()
+
+
 # --- the real thing
 
 
@@ -222,7 +242,23 @@ def naively(settings: Settings, given: History, pane_ms: int) -> dict[Any, Any]:
         return Outcome(found.label, found.kind, found.weight, labelled_at_ms=said.labelled_at_ms)
 
     known = {("m1", "1"): reference("m1", "1").reference}
-    standing = [(one.standing.body, outcome(identity, one)) for identity, one in expected.outcomes.items() if one.first]
+    told = {identity: outcome(identity, one) for identity, one in expected.outcomes.items()}
+    names: dict[Any, list[str]] = {}
+    items: dict[Any, tuple[tuple[str, Outcome], ...]] = {}
+    for identity, each in told.items():
+        if identity[4]:
+            items[identity[:4]] = (*items.get(identity[:4], ()), (identity[4], each))
+        else:
+            names.setdefault(identity[:3], []).append(identity[3])
+    standing = []
+    for identity, one in expected.outcomes.items():
+        if one.first:
+            body, (name, *rest) = one.standing.body, names[identity[:3]]
+            assert name == identity[3]
+            others = [Named(other, told[*identity[:3], other, ""], items.get((*identity[:3], other))) for other in rest]
+            output = name if name in (body.outputs or {}) else None
+            counted = Counted(body, told[identity], 0, items.get(identity[:4]), output, tuple(others))
+            standing.append(counted)
     return count(standing, pane_ms=pane_ms, dimension=DIMENSION, references=known)
 
 
@@ -255,6 +291,9 @@ def test_measures_equal_sql_equal_python(kafka: LocalKafka, at: ClickHouse, tmp_
     assert cells == {key: ledger.cells for key, ledger in theirs.items()}
     assert cells == naively(settings, given, PANE_MS)
     seen = {name for vectors in cells.values() for name in vectors}
+    named = {name for name in seen if name.startswith("label:refund:")}
+    assert {"label:refund:score.pos", "label:refund:ranking", "label:refund:error.over"} <= named
+    seen -= named
     classes = {name for name in seen if name.startswith("class:")}
     assert seen - classes == {*VECTORS, "feature:price", "feature:constant", "feature:plan"} - {"feature:", "class:"}
     assert len(classes) > 3

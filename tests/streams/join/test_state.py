@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from schemas.control import Control
 from streams.join.arrivals import Arrivals
 from streams.join.outcome import Change
-from streams.join.snapshot import load_join
+from streams.join.snapshot import dump_pair, load_join, load_pair
 from streams.join.state import JoinState, Request
 from streams.runtime.processor import WHOLE, Batch, Output, whole_parts
 from tests.streams.join.test_timelines import TIMELINES, Timeline
@@ -53,6 +54,54 @@ def test_snapshot_of_another_partition_is_refused() -> None:
         player.processor.load(3, whole_parts(player.processor, player.state))
     with pytest.raises(ValueError, match="unknown snapshot format"):
         load_join(0, b"\xff", BOUNDS)
+
+
+def test_what_is_known_by_each_label_name_is_told() -> None:
+    listening = Listening()
+    player = Player(chained=listening)
+    outputs = {"label": 0.25, "refund": 0.5}
+    player.play(policy(labels=[{"name": "refund"}]), p(0, items=[{"item": "a"}, {"item": "b"}], outputs=outputs))
+    player.play(l(5, 1, name="refund"), l(6, 0, name="refund", item="b"), l(7, 1, item="a"))
+    told = listening.changes[-1].after
+    assert told is not None
+    assert (told.output, told.outcome.label, told.answer.score) == ("label", None, 0.25)
+    assert [(item, outcome.label) for item, outcome in told.items or ()] == [("a", 1)]
+    (other,) = told.others
+    assert (other.name, other.outcome.label) == ("refund", 1)
+    assert [(item, outcome.label) for item, outcome in other.items or ()] == [("b", 0)]
+    assert (
+        player.processor.load(0, whole_parts(player.processor, player.state)).join.requests["r"].cases[0].counted
+        == told
+    )
+
+
+def of_format_3(body: bytes) -> bytes:
+    """Give the bytes of a state as the version before wrote them: nothing says how far a case was told."""
+    state = msgspec.msgpack.decode(load_pair(body)[0][1:])
+    for request in state[6]:
+        request[2] = [case[:4] for case in request[2]]
+    return dump_pair(b"\x03" + msgspec.msgpack.encode(state), load_pair(body)[1])
+
+
+def test_what_the_format_before_did_not_tell_of_a_ranking_is_not_taken_back() -> None:
+    listening = Listening()
+    player = Player(chained=listening)
+    player.play(policy(), p(0, items=[{"item": "a"}, {"item": "b"}]), l(5, item="b"))
+    told = listening.changes[-1].after
+    assert told is not None
+    assert told.items is not None
+    assert [(item, outcome.label) for item, outcome in told.items] == [("b", 1)]
+    body = whole_parts(player.processor, player.state)
+    player.state = player.processor.load(0, {**body, WHOLE: of_format_3(body[WHOLE])})
+    for _ in range(2):  # it stays so until the case is told again
+        player.state = player.processor.load(0, whole_parts(player.processor, player.state))
+    listening.changes.clear()
+    player.play(l(9, item="b", label=0))
+    (change,) = listening.changes
+    assert change.before is not None
+    assert change.before.items is None
+    assert change.after is not None
+    assert [outcome.label for _, outcome in change.after.items or ()] == [0]
 
 
 def test_snapshot_of_the_first_format_says_what_to_do() -> None:
@@ -125,7 +174,7 @@ class Counting:
 
 def test_chained_stage_follows_and_is_part_of_the_snapshot() -> None:
     player = Player(chained=Counting())
-    assert player.processor.version == "join-5+counting-1"
+    assert player.processor.version == "join-6+counting-1"
     outputs = player.play(policy(on_timeout="negative"), p(0), l(5), clock(1100))
     assert [output.value for output in outputs if output.topic == "measures"] == [
         b"0 1 -100000",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas.control import Reference
 from schemas.event import LabelValue
-from schemas.inputs import Prediction
-from streams.join.outcome import NOTHING, Change, Counted, Outcome
+from schemas.inputs import Item, Prediction
+from streams.join.outcome import NOTHING, Change, Counted, Items, Named, Outcome
 
 REFERENCE = Reference(
     id="ref-test",
@@ -40,6 +41,44 @@ features = st.fixed_dictionaries(
 
 
 @st.composite
+def rankings(draw: st.DrawFn) -> list[Item] | None:
+    """No list, an empty one, or one with or without positions and scores, items twice among them."""
+    if draw(st.integers(0, 2)) == 0:
+        return None
+    bare = draw(st.booleans())
+    entries = [
+        Item(
+            item=draw(st.sampled_from("abcdefghijkl")),
+            score=None if bare else draw(st.sampled_from([0.1, 0.5, 0.5, -0.0, 0.0, 2.0])),
+            position=draw(st.sampled_from([None, 0, 1, 7])) if draw(st.booleans()) else None,
+        )
+        for _ in range(draw(st.integers(0, 14)))
+    ]
+    if draw(st.booleans()):
+        return [Item(item=one.item, score=one.score, position=draw(st.integers(-1, 4))) for one in entries]
+    return entries
+
+
+@st.composite
+def items_of(draw: st.DrawFn, prediction: Prediction) -> Items | None:
+    """What is known of the items of a ranking: of some of them a label."""
+    if not prediction.items:
+        return None
+    listed = sorted({entry.item for entry in prediction.items})
+    found = [(item, draw(outcomes())) for item in draw(st.lists(st.sampled_from(listed), unique=True))]
+    return tuple(one for one in found if one[1].label is not None)
+
+
+@st.composite
+def counteds(draw: st.DrawFn, prediction: Prediction, revision: int = 0) -> Counted:
+    """What is known of a prediction, by its first label name and by others."""
+    names = draw(st.lists(st.sampled_from(["refund", "a:b", "100%", "third"]), unique=True, max_size=2))
+    others = tuple(Named(name, draw(outcomes()), draw(items_of(prediction))) for name in names)
+    output = draw(st.sampled_from([None, "label"])) if "label" in (prediction.outputs or {}) else None
+    return Counted(prediction, draw(outcomes()), revision, draw(items_of(prediction)), output, others)
+
+
+@st.composite
 def predictions(draw: st.DrawFn, request_id: str = "r") -> Prediction:
     """A prediction of one of two models."""
     return Prediction(
@@ -62,6 +101,8 @@ def predictions(draw: st.DrawFn, request_id: str = "r") -> Prediction:
         subject=draw(st.sampled_from(["", "u1", "u2", "ü3"])),
         threshold=draw(st.sampled_from([None, 0.1, 0.9])),
         latency_ms=draw(st.sampled_from([None, 0.0, 0.01, 12.5, 1e12])),
+        items=draw(rankings()),
+        outputs=draw(st.sampled_from([None, {}, {"label": 0.25, "a:b": 0.75}, {"refund": -0.5, "label": 1.0}])),
     )
 
 
@@ -87,13 +128,18 @@ def histories(draw: st.DrawFn) -> list[list[Counted | None]]:
         steps: list[Counted | None] = []
         prediction = draw(predictions(f"r{i}"))
         for revision in range(draw(st.integers(1, 4))):
-            what = draw(st.sampled_from(["label", "label", "label", "other", "gone"]))
+            what = draw(st.sampled_from(["label", "label", "items", "items", "other", "gone"]))
             if what == "gone":
                 steps.append(None)
                 continue
+            last = steps[-1] if steps else None
+            if what == "items" and last is not None:
+                others = (Named("refund", draw(outcomes())), *(one for one in last.others if one.name != "refund"))
+                steps.append(replace(last, items=draw(items_of(prediction)), others=others))
+                continue
             if what == "other":
                 prediction = draw(predictions(f"r{i}"))
-            steps.append(Counted(prediction, draw(outcomes()), revision))
+            steps.append(draw(counteds(prediction, revision)))
         found.append(steps)
     return found
 
@@ -108,7 +154,7 @@ def changes_of(history: list[Counted | None]) -> list[Change]:
     return found
 
 
-def standing(histories_: list[list[Counted | None]]) -> list[tuple[Prediction, Outcome]]:
+def standing(histories_: list[list[Counted | None]]) -> list[Counted]:
     """Give what counts at the end."""
     last: list[Any] = [history[-1] for history in histories_]
-    return [(counted.prediction, counted.outcome) for counted in last if counted is not None]
+    return [counted for counted in last if counted is not None]

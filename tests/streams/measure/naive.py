@@ -10,10 +10,11 @@ from functools import cache
 from typing import Any
 
 import xxhash
+from msgspec.structs import replace
 
 from schemas.control import Reference
 from schemas.inputs import Prediction
-from streams.join.outcome import Outcome
+from streams.join.outcome import Counted, Outcome
 
 Counts = dict[tuple[Any, ...], dict[str, dict[int, int]]]
 
@@ -136,17 +137,85 @@ def _feature(reference: Reference, name: str, value: Any) -> int:
     return len(known) if value is None else known.index(_words(value)) if _words(value) in known else len(known) + 1
 
 
+def _rank(c: Counter[tuple[str, int]], p: Prediction, items: Any, home: int) -> None:
+    """A ranking by the definition, the rounding apart: each sum over the list written out."""
+    entries: list[Any] = []
+    for entry in p.items or []:
+        if all(entry.item != other.item for other in entries):
+            entries.append(entry)
+    if all(entry.position is not None for entry in entries):
+        place = [entry.position for entry in entries]
+    elif all(entry.score is not None for entry in entries):
+        place = [-entry.score for entry in entries]
+    else:
+        place = [0 for _ in entries]
+    listed = [entries[i].item for i in sorted(range(len(entries)), key=lambda i: (place[i], i))]
+    gains: list[float | None] = []
+    for item in listed:
+        outcome = dict(items).get(item, Outcome())
+        y = _class(outcome.label)
+        if y is not None:
+            gains.append(y * outcome.weight)
+        elif type(outcome.label) in (int, float) and abs(outcome.label) <= 2**100:
+            gains.append(max(float(outcome.label), 0.0) * outcome.weight)
+        else:
+            gains.append(None)
+    told = {0: 1, 1: 0, 2: 0}
+    if any(one is not None for one in gains):
+        told[1] = 1
+    relevant = [rank for rank, one in enumerate(gains, 1) if one]
+    if relevant:
+        best = max(one for one in gains if one is not None)
+        shares = [int(Fraction((one or 0.0) / best) * 2**20 + Fraction(1, 2)) for one in gains]
+        for cell, cut in ((3, 5), (4, 10), (5, 1024)):
+            dcg, ideal = (
+                sum(one * _discount(rank) for rank, one in enumerate(ranked, 1) if rank <= cut)
+                for ranked in (shares, sorted(shares)[::-1])
+            )
+            told[cell] = int(Fraction(dcg / ideal * 10**6) + Fraction(1, 2))
+        told[2] = 1
+        told[6] = int(Fraction(10**6, relevant[0]) + Fraction(1, 2))
+        told |= {7: relevant[0] == 1, 8: relevant[0] <= 5, 9: relevant[0] <= 10}
+    for cell, amount in told.items():
+        c["ranking", cell] += amount
+        c["bucket.ranking", home * 10 + cell] += amount
+
+
+@cache
+def _discount(rank: int) -> int:
+    with localcontext() as context:
+        context.prec = 60
+        return int((2**20 / ((Decimal(rank) + 1).ln() / Decimal(2).ln())).to_integral_value())
+
+
+def _under(c: Counter[tuple[str, int]], p: Prediction, other: Any, fold: int) -> None:
+    """Another label name: the same again with the score of its output, but for what is of the prediction alone."""
+    alone: Counter[tuple[str, int]] = Counter()
+    score = (p.outputs or {}).get(other.name, p.score)
+    _one(alone, replace(p, score=score, latency_ms=None, features={}), other.outcome, fold, None)
+    if other.items is not None:
+        _rank(alone, p, other.items, xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64)
+    name = other.name.replace("%", "%25").replace(":", "%3A")
+    for (vector, index), total in alone.items():
+        if vector != "missing":
+            c[f"label:{name}:{vector}", index] += total
+
+
 def count(
-    standing: list[tuple[Prediction, Outcome]],
+    standing: list[Any],
     *,
     pane_ms: int,
     dimension: str = "",
     references: dict[tuple[str, str], Reference] | None = None,
 ) -> Counts:
-    """Count everything again."""
+    """Count everything again: `Counted`, or (prediction, outcome)."""
     getcontext().prec = 60
     counters: dict[tuple[Any, ...], Counter[tuple[str, int]]] = {}
-    for p, outcome in standing:
+    for one in standing:
+        counted = one if isinstance(one, Counted) else Counted(*one)
+        p, outcome = counted.prediction, counted.outcome
+        if counted.output is not None:
+            p = replace(p, score=(p.outputs or {})[counted.output])
         pane = p.at_ms - p.at_ms % pane_ms
         key = (p.model, p.version, p.deployment, p.role)
         part = p.slices.get(dimension)
@@ -154,6 +223,11 @@ def count(
         for spot in spots:
             reference = (references or {}).get((p.model, p.version))
             _one(counters.setdefault(key + spot, Counter()), p, outcome, 4 if spot[0] else 1, reference)
+            if counted.items is not None:
+                home = xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
+                _rank(counters[key + spot], p, counted.items, home)
+            for other in counted.others:
+                _under(counters[key + spot], counted.prediction, other, 4 if spot[0] else 1)
     found: Counts = {}
     for key, counter in counters.items():
         for (name, index), total in counter.items():
