@@ -150,6 +150,10 @@ def drift(
     current: Annotated[Path, typer.Argument(help="What is now.")],
     only: Annotated[list[str] | None, typer.Option("--column", help="Compare only this column (repeat).")] = None,
     without: Annotated[list[str] | None, typer.Option("--without", help="Leave this column out (repeat).")] = None,
+    embeddings: Annotated[
+        list[str] | None,
+        typer.Option("--embedding", metavar="PREFIX", help="Columns PREFIX0, PREFIX1, … are one vector (repeat)."),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Expected share of false ones among the columns that drift.")] = 0.05,
     least: Annotated[float, typer.Option(help="Share of rows that must differ for a drift.")] = 0.05,
     fail_on: Annotated[
@@ -183,6 +187,7 @@ def drift(
             as_json=json,
             compare=compare,
             peer_python=peer_python,
+            embeddings=embeddings or [],
         )
     )
 

@@ -61,7 +61,7 @@ def print_table(found: Drift, console: Console, top: int) -> None:
     """Print the worst columns and what became of those that were not compared. Narrow terminals get fewer figures."""
     rows = [f"{path} ({n:,} rows)" for path, n in zip((found.reference, found.current), found.rows, strict=True)]
     console.print(" → ".join(rows), highlight=False)
-    distances = ("PSI", "JS", "KS", "W1") if console.width >= WIDE else ()
+    distances = heads(found)[3:] if console.width >= WIDE else []
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("column", overflow="fold")
     table.add_column("verdict")
@@ -69,7 +69,7 @@ def print_table(found: Drift, console: Console, top: int) -> None:
         table.add_column(name, justify="right")
     table.add_column("where", overflow="fold")
     for one in found.columns[:top]:
-        shown = figures(one)[: 3 + len(distances)]
+        shown = figures(one, found)[: 3 + len(distances)]
         where = one.sentence.partition("; most in ")[2] or ("" if one.verdict == "steady" else one.sentence)
         table.add_row(one.name, Text(one.verdict, STYLES[one.verdict]), *shown, where)
     console.print(table)
@@ -87,10 +87,17 @@ def print_table(found: Drift, console: Console, top: int) -> None:
     print_peers(found.peers, console)
 
 
-def figures(one: Compared) -> list[str]:
-    """Give as people read them: the share that differs, that by chance, p, PSI, JS, KS, W1."""
-    distances = [_number(value) for value in (one.psi, one.js, one.ks, one.wasserstein)]
-    return [_share(one.tv), _share(one.chance_tv), _p(one.p_adjusted), *distances]
+def heads(found: Drift) -> list[str]:
+    """Name the figures of a line; MMD² where there is an embedding."""
+    names = ["differ", "by chance", "p, adjusted", "PSI", "JS", "KS", "W1"]
+    return [*names, "MMD²"] if any(one.kind == "embedding" for one in found.columns) else names
+
+
+def figures(one: Compared, found: Drift) -> list[str]:
+    """Give the figures of a line as people read them."""
+    values = (one.psi, one.js, one.ks, one.wasserstein, one.mmd2)[: len(heads(found)) - 3]
+    bound = "≥ " if one.kind == "embedding" and one.tv > 0 else ""
+    return [bound + _share(one.tv), _share(one.chance_tv), _p(one.p_adjusted), *map(_number, values)]
 
 
 def _share(value: float) -> str:
