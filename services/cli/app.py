@@ -158,8 +158,13 @@ def drift(
     least: Annotated[float, typer.Option(help="Share of rows that must differ for a drift.")] = 0.05,
     fail_on: Annotated[
         list[str] | None,
-        typer.Option("--fail-on", help="Exit with 1 when: any; a share of columns, as 0.2; a column (repeat)."),
+        typer.Option(
+            "--fail-on", help="Exit with 1 when: any; a share of columns, 0.2; a column; classifier (repeat)."
+        ),
     ] = None,
+    classifier: Annotated[
+        bool, typer.Option("--classifier", help="Ask whether a classifier tells rows of the two tables apart.")
+    ] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report here: one file, nothing to load.")] = None,
     top: Annotated[int, typer.Option(min=1, help="So many columns in the terminal, the worst first.")] = 20,
     compare: Annotated[
@@ -188,6 +193,7 @@ def drift(
             compare=compare,
             peer_python=peer_python,
             embeddings=embeddings or [],
+            classify=classifier,
         )
     )
 

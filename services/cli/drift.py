@@ -34,6 +34,7 @@ def drift(
     compare: str | None = None,
     peer_python: str | None = None,
     embeddings: Sequence[str] = (),
+    classify: bool = False,
 ) -> int:
     """Compare, print, write the page; give the exit code: `FAILURE` when a condition of `fail_on` holds."""
     for name, value in (("alpha", alpha), ("least", least)):
@@ -44,8 +45,8 @@ def drift(
     peers = wanted(compare, peer_python, top) if compare is not None else None
     with _progress() as (say, tell):
         found = compare_files(
-            reference, current, only=only, without=without, embeddings=embeddings, alpha=alpha, least=least,
-            peers=peers, say=say, tell=tell,
+            reference, current, only=only, without=without, embeddings=embeddings, classify=classify,
+            alpha=alpha, least=least, peers=peers, say=say, tell=tell,
         )  # fmt: skip
     held = fails(found, fail_on)
     if html is not None:

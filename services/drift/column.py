@@ -63,6 +63,18 @@ def together(columns: Sequence[pa.Array]) -> Vectors:
     return Vectors(np.full(len(rows), rows.shape[1], np.int64), rows.ravel())
 
 
+def texts(column: pa.ChunkedArray) -> list[str | None]:
+    """Give the texts of a column, row by row; truth values are `true` and `false`."""
+    if pa.types.is_null(column.type):
+        return [None] * len(column)
+    if pa.types.is_boolean(column.type):
+        column = pc.if_else(column, "true", "false")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    found: list[str | None] = column.to_pylist()
+    return found
+
+
 def counts(column: pa.ChunkedArray) -> dict[str | None, int]:
     """Give how often each text occurs; truth values are `true` and `false`, None is what is missing."""
     if pa.types.is_null(column.type):

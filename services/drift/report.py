@@ -13,22 +13,24 @@ from rich.text import Text
 from services.drift.peers_report import peers_as_object, print_peers
 from services.drift.run import Drift
 from streams.judge.compare import Compared
+from streams.judge.separation import Separated
 
 WIDE = 110
+TELLING = 5
 STYLES = {"drift": "bold red", "slight": "yellow", "unclear": "magenta", "steady": "green"}
 
 
 def as_object(found: Drift, held: list[str]) -> dict[str, Any]:
     """Give everything as plain data; what is not a number is null."""
+    classifier = None if found.classifier is None else _finite(msgspec.structs.asdict(found.classifier))
+    if classifier is not None:
+        classifier["telling"] = [{"column": name, "lost": lost} for name, lost in classifier["telling"]]
     columns = [
         {name: value for name, value in msgspec.structs.asdict(one).items() if name != "cells"}
         | {"cells": [{"cell": cell, "reference": a, "current": c} for cell, a, c in one.cells]}
         for one in found.columns
     ]
-    for column in columns:
-        column |= {
-            name: None for name, value in column.items() if isinstance(value, float) and not math.isfinite(value)
-        }
+    columns = [_finite(column) for column in columns]
     return {
         "reference": found.reference,
         "current": found.current,
@@ -43,9 +45,25 @@ def as_object(found: Drift, held: list[str]) -> dict[str, Any]:
         "gone": found.gone,
         "new": found.new,
         "left_out": [{"name": name, "why": why} for name, why in found.left_out],
+        "classifier": classifier,
         "peers": peers_as_object(found.peers),
         "seconds": round(found.seconds, 2),
     }
+
+
+def _finite(plain: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in plain.items()
+    }
+
+
+def told_apart(found: Separated) -> str:
+    """Say what the classifier found, and by which columns."""
+    by = ", ".join(f"{name} (−{lost:.3f})" for name, lost in found.telling[:TELLING] if lost >= 0.001)
+    rows = f"{found.n:,} and {found.m:,} rows, {found.folds} folds"
+    if not found.folds or found.verdict in ("steady", "unclear"):
+        return f"{found.sentence}; {rows}"
+    return f"{found.sentence}; p {_p(found.p)}; {rows}" + (f"; most by {by}" if by else "")
 
 
 def summary(found: Drift) -> str:
@@ -83,6 +101,9 @@ def print_table(found: Drift, console: Console, top: int) -> None:
         console.print(f"new: {', '.join(found.new)}", highlight=False)
     for name, why in found.left_out:
         console.print(f"{name}: left out: {why}", highlight=False)
+    if found.classifier is not None:
+        said = Text("classifier: ").append(found.classifier.verdict, STYLES[found.classifier.verdict])
+        console.print(said.append(f": {told_apart(found.classifier)}"))
     console.print(summary(found), style="bold", highlight=False)
     print_peers(found.peers, console)
 

@@ -15,17 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import USAGE, WeirError
+from services.drift.classifier import tell_apart
 from services.drift.column import counts, kind_of, numbers, together, vectors
 from services.drift.peers import Peer, Wanted, beside
 from services.drift.table import Say, Table, open_table
 from streams.judge.compare import ALPHA, LEAST, Compared, compare_categories, compare_numbers, judge_all
 from streams.judge.embeddings import Vectors, compare_embeddings
+from streams.judge.separation import Separated
 
 Tell = Callable[[int, int], None]
 """Gets how many columns are done, and how many there are."""
 
 DISTINCT_SHARE, DISTINCT_LEAST = 0.5, 1_000
 """A column of texts of which more than this share differ, and so many, names rows: its values are new every time."""
+CLASSIFIER = "classifier"
 LIST_ROWS = 8_192
 BATCH_NUMBERS = 1 << 21
 """So many numbers of embeddings are held at once."""
@@ -46,6 +49,7 @@ class Drift:
     new: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
+    classifier: Separated | None = None
     seconds: float = 0.0
 
     @property
@@ -65,6 +69,7 @@ def compare_files(
     only: Collection[str] = (),
     without: Collection[str] = (),
     embeddings: Sequence[str] = (),
+    classify: bool = False,
     alpha: float = ALPHA,
     least: float = LEAST,
     peers: Wanted | None = None,
@@ -98,6 +103,9 @@ def compare_files(
         columns.sort(key=lambda one: one.name)
         found.columns = judge_all(columns, alpha=alpha, least=least)
         found.left_out.sort()
+        if classify:
+            say("telling rows apart")
+            found.classifier = tell_apart(before, after, columns, parts, alpha=alpha, least=least)
         if peers is not None:
             scalars = [one for one in found.columns if one.kind != "embedding"]  # peers measure these
             found.peers = beside(before, after, scalars[: peers.top], peers, Path(scratch), say)
@@ -208,7 +216,9 @@ def _longest(column: pa.Array) -> int:
 
 
 def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
-    """Say which conditions of `--fail-on` hold: `any`, a share of the columns (`0.2`), or a column's name."""
+    """Say which conditions of `--fail-on` hold: `any`, a share of the columns (`0.2`), a column's name,
+    or `classifier`, where one was asked.
+    """
     held = []
     drifted = set(found.drifted)
     total = len(found.columns) + len(found.changed) + len(found.gone)
@@ -217,6 +227,9 @@ def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
         if condition == "any":
             if drifted:
                 held.append(f"{len(drifted)} of {total} columns drift")
+        elif condition == CLASSIFIER and condition not in names and found.classifier is not None:
+            if found.classifier.verdict == "drift":
+                held.append(f"rows are told apart: {found.classifier.sentence}")
         elif condition in names:
             if condition in drifted:
                 held.append(f"{condition} drifts")
@@ -226,7 +239,9 @@ def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
             except ValueError:
                 raise WeirError(
                     f"--fail-on {condition}: neither `any`, nor a share such as 0.2, nor a column of these tables",
-                    fix="name a column as it stands in the table",
+                    fix="ask for it with --classifier"
+                    if condition == CLASSIFIER
+                    else "name a column as it stands in the table",
                     code=USAGE,
                 ) from None
             if total and len(drifted) / total >= share and drifted:
