@@ -165,6 +165,12 @@ def drift(
     classifier: Annotated[
         bool, typer.Option("--classifier", help="Ask whether a classifier tells rows of the two tables apart.")
     ] = False,
+    parity: Annotated[
+        list[str] | None,
+        typer.Option("--parity", metavar="KEY", help="Compare row by row instead, rows being matched by KEY (repeat)."),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="With --parity: numbers this near, relatively, agree.")] = 1e-6,
+    absolute: Annotated[float, typer.Option(help="With --parity: numbers this near agree.")] = 0.0,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report here: one file, nothing to load.")] = None,
     top: Annotated[int, typer.Option(min=1, help="So many columns in the terminal, the worst first.")] = 20,
     compare: Annotated[
@@ -194,6 +200,9 @@ def drift(
             peer_python=peer_python,
             embeddings=embeddings or [],
             classify=classifier,
+            keys=parity or [],
+            tolerance=tolerance,
+            absolute=absolute,
         )
     )
 
