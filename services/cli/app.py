@@ -167,12 +167,27 @@ def drift(
     current: Annotated[Path, typer.Argument(help="What is now.")],
     only: Annotated[list[str] | None, typer.Option("--column", help="Compare only this column (repeat).")] = None,
     without: Annotated[list[str] | None, typer.Option("--without", help="Leave this column out (repeat).")] = None,
+    embeddings: Annotated[
+        list[str] | None,
+        typer.Option("--embedding", metavar="PREFIX", help="Columns PREFIX0, PREFIX1, … are one vector (repeat)."),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Expected share of false ones among the columns that drift.")] = 0.05,
     least: Annotated[float, typer.Option(help="Share of rows that must differ for a drift.")] = 0.05,
     fail_on: Annotated[
         list[str] | None,
-        typer.Option("--fail-on", help="Exit with 1 when: any; a share of columns, as 0.2; a column (repeat)."),
+        typer.Option(
+            "--fail-on", help="Exit with 1 when: any; a share of columns, 0.2; a column; classifier (repeat)."
+        ),
     ] = None,
+    classifier: Annotated[
+        bool, typer.Option("--classifier", help="Ask whether a classifier tells rows of the two tables apart.")
+    ] = False,
+    parity: Annotated[
+        list[str] | None,
+        typer.Option("--parity", metavar="KEY", help="Compare row by row instead, rows being matched by KEY (repeat)."),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="With --parity: numbers this near, relatively, agree.")] = 1e-6,
+    absolute: Annotated[float, typer.Option(help="With --parity: numbers this near agree.")] = 0.0,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report here: one file, nothing to load.")] = None,
     top: Annotated[int, typer.Option(min=1, help="So many columns in the terminal, the worst first.")] = 20,
     compare: Annotated[
@@ -200,6 +215,11 @@ def drift(
             as_json=json,
             compare=compare,
             peer_python=peer_python,
+            embeddings=embeddings or [],
+            classify=classifier,
+            keys=parity or [],
+            tolerance=tolerance,
+            absolute=absolute,
         )
     )
 

@@ -1,7 +1,8 @@
-"""A column as it is compared: which kind its type is, its numbers, or how often each of its texts occurs."""
+"""A column as it is compared: which kind its type is, its numbers, its vectors, or how often each text occurs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streams.judge.compare import Floats
+from streams.judge.embeddings import Vectors
 
 
 def kind_of(kind: pa.DataType) -> str:
@@ -19,6 +21,8 @@ def kind_of(kind: pa.DataType) -> str:
         return "null"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "number"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return "embedding" if kind_of(kind.value_type) in ("number", "null") else ""
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
     return "category" if text or pa.types.is_boolean(kind) else ""
 
@@ -42,6 +46,32 @@ def numbers(column: pa.ChunkedArray) -> Floats:
             else 0
         )
         start += len(chunk)
+    return found
+
+
+def vectors(column: pa.Array) -> Vectors:
+    """Give some rows of a column of lists of numbers."""
+    if pa.types.is_null(column.type):
+        return Vectors(np.full(len(column), -1, np.int64), np.zeros(0))
+    lengths = pc.fill_null(pc.list_value_length(column).cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    return Vectors(np.asarray(lengths, np.int64), numbers(pa.chunked_array([pc.list_flatten(column)])))
+
+
+def together(columns: Sequence[pa.Array]) -> Vectors:
+    """Give some rows of several columns of numbers as one vector each."""
+    rows = np.stack([numbers(pa.chunked_array([column])) for column in columns], axis=1)
+    return Vectors(np.full(len(rows), rows.shape[1], np.int64), rows.ravel())
+
+
+def texts(column: pa.ChunkedArray) -> list[str | None]:
+    """Give the texts of a column, row by row; truth values are `true` and `false`."""
+    if pa.types.is_null(column.type):
+        return [None] * len(column)
+    if pa.types.is_boolean(column.type):
+        column = pc.if_else(column, "true", "false")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    found: list[str | None] = column.to_pylist()
     return found
 
 

@@ -13,22 +13,24 @@ from rich.text import Text
 from services.drift.peers_report import peers_as_object, print_peers
 from services.drift.run import Drift
 from streams.judge.compare import Compared
+from streams.judge.separation import Separated
 
 WIDE = 110
+TELLING = 5
 STYLES = {"drift": "bold red", "slight": "yellow", "unclear": "magenta", "steady": "green"}
 
 
 def as_object(found: Drift, held: list[str]) -> dict[str, Any]:
     """Give everything as plain data; what is not a number is null."""
+    classifier = None if found.classifier is None else _finite(msgspec.structs.asdict(found.classifier))
+    if classifier is not None:
+        classifier["telling"] = [{"column": name, "lost": lost} for name, lost in classifier["telling"]]
     columns = [
         {name: value for name, value in msgspec.structs.asdict(one).items() if name != "cells"}
         | {"cells": [{"cell": cell, "reference": a, "current": c} for cell, a, c in one.cells]}
         for one in found.columns
     ]
-    for column in columns:
-        column |= {
-            name: None for name, value in column.items() if isinstance(value, float) and not math.isfinite(value)
-        }
+    columns = [_finite(column) for column in columns]
     return {
         "reference": found.reference,
         "current": found.current,
@@ -43,9 +45,25 @@ def as_object(found: Drift, held: list[str]) -> dict[str, Any]:
         "gone": found.gone,
         "new": found.new,
         "left_out": [{"name": name, "why": why} for name, why in found.left_out],
+        "classifier": classifier,
         "peers": peers_as_object(found.peers),
         "seconds": round(found.seconds, 2),
     }
+
+
+def _finite(plain: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in plain.items()
+    }
+
+
+def told_apart(found: Separated) -> str:
+    """Say what the classifier found, and by which columns."""
+    by = ", ".join(f"{name} (−{lost:.3f})" for name, lost in found.telling[:TELLING] if lost >= 0.001)
+    rows = f"{found.n:,} and {found.m:,} rows, {found.folds} folds"
+    if not found.folds or found.verdict in ("steady", "unclear"):
+        return f"{found.sentence}; {rows}"
+    return f"{found.sentence}; p {_p(found.p)}; {rows}" + (f"; most by {by}" if by else "")
 
 
 def summary(found: Drift) -> str:
@@ -61,7 +79,7 @@ def print_table(found: Drift, console: Console, top: int) -> None:
     """Print the worst columns and what became of those that were not compared. Narrow terminals get fewer figures."""
     rows = [f"{path} ({n:,} rows)" for path, n in zip((found.reference, found.current), found.rows, strict=True)]
     console.print(" → ".join(rows), highlight=False)
-    distances = ("PSI", "JS", "KS", "W1") if console.width >= WIDE else ()
+    distances = heads(found)[3:] if console.width >= WIDE else []
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("column", overflow="fold")
     table.add_column("verdict")
@@ -69,7 +87,7 @@ def print_table(found: Drift, console: Console, top: int) -> None:
         table.add_column(name, justify="right")
     table.add_column("where", overflow="fold")
     for one in found.columns[:top]:
-        shown = figures(one)[: 3 + len(distances)]
+        shown = figures(one, found)[: 3 + len(distances)]
         where = one.sentence.partition("; most in ")[2] or ("" if one.verdict == "steady" else one.sentence)
         table.add_row(one.name, Text(one.verdict, STYLES[one.verdict]), *shown, where)
     console.print(table)
@@ -83,14 +101,24 @@ def print_table(found: Drift, console: Console, top: int) -> None:
         console.print(f"new: {', '.join(found.new)}", highlight=False)
     for name, why in found.left_out:
         console.print(f"{name}: left out: {why}", highlight=False)
+    if found.classifier is not None:
+        said = Text("classifier: ").append(found.classifier.verdict, STYLES[found.classifier.verdict])
+        console.print(said.append(f": {told_apart(found.classifier)}"))
     console.print(summary(found), style="bold", highlight=False)
     print_peers(found.peers, console)
 
 
-def figures(one: Compared) -> list[str]:
-    """Give as people read them: the share that differs, that by chance, p, PSI, JS, KS, W1."""
-    distances = [_number(value) for value in (one.psi, one.js, one.ks, one.wasserstein)]
-    return [_share(one.tv), _share(one.chance_tv), _p(one.p_adjusted), *distances]
+def heads(found: Drift) -> list[str]:
+    """Name the figures of a line; MMD² where there is an embedding."""
+    names = ["differ", "by chance", "p, adjusted", "PSI", "JS", "KS", "W1"]
+    return [*names, "MMD²"] if any(one.kind == "embedding" for one in found.columns) else names
+
+
+def figures(one: Compared, found: Drift) -> list[str]:
+    """Give the figures of a line as people read them."""
+    values = (one.psi, one.js, one.ks, one.wasserstein, one.mmd2)[: len(heads(found)) - 3]
+    bound = "≥ " if one.kind == "embedding" and one.tv > 0 else ""
+    return [bound + _share(one.tv), _share(one.chance_tv), _p(one.p_adjusted), *map(_number, values)]
 
 
 def _share(value: float) -> str:

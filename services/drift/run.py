@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from schemas.errors import USAGE, WeirError
-from services.drift.column import counts, kind_of, numbers
+from services.drift.classifier import tell_apart
+from services.drift.column import counts, kind_of, numbers, together, vectors
 from services.drift.peers import Peer, Wanted, beside
 from services.drift.table import Say, Table, open_table
 from streams.judge.compare import ALPHA, LEAST, Compared, compare_categories, compare_numbers, judge_all
+from streams.judge.embeddings import Vectors, compare_embeddings
+from streams.judge.separation import Separated
 
 Tell = Callable[[int, int], None]
 """Gets how many columns are done, and how many there are."""
 
 DISTINCT_SHARE, DISTINCT_LEAST = 0.5, 1_000
 """A column of texts of which more than this share differ, and so many, names rows: its values are new every time."""
+CLASSIFIER = "classifier"
+LIST_ROWS = 8_192
+BATCH_NUMBERS = 1 << 21
+"""So many numbers of embeddings are held at once."""
 
 
 @dataclass(slots=True)
@@ -38,6 +49,7 @@ class Drift:
     new: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
+    classifier: Separated | None = None
     seconds: float = 0.0
 
     @property
@@ -56,6 +68,8 @@ def compare_files(
     *,
     only: Collection[str] = (),
     without: Collection[str] = (),
+    embeddings: Sequence[str] = (),
+    classify: bool = False,
     alpha: float = ALPHA,
     least: float = LEAST,
     peers: Wanted | None = None,
@@ -63,17 +77,18 @@ def compare_files(
     tell: Tell = lambda _done, _all: None,
     threads: int | None = None,
 ) -> Drift:
-    """Compare two files, and ask peers about the worst columns. Raises `WeirError` for what cannot be read, and for
-    names that neither has.
+    """Compare two files, and ask peers about the worst columns. Numbers whose names begin with one of `embeddings` and
+    end in an integer are one vector. Raises `WeirError` for what cannot be read, and for names that neither has.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="weir-drift-") as scratch:
         before, after = (open_table(path, Path(scratch), say) for path in (reference, current))
         found = Drift(str(reference), str(current), (before.rows, after.rows), alpha, least)
-        names = _chosen(before, after, only, without, found)
+        parts = {prefix: _parts(before, after, prefix) for prefix in embeddings}
+        names = _chosen(before, after, only, without, parts, found)
         columns: list[Compared] = []
         with ThreadPoolExecutor(threads or os.cpu_count() or 1, "drift") as pool:
-            running = {pool.submit(_compare, before, after, name): name for name in names}
+            running = {pool.submit(_compare, before, after, name, parts.get(name)): name for name in names}
             try:
                 for done, future in enumerate(as_completed(running), start=1):
                     got = future.result()
@@ -88,23 +103,57 @@ def compare_files(
         columns.sort(key=lambda one: one.name)
         found.columns = judge_all(columns, alpha=alpha, least=least)
         found.left_out.sort()
+        if classify:
+            say("telling rows apart")
+            found.classifier = tell_apart(before, after, columns, parts, alpha=alpha, least=least)
         if peers is not None:
-            found.peers = beside(before, after, found.columns[: peers.top], peers, Path(scratch), say)
+            scalars = [one for one in found.columns if one.kind != "embedding"]  # peers measure these
+            found.peers = beside(before, after, scalars[: peers.top], peers, Path(scratch), say)
     found.seconds = time.monotonic() - began
     return found
 
 
-def _chosen(before: Table, after: Table, only: Collection[str], without: Collection[str], found: Drift) -> list[str]:
+def _parts(before: Table, after: Table, prefix: str) -> list[str]:
+    """Give the columns that are coordinates of one vector, in the order of the integers at their ends."""
+    found: list[dict[int, str]] = []
+    for table in (before, after):
+        ends = ((re.fullmatch(re.escape(prefix) + r"(\d+)", name), name) for name in table.schema.names)
+        found.append({int(end[1]): name for end, name in ends if end})
+        odd = [name for name in found[-1].values() if kind_of(table.schema.field(name).type) not in ("number", "null")]
+        if not found[-1] or odd:
+            what = f"{odd[0]!r} holds no numbers" if odd else f"no column is named {prefix}0, {prefix}1, …"
+            raise WeirError(f"--embedding {prefix}: {what} in {table.path}", fix="name another prefix", code=USAGE)
+    if found[0] != found[1]:
+        apart = sorted({*found[0].values()} ^ {*found[1].values()})
+        raise WeirError(
+            f"--embedding {prefix}: {len(found[0])} and {len(found[1])} coordinates; only one table has {apart[0]!r}",
+            fix="compare vectors of one model",
+            code=USAGE,
+        )
+    return [name for _, name in sorted(found[0].items())]
+
+
+def _chosen(
+    before: Table,
+    after: Table,
+    only: Collection[str],
+    without: Collection[str],
+    parts: Mapping[str, Sequence[str]],
+    found: Drift,
+) -> list[str]:
     """Choose the columns to compare, and note the others in what is found."""
     ours, theirs = before.schema, after.schema
-    if unknown := sorted({*only, *without} - {*ours.names, *theirs.names}):
+    if unknown := sorted({*only, *without} - {*ours.names, *theirs.names, *parts}):
         raise WeirError(
             f"neither table has a column {', '.join(map(repr, unknown))}",
             fix=f"the reference has {', '.join(ours.names[:20])}{' …' if len(ours.names) > 20 else ''}",
             code=USAGE,
         )
-    names = []
+    names = [prefix for prefix in parts if prefix not in without and (not only or prefix in only)]
+    within = {name for of_one in parts.values() for name in of_one}
     for name in ours.names:
+        if name in within:
+            continue
         if name in without or (only and name not in only):
             continue
         if name not in theirs.names:
@@ -126,9 +175,13 @@ def _chosen(before: Table, after: Table, only: Collection[str], without: Collect
     return names
 
 
-def _compare(before: Table, after: Table, name: str) -> Compared | str:
-    """Compare one column, or say why it is left out."""
+def _compare(before: Table, after: Table, name: str, parts: Sequence[str] | None = None) -> Compared | str:
+    """Compare one column, or several that are one vector, or say why it is left out."""
+    if parts is not None:
+        return _embeddings(before, after, name, parts)
     kinds = {kind_of(table.schema.field(name).type) for table in (before, after)}
+    if "embedding" in kinds:
+        return _embeddings(before, after, name, None)
     if "category" not in kinds:
         return compare_numbers(name, numbers(before.column(name)), numbers(after.column(name)))
     reference = before.column(name)
@@ -139,8 +192,33 @@ def _compare(before: Table, after: Table, name: str) -> Compared | str:
     return compare_categories(name, found, counts(after.column(name)))
 
 
+def _embeddings(before: Table, after: Table, name: str, parts: Sequence[str] | None) -> Compared:
+    """Compare vectors: of a column of lists, or of columns that are their coordinates."""
+
+    def read(table: Table) -> Iterator[Vectors]:
+        if parts is not None:
+            for batch in table.batches(parts, max(BATCH_NUMBERS // len(parts), 1)):
+                yield together(batch.columns)
+            return
+        for batch in table.batches([name], LIST_ROWS):
+            column = batch.column(0)
+            rows = max(BATCH_NUMBERS // max(_longest(column), 1), 1)
+            for start in range(0, len(column), rows):
+                yield vectors(column.slice(start, rows))
+
+    return compare_embeddings(name, before.rows, lambda: read(before), lambda: read(after))
+
+
+def _longest(column: pa.Array) -> int:
+    if pa.types.is_null(column.type):
+        return 0
+    return int(pc.max(pc.list_value_length(column)).as_py() or 0)
+
+
 def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
-    """Say which conditions of `--fail-on` hold: `any`, a share of the columns (`0.2`), or a column's name."""
+    """Say which conditions of `--fail-on` hold: `any`, a share of the columns (`0.2`), a column's name,
+    or `classifier`, where one was asked.
+    """
     held = []
     drifted = set(found.drifted)
     total = len(found.columns) + len(found.changed) + len(found.gone)
@@ -149,6 +227,9 @@ def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
         if condition == "any":
             if drifted:
                 held.append(f"{len(drifted)} of {total} columns drift")
+        elif condition == CLASSIFIER and condition not in names and found.classifier is not None:
+            if found.classifier.verdict == "drift":
+                held.append(f"rows are told apart: {found.classifier.sentence}")
         elif condition in names:
             if condition in drifted:
                 held.append(f"{condition} drifts")
@@ -158,7 +239,9 @@ def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
             except ValueError:
                 raise WeirError(
                     f"--fail-on {condition}: neither `any`, nor a share such as 0.2, nor a column of these tables",
-                    fix="name a column as it stands in the table",
+                    fix="ask for it with --classifier"
+                    if condition == CLASSIFIER
+                    else "name a column as it stands in the table",
                     code=USAGE,
                 ) from None
             if total and len(drifted) / total >= share and drifted:

@@ -8,7 +8,7 @@ what all of it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,6 +41,18 @@ class Table:
         """Read one column. Raises `WeirError` for a file that is broken in it."""
         try:
             return self._dataset.to_table(columns=[name], use_threads=False).column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from None
+
+    def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Read columns some rows at a time, in order. Raises `WeirError` as `column` does."""
+        # Buffered ahead, all row groups of a file would be held until its end.
+        plain = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+        try:
+            yield from self._dataset.to_batches(
+                columns=list(names), batch_size=rows, batch_readahead=0, fragment_readahead=0, use_threads=False,
+                fragment_scan_options=plain, cache_metadata=False,
+            )  # fmt: skip
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.path, error) from None
 

@@ -30,6 +30,7 @@ from streams.measure.reference import BINS, CATEGORIES, edges_of
 
 Floats = NDArray[np.float64]
 Verdict = Literal["drift", "slight", "steady", "unclear"]
+Cell = tuple[str, int, int]
 
 ALPHA, LEAST = 0.05, 0.05
 
@@ -40,10 +41,14 @@ class Compared(msgspec.Struct, kw_only=True):
     `ks` is exact for numbers, over the cells of a categorical column None. `wasserstein` is in robust standard
     deviations of the reference, None for categories and for a constant reference. `chance_tv`: total variation stays
     below it in 95 % of quiet windows of this size. `p_adjusted` and `verdict` come from `judge_all`.
+
+    Of an embedding `tv` is a lower bound (`mmd.rows_that_differ`), `p` that of MMD; PSI, JS and Hellinger are NaN.
+    `mmd2` is the unbiased estimate, `bandwidth` the kernel's σ, `dimension` the vectors' length, `moved` what moved
+    most.
     """
 
     name: str
-    kind: Literal["numeric", "categorical"]
+    kind: Literal["numeric", "categorical", "embedding"]
     n: int
     m: int
     missing_n: int
@@ -61,7 +66,11 @@ class Compared(msgspec.Struct, kw_only=True):
     p_adjusted: float = math.nan
     verdict: Verdict = "unclear"
     sentence: str = ""
-    cells: list[tuple[str, int, int]] = []
+    cells: list[Cell] = []
+    mmd2: float | None = None
+    bandwidth: float | None = None
+    dimension: int | None = None
+    moved: str = ""
 
 
 def compare_numbers(name: str, reference: Floats, current: Floats, *, count: int = BINS) -> Compared:
@@ -133,8 +142,13 @@ def judge_all(columns: Sequence[Compared], *, alpha: float = ALPHA, least: float
 def _verdict(one: Compared, alpha: float, least: float) -> tuple[Verdict, str]:
     if not one.n or not one.m:
         return "unclear", f"no rows {'to compare with' if not one.n else 'to compare'}"
+    if one.kind == "embedding" and math.isnan(one.p):
+        return "unclear", f"too few rows: {one.moved}"
     if one.p_adjusted <= alpha:
-        size = f"{one.tv:.1%} of the rows differ, {one.chance_tv:.1%} by chance"
+        bound = "at least " if one.kind == "embedding" else ""
+        size = f"{bound}{one.tv:.1%} of the rows differ, {one.chance_tv:.1%} by chance"
+        if one.kind == "embedding":
+            return ("drift" if one.tv >= least else "slight"), f"{size}; most in {one.moved}"
         moved = max(one.cells, key=lambda cell: abs(cell[2] / one.m - cell[1] / one.n))
         where = f"most in {moved[0]}: {moved[1] / one.n:.1%} → {moved[2] / one.m:.1%}"
         return ("drift" if one.tv >= least else "slight"), f"{size}; {where}"
