@@ -20,7 +20,7 @@ _EXACT = 2**53
 
 
 def traffic_sql(standing: str, settings: Settings) -> str:
-    """Count what standing predictions count: n, bucket.rows, score, score.chosen, missing, latency."""
+    """Count what standing predictions count: n, bucket.rows, score, score.chosen, score.undecided, missing, latency."""
     nothing = "isNull(score) AND prediction_json = '' AND JSONExtractRaw(body, 'score') IN ('', 'null')"
     return f"""
 WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
@@ -35,6 +35,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('bucket.rows', home, 1),
     ('score', if(sliced, if(cell < {SCORE_BINS}, intDiv(cell, 4), cell - {SCORE_BINS} + 512), cell), 1),
     ('score.chosen', bin, NOT sliced AND inside AND guess = 1),
+    ('score.undecided', bin, NOT sliced AND inside AND guess < 0),
     ('latency', {_bin("ifNull(latency_ms, 0.)", "span_edges")}, NOT sliced AND isNotNull(latency_ms)),
     ('missing', 0, NOT sliced AND if({nothing}, 1, 0)),
     ('missing', 1, NOT sliced AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),

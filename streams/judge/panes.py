@@ -24,7 +24,7 @@ from schemas.inputs import Role
 from schemas.measures import PaneDelta
 from schemas.policy import JoinPolicy
 from streams.join.policies import PolicyBook
-from streams.measure.ledger import FEATURE, SCORE, SCORE_CHOSEN, Ledger, N
+from streams.measure.ledger import FEATURE, SCORE, SCORE_CHOSEN, SCORE_UNDECIDED, Ledger, N
 
 Kind = Literal["traffic", "labels"]
 KINDS: tuple[Kind, Kind] = ("traffic", "labels")
@@ -323,7 +323,7 @@ def _longest(at_start: dict[Key, Pane]) -> int:
 
 
 def _is_traffic(name: str) -> bool:
-    return name in (SCORE, SCORE_CHOSEN, N) or name.startswith(FEATURE)
+    return name in (SCORE, SCORE_CHOSEN, SCORE_UNDECIDED, N) or name.startswith(FEATURE)
 
 
 def _of_kind(cells: dict[str, list[int]], kind: Kind) -> dict[str, list[int]]:

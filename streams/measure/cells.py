@@ -35,6 +35,7 @@ from streams.measure.ledger import (
     SCORE,
     SCORE_BINS,
     SCORE_CHOSEN,
+    SCORE_UNDECIDED,
     SLICE_SCORE_BINS,
     TIMEOUT,
     WEIGHT,
@@ -76,15 +77,15 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
 def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None, sign: int) -> None:
     """Add what a standing prediction counts, whatever becomes of it."""
     raw, score, bucket = prediction.score, score_cell(prediction.score), bucket_of(prediction)
-    chosen = score < SCORE_BINS and isinstance(raw, float | int) and predicted_class(prediction, raw) == 1
+    decided = predicted_class(prediction, raw) if score < SCORE_BINS and isinstance(raw, float | int) else 0
     for target, sliced in targets:
         _add(target[N], 0, sign)
         _add(target[BUCKET_ROWS], bucket, sign)
         _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
         if sliced:
             continue
-        if chosen:
-            _add(target[SCORE_CHOSEN], score, sign)
+        if decided != 0:
+            _add(target[SCORE_UNDECIDED if decided is None else SCORE_CHOSEN], score, sign)
         if prediction.latency_ms is not None:
             _add(target[LATENCY], bisect_right(span_edges(), prediction.latency_ms), sign)
         _add(target[MISSING], LOOKED, sign)

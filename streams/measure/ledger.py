@@ -28,8 +28,8 @@ can be computed again from the raw predictions and the last revision of each out
   A fraction counts in this task alone: an error of a regression is never turned into "correct".
 - what is in no task counts in `measured[UNMEASURABLE]`.
 
-Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `error.size` and
-`label.*`, with 512 score bins in place of 2,048.
+Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `score.undecided`,
+`error.size` and `label.*`, with 512 score bins in place of 2,048.
 
 **Classes.** A model has at most 64 names of classes in a source partition (`measure.MOST_CLASSES`), the first that
 come, each of at most 64 bytes. All others count as `class:~other`, for ever, so that retractions find them.
@@ -82,6 +82,7 @@ KINDS: Final = "kinds"
 MEASURED: Final = "measured"
 SCORE: Final = "score"
 SCORE_CHOSEN: Final = "score.chosen"
+SCORE_UNDECIDED: Final = "score.undecided"
 SCORE_POS: Final = "score.pos"
 SCORE_NEG: Final = "score.neg"
 CONFUSION: Final = "confusion"
@@ -176,6 +177,13 @@ VECTORS: Final[dict[str, Vector]] = {
             SCORE_BINS,
             "count",
             "of the predictions in logit bins of `score`, those whose predicted class is 1, labelled or not",
+            sliced=False,
+        ),
+        Vector(
+            SCORE_UNDECIDED,
+            SCORE_BINS,
+            "count",
+            "of the predictions in logit bins of `score`, those whose `prediction` is neither 0 nor 1, labelled or not",
             sliced=False,
         ),
         Vector(SCORE_POS, SCORE_BINS, "milli-weight", "binary tasks with y = 1 by logit bin"),

@@ -127,7 +127,7 @@ class Measure:
     `partitions` is the number of source partitions, `measures_partitions` that of the topic `measures`.
     """
 
-    version = "measure-4"
+    version = "measure-5"
 
     def __init__(
         self,
