@@ -271,6 +271,7 @@ class Judge:
             found = []
             for place, index, verdict in Judged.in_order(judged):
                 stream, detector = watch.streams[place], self.bounds.detectors[index]
+                verdict = watch.noted(place, index, verdict, closing.pane_ms)
                 if verdict.outcome == "fail" and detector.budgeted:
                     controls.raised(stream, end)
                 away = far.get(place, {}) if index == 0 else {}

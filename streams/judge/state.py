@@ -45,6 +45,8 @@ class JudgeState:
     counters: dict[str, int] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
     guard: Guard | None = None
+    remarks: list[str] = field(default_factory=list)
+    """What a person should know of how this state was loaded."""
 
     def least_ms(self) -> int:
         """Give the least clock of all sources; −1 until every one was heard."""
@@ -113,19 +115,25 @@ def unpacked(body: bytes, state: JudgeState, bounds: JudgeBounds) -> JudgeState:
         raise ValueError(f"expected a snapshot of format {_FORMAT.decode().strip()!r}, got {body[:16]!r}")
     kept = msgspec.msgpack.decode(body[len(_FORMAT) :], type=_Kept)
     state.sources, state.source_count, state.told_ms = kept.sources, kept.source_count, kept.told_ms
+    state.counters = kept.counters
     for policy in kept.policies:
         state.policies.add(policy)
     state.decide = kept.decide
     state.references = {(one.model, one.version): one for one in kept.references}
     for model, version, deployment, trackers in kept.watches:
         watch = state.watches[model, version, deployment] = Watch(state.references[model, version], bounds)
-        watch.load(trackers)
+        begun = watch.load(trackers)
+        if begun:
+            state.count("begun_anew", len(begun))
+            state.remarks.append(
+                f"{model} {version} {deployment}: {len(begun)} detectors begin anew without their evidence, because "
+                f"[judge] cells or detectors have changed: {', '.join(begun[:5])}{', …' * (len(begun) > 5)}"
+            )
     for model, version, deployment, plain in kept.controls:
         at = (model, version, deployment)
         state.controls[at] = Controls(state.watches[at], "|".join(at), plain)
     for layer in kept.layers:
         state.layers[layer["model"], layer["layer"]] = Layer.load(layer)
-    state.counters = kept.counters
     state.panes.load(kept.panes)
     state.held = kept.held
     state.outlooks = {model: ModelOutlook.load(plain) for model, plain in kept.outlooks.items()}

@@ -6,16 +6,23 @@ shadow's drift hurts nobody: both have figures, not alarms. Without a reference 
 
 Streams whose nulls have the same sets (most numeric features; each by its share alone, the error rate) are a group:
 their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by itself.
+
+**Changed settings.** A tracker's state belongs to the sets and the detector's settings that it was kept under. Where a
+snapshot has another's (`cells` or `bets` were changed) the tracker begins anew: M = 0 is where the supermartingale of
+`detectors` may always begin, so the budget holds, and evidence so far is lost. For the budget's period afterwards the
+stream's sentences say since when there is evidence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from schemas.control import Reference
@@ -42,6 +49,8 @@ from streams.measure.ledger import (
 )
 
 QUALITY = "quality:error"
+ANEW, SHAPE = "~anew", "shape"
+"""In a dump: since when trackers have begun anew (−1: with the next pane), and what a tracker's state belongs to."""
 MILLI = 1000.0
 Ints = NDArray[np.int64]
 
@@ -128,12 +137,13 @@ class Gather:
 
 @dataclass
 class Watch:
-    """The detectors of one deployment's version."""
+    """The detectors of one deployment's version. `anew` says since when trackers that were begun anew have evidence."""
 
     reference: Reference
     bounds: JudgeBounds
     streams: list[Stream] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
+    anew: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.streams = list(_streams(self.reference, self.bounds))
@@ -146,18 +156,53 @@ class Watch:
         every = (self.streams[place].histogram for group in self._histograms for place in group.places.tolist())
         self._gather = Gather([histogram for histogram in every if histogram is not None]) if self._histograms else None
 
-    def load(self, states: dict[str, Plain]) -> None:
-        """Take up what `dump` gave; states of streams or detectors that are no more are dropped."""
+    def load(self, states: dict[str, Plain]) -> list[str]:
+        """Take up what `dump` gave; states of streams or detectors that are no more are dropped.
+
+        Gives the trackers (`stream|index:kind`) that begin anew, because their state is of other sets or settings.
+        """
+        begun = []
+        self.anew = dict(states.get(ANEW, {}))
         for key, group, index, row in self._trackers():
-            state = states.get(key)
-            if state is not None:
-                group.trackers[index].load(row, state)
+            state = dict(states.get(key, {}))
+            shape = state.pop(SHAPE, None)
+            try:
+                if shape not in (None, self._shape(key, index)):
+                    raise ValueError(f"expected a state of shape {self._shape(key, index)}, got {shape}")
+                if state:
+                    group.trackers[index].load(row, state)
+            except ValueError:  # also what was kept before shapes were: its length tells
+                group.trackers[index].load(row, {})
+                self.anew[key] = -1
+                begun.append(key)
         for key, season in self._seasons():
             season.load(states.get(key, {}))
+        return begun
+
+    def _shape(self, key: str, index: int) -> str:
+        return self.bounds.detectors[index].shape(self.streams[self._place[key.partition("|")[0]]].null)
+
+    def noted(self, place: int, index: int, verdict: Verdict, start: int) -> Verdict:
+        """Say in a verdict on the pane that begins at `start` since when there is evidence, where it began anew."""
+        key = f"{self.streams[place].name}|{index}:{self.bounds.detectors[index].kind}"
+        since = self.anew.get(key)
+        if since is None:
+            return verdict
+        if since < 0:
+            since = self.anew[key] = start
+        if start - since >= self.bounds.period_ms:
+            del self.anew[key]
+            return verdict
+        at = datetime.fromtimestamp(since / 1000, UTC)
+        note = f"began anew on {at:%Y-%m-%d %H:%M} UTC, because settings had changed"
+        return structs.replace(verdict, sentence=f"{verdict.sentence}; {note}")
 
     def dump(self) -> dict[str, Plain]:
         """Give trackers and seasons as plain data, by stream and detector, without those that stand at the start."""
-        found = [(key, group.trackers[index].dump(row)) for key, group, index, row in self._trackers()]
+        found: list[tuple[str, Plain]] = [(ANEW, dict(sorted(self.anew.items())))]
+        for key, group, index, row in self._trackers():
+            plain = group.trackers[index].dump(row)
+            found.append((key, {**plain, SHAPE: self._shape(key, index)} if plain else {}))
         found += [(key, season.dump()) for key, season in self._seasons()]
         return dict(sorted((key, plain) for key, plain in found if plain))
 
