@@ -144,6 +144,11 @@ def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRou
         """The desired state of serving and what led to it: retrains, candidates, gates, approvals."""
         return soon.of(("rollout", model), lambda: history.rollout(model))
 
+    @routes.get("/models/{model}/reviews")
+    def reviews(model: str) -> dict[str, Any]:
+        """Decisions whose ground was corrected: the figure then and now, and whether each would stand."""
+        return {"model": model, "reviews": soon.of(("reviews", model), lambda: history.reviews(model))}
+
     @routes.get("/alerts")
     def alerts(model: Model = "") -> dict[str, Any]:
         """The newest alerts, what of them fires now, and how their deliveries went."""

@@ -298,10 +298,21 @@ class History:
             "candidates": self._bodies("candidates", about, newest, EVENTS, model=model),
             "retrains": self._bodies("retrain", about, newest, EVENTS, model=model),
             "approvals": self._bodies("approvals", about, newest, EVENTS, model=model),
+            "reviews": self.reviews(model),
             "servers": _newest(
                 self._bodies("rollout-status", about, newest, ALERTS, model=model), ("endpoint", "server")
             ),
         }
+
+    def reviews(self, model: str) -> list[Row]:
+        """Give the newest review of each decision whose ground was corrected, the newest first."""
+        rows = self._store.rows(
+            "SELECT body FROM (SELECT * FROM landed_reviews WHERE unreadable = '' AND model = {model:String} "
+            "ORDER BY offset DESC LIMIT 1 BY decision_id) ORDER BY at_ms DESC, offset DESC LIMIT {most:UInt32}",
+            model=model,
+            most=EVENTS,
+        )
+        return [json.loads(row["body"]) for row in rows]
 
     def alerts(self, model: str = "") -> list[dict[str, Any]]:
         """Give the newest alerts, the newest first."""

@@ -33,6 +33,10 @@ class JudgeBounds(BaseModel):
       traffic, how many times the usual a jump has at least, and how long a stream is learnt before (`surge`).
     - `season`: `hour_of_week` compares error rate and score with the same hour of earlier weeks (`season`), by the wall
       clock of `time_zone` (an IANA name), for some models of `time_zones` (by model); `none` with one reference.
+    - `reviews`, `review_panes`, `review_subjects`: how many decisions a model remembers to see whether a correction
+      moves their ground, of how many of the last panes of an alarm's evidence, and of how many of the last closed
+      subjects of a rollout's layer (`reviews`; 0 decisions: none). `review_ms`: how often one is told of at most while
+      the answer stays.
     - `settle_ms`: how much longer than the labels' deadline a subject stays open, for trials still on their way.
     """
 
@@ -54,6 +58,10 @@ class JudgeBounds(BaseModel):
     keep_panes: int = Field(default=4_000, ge=1)
     trial_window_ms: int = Field(default=DAY_MS, gt=0)
     settle_ms: int = Field(default=60_000, ge=0)
+    reviews: int = Field(default=32, ge=0)
+    review_panes: int = Field(default=240, ge=1)
+    review_subjects: int = Field(default=10_000, ge=0)
+    review_ms: int = Field(default=3_600_000, ge=0)
     surge_budget: float = Field(default=0.05, gt=0)
     surge_factor: float = Field(default=3.0, ge=1)
     surge_warm_up_ms: int = Field(default=7 * DAY_MS, gt=0)

@@ -63,6 +63,14 @@ class Pane:
             self.packed = b""
         return self.ledger
 
+    def read(self) -> Ledger:
+        """Give the counts to read once: what is packed stays packed."""
+        if self.ledger is not None:
+            return self.ledger
+        found = Ledger()
+        found.add_flat(msgspec.msgpack.decode(self.packed, type=dict[str, list[int]]))
+        return found
+
     def pack(self) -> bytes:
         """Keep the counts in a few kilobytes."""
         if self.ledger is not None:

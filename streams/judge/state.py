@@ -18,6 +18,7 @@ from streams.judge.gates import Layer
 from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Panes
+from streams.judge.reviews import Reviews
 from streams.judge.surge import Surges
 from streams.judge.watch import Watch
 
@@ -42,6 +43,7 @@ class JudgeState:
     layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
     outlooks: dict[str, ModelOutlook] = field(default_factory=dict)
     surges: dict[str, Surges] = field(default_factory=dict)
+    reviews: dict[str, Reviews] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
     guard: Guard | None = None
@@ -61,6 +63,10 @@ class JudgeState:
     def wait(self, model: str) -> Any:
         """Give the function from a time to the wait of the policy in force then."""
         return lambda at_ms: self.policies.in_force(model, at_ms).wait_ms
+
+    def reach(self, model: str) -> Any:
+        """Give the function from a time to how long after it the policy in force then lets labels revise."""
+        return lambda at_ms: self.policies.in_force(model, at_ms).reach_ms
 
     def count(self, name: str, by: int = 1) -> None:
         """Count something."""
@@ -85,6 +91,7 @@ class _Kept(Struct):
     outlooks: dict[str, dict[str, Any]] = {}
     controls: list[tuple[str, str, str, dict[str, Any]]] = []
     surges: dict[str, list[Any]] = {}
+    reviews: dict[str, dict[str, Any]] = {}
 
 
 def packed(state: JudgeState) -> bytes:
@@ -104,6 +111,7 @@ def packed(state: JudgeState) -> bytes:
         guard=None if state.guard is None else state.guard.dump(),
         outlooks={model: outlook.dump() for model, outlook in sorted(state.outlooks.items())},
         surges={model: surges.dump() for model, surges in sorted(state.surges.items())},
+        reviews={model: reviews.dump() for model, reviews in sorted(state.reviews.items())},
         controls=[(*at, controls.dump()) for at, controls in sorted(state.controls.items())],
     )
     return _FORMAT + msgspec.msgpack.encode(kept)
@@ -133,11 +141,12 @@ def unpacked(body: bytes, state: JudgeState, bounds: JudgeBounds) -> JudgeState:
         at = (model, version, deployment)
         state.controls[at] = Controls(state.watches[at], "|".join(at), plain)
     for layer in kept.layers:
-        state.layers[layer["model"], layer["layer"]] = Layer.load(layer)
+        state.layers[layer["model"], layer["layer"]] = Layer.load(layer, bounds.review_subjects)
     state.panes.load(kept.panes)
     state.held = kept.held
     state.outlooks = {model: ModelOutlook.load(plain) for model, plain in kept.outlooks.items()}
     state.surges = {model: Surges.load(plain) for model, plain in kept.surges.items()}
+    state.reviews = {model: Reviews.load(model, bounds, plain) for model, plain in kept.reviews.items()}
     if state.guard is not None and kept.guard is not None:
         state.guard.load(kept.guard)
     return state

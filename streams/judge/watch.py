@@ -15,7 +15,7 @@ stream's sentences say since when there is evidence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -52,6 +52,8 @@ QUALITY = "quality:error"
 ANEW, SHAPE = "~anew", "shape"
 """In a dump: since when trackers have begun anew (−1: with the next pane), and what a tracker's state belongs to."""
 MILLI = 1000.0
+Again = Callable[[Evidence, float, list[float] | None], Verdict]
+"""A detector that judges what is past: it takes a pane, the days it may spend, its limits (None: the null's)."""
 Ints = NDArray[np.int64]
 
 
@@ -215,6 +217,36 @@ class Watch:
         for group in self.groups:
             if group.season is not None:
                 yield f"{self.streams[int(group.places[0])].name}|season", group.season
+
+    def has(self, name: str) -> bool:
+        """Say whether a stream is watched."""
+        return name in self._place
+
+    def stream(self, name: str) -> Stream:
+        """Give a stream by its name."""
+        return self.streams[self._place[name]]
+
+    def before(self, name: str) -> list[Plain]:
+        """Give what each detector knows of a stream now, as plain data; empty: nothing yet."""
+        group, row = self._found[self._place[name]]
+        return [trackers.dump(row) for trackers in group.trackers]
+
+    def resume(self, name: str, index: int, before: Plain) -> Again | None:
+        """Give a detector of its own that goes on from `before`, or None where that is another detector's."""
+        if index >= len(self.bounds.detectors):
+            return None
+        many = self.bounds.detectors[index].many([self.stream(name).null], self.bounds.alarm_days)
+        try:
+            many.load(0, before)
+        except ValueError:
+            return None
+        row = np.zeros(1, dtype=np.int64)
+
+        def judge(pane: Evidence, days: float, limits: list[float] | None) -> Verdict:
+            allowed = None if limits is None else np.array([limits], dtype=np.float64)
+            return many.update(row, Evidences.of([pane]), np.array([days]), allowed).verdict(0)
+
+        return judge
 
     def limits(self, stream: Stream, start: int) -> Floats | None:
         """Give the limits by which the stream's pane that begins at `start` is judged, None for its null's."""
