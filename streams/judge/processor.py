@@ -38,6 +38,7 @@ from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Closing, Key, ModelPanes, Pane, Panes, Window
 from streams.judge.reviews import Reviews
+from streams.judge.shares import ALWAYS, NOTICE_MS, model_share
 from streams.judge.state import JudgeState, packed, unpacked
 from streams.judge.surge import Surges
 from streams.judge.watch import QUALITY, Judged, Watch
@@ -54,7 +55,8 @@ class Judge:
     """See `streams.runtime.processor.Processor`. Delivery: as the loop's, exactly once.
 
     In a `virtual` namespace policies may come at any time, as in the join. `partitions` is the number of `control`'s.
-    Without `figures` it tells drift alone.
+    `measures_partitions` is the number of those that share the budget (`shares`). Without `figures` it tells drift
+    alone.
     """
 
     stage = "judge"
@@ -68,12 +70,14 @@ class Judge:
         virtual: bool = False,
         guard: GuardBounds | None = None,
         partitions: int = 1,
+        measures_partitions: int = 1,
         figures: bool = True,
     ) -> None:
         self.bounds = bounds or JudgeBounds()
         self.virtual = virtual
         self.guard = guard
         self.partitions = partitions
+        self.measures_partitions = measures_partitions
         self.figures = figures
 
     def empty(self, partition: int) -> JudgeState:
@@ -82,7 +86,7 @@ class Judge:
         bounds = self.bounds
         panes = Panes(policies, bounds.window_panes, bounds.grace_ms, max(bounds.keep_panes, 2 * bounds.window_panes))
         guard = Guard(self.guard, leaps=self.virtual) if self.guard is not None and partition == 0 else None
-        return JudgeState(partition, panes, policies=policies, guard=guard)
+        return JudgeState(partition, panes, policies=policies, guard=guard, spread=self.measures_partitions)
 
     def step(self, state: JudgeState, batch: Batch, clock_ms: int) -> Stepped:
         """Advance `state`. Needs no timer: the sources' clocks come with their measures."""
@@ -121,6 +125,8 @@ class Judge:
                 state.count("refused_references")
             else:
                 state.references.setdefault((event.reference.model, event.reference.version), event.reference)
+                since = ALWAYS if self.virtual else append_ms + NOTICE_MS
+                state.since[event.reference.model] = min(state.since.get(event.reference.model, since), since)
         elif isinstance(event, AllocationSet):
             self._layer(state, event.model, event.layer).allocate(event)
         elif isinstance(event, (Frozen, Thawed)) and state.guard is not None:
@@ -287,6 +293,10 @@ class Judge:
 
     def _drift(self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int) -> list[Output]:
         watched = []
+        span = closing.pane_ms, closing.pane_ms + max(pane.size_ms for pane in at_start.values())
+        share = model_share(closing.model, *span, state.since, self.bounds.weights)
+        if self.bounds.weights.get(closing.model, 1.0) <= 0:
+            return []
         for key, pane in sorted(at_start.items()):
             watch = self._watch(state, closing.model, key) if key.role == "primary" and not key.slice else None
             if watch is not None and pane.size_ms > 0:
@@ -294,9 +304,9 @@ class Judge:
         outputs = []
         for key, pane, watch in watched:
             end = closing.pane_ms + pane.size_ms
-            # The pane's budget is split over the deployments that have rows in it, which is known before their
-            # outcomes.
-            days = pane.size_ms / DAY_MS / len(watched)
+            # The pane's budget is split over models, and over the deployments that have rows in it, which is known
+            # before their outcomes.
+            days = share * pane.size_ms / DAY_MS / len(watched)
             reviews = self._reviews(state, closing.model) if self.figures and closing.kind == "labels" else None
             if reviews is not None:
                 reviews.look(watch, key, closing.pane_ms, end, days)
@@ -343,10 +353,9 @@ class Judge:
     def _watch(self, state: JudgeState, model: str, key: Key) -> Watch | None:
         at = (model, key.version, key.deployment)
         if at not in state.watches:
-            reference = state.references.get((model, key.version))
-            if reference is None:
+            if (model, key.version) not in state.references:
                 return None
-            state.watches[at] = Watch(reference, self.bounds)
+            state.watches[at] = state.watch(model, key.version, self.bounds)
         return state.watches[at]
 
     def _controls(self, state: JudgeState, model: str, key: Key, watch: Watch) -> Controls:

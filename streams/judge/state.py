@@ -19,6 +19,7 @@ from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
 from streams.judge.panes import Panes
 from streams.judge.reviews import Reviews
+from streams.judge.shares import ALWAYS, reference_part
 from streams.judge.surge import Surges
 from streams.judge.watch import Watch
 
@@ -28,7 +29,11 @@ _FORMAT, _BEFORE = b"judge/2\n", b"judge/1\n"
 
 @dataclass(slots=True)
 class JudgeState:
-    """What one partition knows."""
+    """What one partition knows.
+
+    `since` says from when on each model with a reference takes part in the budget, `ranks` which of the versions judged
+    here came first, `spread` how many partitions there are (`shares`).
+    """
 
     partition: int
     panes: Panes
@@ -38,6 +43,8 @@ class JudgeState:
     policies: PolicyBook = field(default_factory=PolicyBook)
     decide: dict[str, DecidePolicy] = field(default_factory=dict)
     references: dict[tuple[str, str], Reference] = field(default_factory=dict)
+    since: dict[str, int] = field(default_factory=dict)
+    ranks: dict[tuple[str, str], int] = field(default_factory=dict)
     watches: dict[tuple[str, str, str], Watch] = field(default_factory=dict)
     controls: dict[tuple[str, str, str], Controls] = field(default_factory=dict)
     layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
@@ -47,8 +54,14 @@ class JudgeState:
     counters: dict[str, int] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
     guard: Guard | None = None
+    spread: int = 1
     remarks: list[str] = field(default_factory=list)
     """What a person should know of how this state was loaded."""
+
+    def watch(self, model: str, version: str, bounds: JudgeBounds) -> Watch:
+        """Start to watch a version that has a reference, with its part of the references' probability."""
+        rank = self.ranks.setdefault((model, version), len(self.ranks) + 1)
+        return Watch(self.references[model, version], bounds, part=reference_part(rank, self.spread))
 
     def least_ms(self) -> int:
         """Give the least clock of all sources; −1 until every one was heard."""
@@ -92,6 +105,8 @@ class _Kept(Struct):
     controls: list[tuple[str, str, str, dict[str, Any]]] = []
     surges: dict[str, list[Any]] = {}
     reviews: dict[str, dict[str, Any]] = {}
+    since: dict[str, int] | None = None
+    ranks: list[tuple[str, str]] = []
 
 
 def packed(state: JudgeState) -> bytes:
@@ -111,6 +126,8 @@ def packed(state: JudgeState) -> bytes:
         guard=None if state.guard is None else state.guard.dump(),
         outlooks={model: outlook.dump() for model, outlook in sorted(state.outlooks.items())},
         surges={model: surges.dump() for model, surges in sorted(state.surges.items())},
+        since=dict(sorted(state.since.items())),
+        ranks=list(state.ranks),
         reviews={model: reviews.dump() for model, reviews in sorted(state.reviews.items())},
         controls=[(*at, controls.dump()) for at, controls in sorted(state.controls.items())],
     )
@@ -128,8 +145,10 @@ def unpacked(body: bytes, state: JudgeState, bounds: JudgeBounds) -> JudgeState:
         state.policies.add(policy)
     state.decide = kept.decide
     state.references = {(one.model, one.version): one for one in kept.references}
+    state.since = dict.fromkeys((one.model for one in kept.references), ALWAYS) if kept.since is None else kept.since
+    state.ranks = {at: rank for rank, at in enumerate(kept.ranks, 1)}
     for model, version, deployment, trackers in kept.watches:
-        watch = state.watches[model, version, deployment] = Watch(state.references[model, version], bounds)
+        watch = state.watches[model, version, deployment] = state.watch(model, version, bounds)
         begun = watch.load(trackers)
         if begun:
             state.count("begun_anew", len(begun))

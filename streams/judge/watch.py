@@ -139,17 +139,23 @@ class Gather:
 
 @dataclass
 class Watch:
-    """The detectors of one deployment's version. `anew` says since when trackers that were begun anew have evidence."""
+    """The detectors of one deployment's version.
+
+    `part` is its reference's part of `reference_delta` (`shares`). `anew` says since when trackers that were begun anew
+    have evidence.
+    """
 
     reference: Reference
     bounds: JudgeBounds
     streams: list[Stream] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     anew: dict[str, int] = field(default_factory=dict)
+    part: float = 1.0
 
     def __post_init__(self) -> None:
-        self.streams = list(_streams(self.reference, self.bounds))
-        self.groups = list(_groups(self.streams, self.bounds, self.reference.model))
+        delta = self.bounds.reference_delta * self.part
+        self.streams = list(_streams(self.reference, self.bounds, delta))
+        self.groups = list(_groups(self.streams, self.bounds, self.reference.model, delta))
         self._found = {
             int(place): (group, row) for group in self.groups for row, place in enumerate(group.places.tolist())
         }
@@ -357,7 +363,7 @@ def _only(panes: Evidences, rows: Ints) -> Evidences:
     return Evidences(panes.from_ms, panes.to_ms, panes.counts[rows], panes.rows[rows], sizes)
 
 
-def _groups(streams: list[Stream], bounds: JudgeBounds, model: str) -> Iterator[Group]:
+def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float) -> Iterator[Group]:
     alike: dict[tuple[Kind, tuple[int, ...], bytes, bool], list[int]] = {}
     for place, stream in enumerate(streams):
         sets = stream.null.sets
@@ -372,21 +378,20 @@ def _groups(streams: list[Stream], bounds: JudgeBounds, model: str) -> Iterator[
             np.array([streams[place].share for place in places]),
             np.array(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 0), dtype=np.int64),
             [detector.many(nulls, bounds.alarm_days) for detector in bounds.detectors],
-            _season(streams[places[0]], bounds, model) if seasonal else None,
+            _season(streams[places[0]], bounds, model, delta) if seasonal else None,
         )
 
 
-def _season(stream: Stream, bounds: JudgeBounds, model: str) -> Season:
+def _season(stream: Stream, bounds: JudgeBounds, model: str, delta: float) -> Season:
     return Season(
         stream.null,
         zone=bounds.zone(model),
         epsilon=bounds.epsilon_error if stream.kind == "labels" else bounds.epsilon_share,
-        tail=Season.tail_of(bounds.reference_delta * stream.share, bounds.period_ms, len(stream.null.names)),
+        tail=Season.tail_of(delta * stream.share, bounds.period_ms, len(stream.null.names)),
     )
 
 
-def _streams(reference: Reference, bounds: JudgeBounds) -> Iterator[Stream]:
-    delta = bounds.reference_delta
+def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterator[Stream]:
     if reference.error_rate is not None and reference.error_n > 0:
         null = error_null(
             QUALITY,
@@ -405,15 +410,17 @@ def _streams(reference: Reference, bounds: JudgeBounds) -> Iterator[Stream]:
     score = reference.counts.get(SCORE, [])
     if sum(score):
         # The cells after the inner ones are: no number, below 0, above 1.
-        yield _traffic(SCORE, score, SCORE_BINS, True, bounds.score_share, bounds)
+        yield _traffic(SCORE, score, SCORE_BINS, True, bounds.score_share, bounds, delta)
     for name in features:
         counts = reference.counts[FEATURE + name]
         numeric = name in reference.edges
         inner = len(reference.edges[name]) + 1 if numeric else len(reference.categories[name])
-        yield _traffic(FEATURE + name, counts, inner, numeric, rest / len(features), bounds)
+        yield _traffic(FEATURE + name, counts, inner, numeric, rest / len(features), bounds, delta)
 
 
-def _traffic(name: str, counts: list[int], inner: int, ordered: bool, share: float, bounds: JudgeBounds) -> Stream:
+def _traffic(
+    name: str, counts: list[int], inner: int, ordered: bool, share: float, bounds: JudgeBounds, delta: float
+) -> Stream:
     """Group the inner cells, keep the others, and put below-range first and above-range last in the order."""
     full = np.array(counts, dtype=np.int64)
     grouped = coarsen(full[:inner], bounds.cells) if ordered else np.arange(inner, dtype=np.int64)
@@ -431,7 +438,5 @@ def _traffic(name: str, counts: list[int], inner: int, ordered: bool, share: flo
     else:
         names = [*(f"category {i}" for i in range(inner)), "missing", "unseen"]
         line = None
-    null = share_null(
-        name, by_group, names, ordered=line, delta=bounds.reference_delta * share, epsilon=bounds.epsilon_share
-    )
+    null = share_null(name, by_group, names, ordered=line, delta=delta * share, epsilon=bounds.epsilon_share)
     return Stream(name, "traffic", null, share, Histogram(name, groups, by_group))

@@ -22,6 +22,7 @@ from streams.judge.detectors import ESR
 from streams.judge.evidence import Evidence
 from streams.judge.processor import Judge
 from streams.judge.replay import replay
+from streams.judge.shares import reference_part
 from streams.judge.state import JudgeState
 from streams.judge.watch import Watch
 from streams.measure.ledger import Ledger
@@ -354,7 +355,8 @@ def test_replay_says_what_the_processor_says() -> None:
         scores += s
         labels += y
         homes += [bucket(subject, "") for subject in subjects]
-    done = replay(reference(), BOUNDS, at_ms=at, scores=scores, labels=labels, buckets=homes)
+    part = reference_part(1, 1)
+    done = replay(reference(), BOUNDS, at_ms=at, scores=scores, labels=labels, buckets=homes, part=part)
     assert [(a.stream, a.pane_ms) for a in done.alarms] == [
         (d.stream, d.to_ms - MINUTE) for d in sorted(said, key=lambda d: (d.to_ms, d.stream)) if d.alarmed
     ]

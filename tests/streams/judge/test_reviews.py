@@ -17,6 +17,7 @@ from streams.decide.state import Rollout, Stage
 from streams.judge.bounds import JudgeBounds
 from streams.judge.gates import Layer, conclusion
 from streams.judge.processor import Judge
+from streams.judge.shares import reference_part
 from streams.judge.state import JudgeState
 from streams.judge.watch import QUALITY, Watch, labelled
 from streams.measure.ledger import Ledger
@@ -96,7 +97,7 @@ def test_what_an_alarm_says_again_equals_a_detector_that_judges_the_corrected_pa
     state = started(judge)
     run(judge, state, worse((14,), 16))
     (told,) = corrections(state, judge, delta(14 * MINUTE, righted(14, 40)), delta(12 * MINUTE, righted(12, 0)))
-    watch = Watch(reference(), DRIFTS)
+    watch = Watch(reference(), DRIFTS, part=reference_part(1, 1))
     said = None
     for t in range(10, 15):
         counts = ledger_of(*(bad(t) if t == 14 else columns(t, 60, 0.1)))
