@@ -126,6 +126,17 @@ def test_rollout_tells_stage_gate_and_what_led_here(house: Asker) -> None:
     assert answer["servers"][0]["converged"] is True
 
 
+def test_slices_of_the_version_that_was_measured_last_come_with_the_whole(house: Asker) -> None:
+    answer = house.get(f"models/{MODEL}/slices", metric="accuracy")
+    stored = asked(house, "SELECT uniqExact(slice) FROM metrics WHERE slice != '' AND closed AND metric = 'accuracy'")
+    assert len(answer["slices"]) <= int(stored)
+    assert answer["whole"]["slice"] == ""
+    assert (answer["better"], answer["level"]) == ("higher", 0.95)
+    assert all(one["version"] == answer["whole"]["version"] for one in answer["slices"])
+    nobody = house.get("models/nobody/slices")
+    assert (nobody["whole"], nobody["slices"]) == (None, [])
+
+
 def test_a_decision_whose_ground_was_corrected_is_told_with_its_latest_review(house: Asker) -> None:
     (one,) = house.get(f"models/{MODEL}/reviews")["reviews"]
     assert (one["decision_id"], one["revision"], one["stands"]) == ("gate-0", 2, False)
