@@ -27,6 +27,7 @@ EVENTS: dict[str, Any] = {
     "metric": measures.Metric,
     "drift": measures.Drift,
     "forecast": measures.Forecast,
+    "review": measures.Review,
     "gate": measures.Gate,
     "retrain": lifecycle.Retrain,
     "candidate": lifecycle.Candidate,

@@ -188,6 +188,38 @@ class Gate(Event, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: TimeMs
 
 
+class Review(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A decision looked at again, because what it was decided on was corrected (`streams.judge.reviews`).
+
+    `decision_id` is the id of the event of `topic` that was decided on: an alarm of `drift`, a figure of `metrics`
+    that lay below its limit, a look of `gates` that concluded (`name` is the stream, the metric, the layer). `then` is
+    what it said, `now` what the same evidence says as corrected; `value` is the figure in both: the error rate over the
+    evidence's panes, the metric, the effect. `stands`: with what is known now it would have been decided alike.
+
+    `revision` counts the reviews of this decision, `overturned` those that said it would not stand: the first of them
+    alerts. Nothing is undone by a review.
+    """
+
+    id: str
+    model: Name
+    version: str = ""
+    deployment: str = ""
+    layer: str = ""
+    topic: Literal["drift", "metrics", "gates"]
+    decision_id: str
+    name: Name
+    decided_ms: TimeMs
+    from_ms: TimeMs = 0
+    to_ms: TimeMs = 0
+    then: Verdict
+    now: Verdict
+    stands: bool
+    revision: int = 1
+    overturned: int = 0
+    sentence: str = ""
+    at_ms: TimeMs
+
+
 ForecastState = Literal["learning", "small", "watched", "frozen"]
 
 

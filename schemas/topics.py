@@ -47,6 +47,7 @@ TOPICS: dict[str, Topic] = {
         Topic("metrics", "model", "measures", 30 * DAY_MS, about="figures with interval, n, maturity"),
         Topic("gates", "model", "measures", 30 * DAY_MS, about="how challengers compare with champions"),
         Topic("drift", "model", "measures", 30 * DAY_MS, about="what detectors found"),
+        Topic("reviews", "model", "measures", 30 * DAY_MS, about="decisions whose ground was corrected"),
         Topic("forecasts", "id", "one", 30 * DAY_MS, about="how many labels of each source are due, and came"),
         Topic("retrain", "model", "one", 30 * DAY_MS, about="asks for a better model"),
         Topic("candidates", "model", "one", 30 * DAY_MS, about="trained models"),

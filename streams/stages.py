@@ -39,7 +39,13 @@ def judge_processor(settings: Settings) -> Judge:
     except ValueError as error:
         raise WeirError(f"[judge] is not valid: {error}", fix="see streams/judge/bounds.py", code=USAGE) from None
     virtual = settings.clock == "virtual"
-    return Judge(bounds, virtual=virtual, guard=settings.guard, partitions=settings.partitions)
+    return Judge(
+        bounds,
+        virtual=virtual,
+        guard=settings.guard,
+        partitions=settings.partitions,
+        measures_partitions=settings.measures_partitions,
+    )
 
 
 def join(settings: Settings, stop: threading.Event, history: History | None = None) -> None:

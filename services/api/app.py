@@ -18,6 +18,7 @@ from schemas.lifecycle import Approval
 from schemas.settings import Settings
 from services.api import errors, ingest, page
 from services.api.auth import Bearer
+from services.api.choices import choices
 from services.api.deliveries import deliveries
 from services.api.history import History, Window
 from services.api.live import Behind, Tail
@@ -81,6 +82,7 @@ def build(settings: Settings, stop: threading.Event) -> FastAPI:
     app.include_router(probes(store, tail, counted))
     guarded = APIRouter(prefix="/v1", dependencies=[Depends(Bearer(settings.api.token.get_secret_value()))])
     guarded.include_router(_history(settings, history, pipeline))
+    guarded.include_router(_thresholds(settings, store))
     guarded.include_router(_live(tail))
     guarded.include_router(ingest.router(lambda: room["outgoing"]))
     guarded.include_router(_decisions(history, lambda: room["outgoing"]))
@@ -144,6 +146,16 @@ def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRou
         """The desired state of serving and what led to it: retrains, candidates, gates, approvals."""
         return soon.of(("rollout", model), lambda: history.rollout(model))
 
+    @routes.get("/models/{model}/slices")
+    def slices(model: str, metric: Annotated[str, Query()] = "accuracy") -> dict[str, Any]:
+        """Slices, those first that are worse than the whole by most, at least: where to look, no alarm."""
+        return soon.of(("slices", model, metric), lambda: history.slices(model, metric))
+
+    @routes.get("/models/{model}/reviews")
+    def reviews(model: str) -> dict[str, Any]:
+        """Decisions whose ground was corrected: the figure then and now, and whether each would stand."""
+        return {"model": model, "reviews": soon.of(("reviews", model), lambda: history.reviews(model))}
+
     @routes.get("/alerts")
     def alerts(model: Model = "") -> dict[str, Any]:
         """The newest alerts, what of them fires now, and how their deliveries went."""
@@ -158,6 +170,32 @@ def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRou
     def pipe() -> dict[str, Any]:
         """Lag by process and topic, dead letters, the residual."""
         return slow.of("pipeline", pipeline.now)
+
+    return routes
+
+
+def _thresholds(settings: Settings, store: Store) -> APIRouter:
+    routes = APIRouter(tags=["history"])
+    slow = Recent(SLOW_S)
+    cost = Query(ge=0, le=1e12, allow_inf_nan=False)
+
+    @routes.get("/models/{model}/thresholds")
+    def thresholds(
+        model: str,
+        cost_fp: Annotated[float, cost] = 1.0,
+        cost_fn: Annotated[float, cost] = 1.0,
+        slice: Annotated[str, Query(description="dimension=value; empty: the whole")] = "",
+        from_ms: FromMs = 0,
+        to_ms: Annotated[int, Query(ge=0, le=MAX_MS, description="the window's end; 0: the newest pane's")] = 0,
+        points: Annotated[int, Query(ge=3, le=2_000, description="at most so many thresholds a version")] = 101,
+    ) -> dict[str, Any]:
+        """Precision, recall and mean cost at every score threshold, by version, and the threshold of least cost.
+
+        The best threshold of a window looks better than it is: judge it on another window.
+        """
+        asked = {"cost_fp": cost_fp, "cost_fn": cost_fn, "from_ms": from_ms, "to_ms": to_ms, "points": points}
+        key = ("thresholds", model, slice, *asked.values())
+        return slow.of(key, lambda: choices(settings, store, model, slice_=slice, **asked))  # type: ignore[arg-type]
 
     return routes
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from schemas.settings import Settings
 from services.api.arrival import arrival_curve, bin_sql, quantile
+from services.api.slices import LEVEL, MOST, worst_first
 from services.api.store import Row, Store
 from streams.judge.bounds import JudgeBounds
 from streams.measure.metrics import metrics
@@ -298,10 +299,57 @@ class History:
             "candidates": self._bodies("candidates", about, newest, EVENTS, model=model),
             "retrains": self._bodies("retrain", about, newest, EVENTS, model=model),
             "approvals": self._bodies("approvals", about, newest, EVENTS, model=model),
+            "reviews": self.reviews(model),
             "servers": _newest(
                 self._bodies("rollout-status", about, newest, ALERTS, model=model), ("endpoint", "server")
             ),
         }
+
+    def slices(self, model: str, metric: str) -> dict[str, Any]:
+        """Give the slices of the version that was measured last, the worst first (`services.api.slices`).
+
+        Each figure is that of the slice's newest closed rolling window; one that had ended when the whole's began is
+        left out.
+        """
+        rows = self._store.rows(
+            "SELECT version, deployment, slice, from_ms, to_ms, value, low, high, n, subjects, maturity "
+            "FROM landed_metrics WHERE unreadable = '' AND model = {model:String} AND metric = {metric:String} "
+            "AND estimator = 'realised' AND role = 'primary' AND closed AND to_ms - from_ms != {pane_ms:Int64} "
+            "ORDER BY to_ms DESC, at_ms DESC, offset DESC LIMIT 1 BY version, deployment, slice",
+            model=model,
+            metric=metric,
+            pane_ms=self._settings.join.pane_ms,
+        )
+        known = _known(metric)
+        whole = next((row for row in rows if not row["slice"]), None)
+        parts: list[Row] = []
+        if whole is not None:
+            own = (whole["version"], whole["deployment"])
+            parts = [
+                row
+                for row in rows
+                if row["slice"] and (row["version"], row["deployment"]) == own and row["to_ms"] > whole["from_ms"]
+            ]
+        found = [] if whole is None else worst_first(whole, parts, known["better"])
+        return {
+            "model": model,
+            "metric": metric,
+            **known,
+            "level": LEVEL,
+            "dimension": self._settings.join.slice_dimension,
+            "whole": whole,
+            "slices": found[:MOST],
+        }
+
+    def reviews(self, model: str) -> list[Row]:
+        """Give the newest review of each decision whose ground was corrected, the newest first."""
+        rows = self._store.rows(
+            "SELECT body FROM (SELECT * FROM landed_reviews WHERE unreadable = '' AND model = {model:String} "
+            "ORDER BY offset DESC LIMIT 1 BY decision_id) ORDER BY at_ms DESC, offset DESC LIMIT {most:UInt32}",
+            model=model,
+            most=EVENTS,
+        )
+        return [json.loads(row["body"]) for row in rows]
 
     def alerts(self, model: str = "") -> list[dict[str, Any]]:
         """Give the newest alerts, the newest first."""

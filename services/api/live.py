@@ -27,7 +27,18 @@ from schemas.settings import Settings
 from services.kafka import places_of
 from streams.runtime import kafka
 
-TOPICS = ("metrics", "drift", "gates", "retrain", "candidates", "approvals", "promote", "rollout-status", "alerts")
+TOPICS = (
+    "metrics",
+    "drift",
+    "gates",
+    "reviews",
+    "retrain",
+    "candidates",
+    "approvals",
+    "promote",
+    "rollout-status",
+    "alerts",
+)
 KEPT = 20_000
 BACKLOG = 1_000
 FRESH_S = 30.0
@@ -99,7 +110,7 @@ class Tail:
 
         >>> import threading
         >>> tail = Tail(Settings(namespace="a"), threading.Event())
-        >>> tail.read_mark(tail.mark([0] * 8 + [255])) == [0] * 8 + [255]
+        >>> tail.read_mark(tail.mark([0] * 9 + [255])) == [0] * 9 + [255]
         True
         """
         return self._stamp + "~" + ".".join(f"{position:x}" for position in positions)

@@ -27,7 +27,7 @@ EXPECTED = {
     "record": tuple(TOPICS),
     "join": ("control", *INPUTS),
     "judge": ("control", "measures", "trials"),
-    "decide": ("metrics", "drift", "gates", "candidates", "approvals"),
+    "decide": ("metrics", "drift", "gates", "reviews", "candidates", "approvals"),
     "train": ("retrain",),
     "alert": ("alerts",),
 }

@@ -23,6 +23,7 @@ def judge_plan(
     subjects: Annotated[int, typer.Option(min=1, help="With --rows-a-day: distinct subjects in a pane.")] = 64,
     error_rate: Annotated[float, typer.Option(help="With --rows-a-day: the reference's error rate.")] = 0.1,
     reference_rows: Annotated[int, typer.Option(help="With --rows-a-day: labelled rows of the reference.")] = 5_000,
+    models: Annotated[int, typer.Option(min=1, help="With --rows-a-day: how many models share the budget.")] = 1,
     config: ConfigFile = None,
     namespace: Namespace = None,
     data_dir: DataDir = None,
@@ -40,6 +41,7 @@ def judge_plan(
             subjects=subjects,
             error_rate=error_rate,
             reference_rows=reference_rows,
+            models=models,
             as_json=json,
         )
     )

@@ -25,7 +25,7 @@ PROCESSES: dict[str, tuple[str, str]] = {
     "record": ("services.record.run", "every event into ClickHouse, each position once"),
     "recall": ("services.recall.run", "what the join has put away, from ClickHouse"),
     "join": ("services.cli.stages:join", "predictions meet labels and signals; deltas of what is measured"),
-    "judge": ("services.cli.stages:judge", "panes, metrics, drift, gates"),
+    "judge": ("services.cli.stages:judge", "panes, metrics, drift, gates, reviews"),
     "decide": ("", "retrain, promote, alert (Faust)"),
     "train": ("services.train.run", "retrain events become candidates (torch)"),
     "serve": ("services.serve.run", "POST /v1/predict; follows promote (torch)"),

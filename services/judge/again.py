@@ -98,6 +98,7 @@ def judged(
         Judge(
             one.model_copy(update={"distances": False, "live_ms": LIVE_MS}),
             virtual=settings.clock == "virtual",
+            measures_partitions=settings.measures_partitions,
             figures=False,
         )
         for one in bounds

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from services.judge.again import bounds_of
 from services.record.recount import references_of
 from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.plan import Traffic, detectable, witness_of
+from streams.judge.shares import model_share, reference_part
 from streams.judge.watch import QUALITY, Stream, Watch
 from streams.measure.ledger import BUCKET_ROWS, BUCKETS, COUNT, LABELLED, Ledger, N
 
@@ -39,12 +40,14 @@ def judge_plan(
     subjects: int,
     error_rate: float,
     reference_rows: int,
+    models: int = 1,
     as_json: bool = False,
 ) -> int:
     """Print the smallest effects; give the exit code.
 
-    With `rows_a_day` nothing is read: the model is taken to have a reference of `reference_rows` labelled rows with
-    `error_rate`. Raises `WeirError` for a model without reference or traffic, or when ClickHouse is away.
+    With `rows_a_day` nothing is read: the model is taken to be one of `models` of equal weight, and to have a reference
+    of `reference_rows` labelled rows with `error_rate`. Raises `WeirError` for a model without reference or traffic, or
+    when ClickHouse is away.
     """
     bounds = bounds_of(settings, {})
     if rows_a_day is not None:
@@ -57,7 +60,7 @@ def judge_plan(
             id="supposed", model="supposed", version="", n=reference_rows, error_rate=error_rate, error_n=reference_rows
         )
         traffic = Traffic(rows_a_day * pane_ms / DAY_MS, min(subjects, BUCKETS), pane_ms)
-        told = [planned(bounds, supposed, traffic, traffic)]
+        told = [planned(bounds, supposed, traffic, traffic, Part(1.0 / models, models, settings.measures_partitions))]
     else:
         told = _landed(settings, bounds, model)
     print(json.dumps({"v": VERSION, "plans": told}) if as_json else "\n\n".join(as_text(one) for one in told))
@@ -69,13 +72,19 @@ def _landed(settings: Settings, bounds: JudgeBounds, model: str | None) -> list[
         references = {(one.reference.model, one.reference.version): one.reference for one in references_of(client)}
         seen = traffic_of(client, settings.join.pane_ms)
     known = sorted({name for name, _ in references})
+    since = dict.fromkeys(known, 0)
     if model is not None and model not in known:
         raise WeirError(
             f"model {model!r} has no reference; models that have: {', '.join(known) or 'none'}",
             fix="a reference comes with training; or say the traffic: --rows-a-day 5000",
         )
     found = [
-        planned(bounds, reference, *seen[name, version])
+        planned(
+            bounds,
+            reference,
+            *seen[name, version],
+            Part(model_share(name, 0, 1, since, bounds.weights), len(references), settings.measures_partitions),
+        )
         for (name, version), reference in sorted(references.items())
         if model in (None, name) and (name, version) in seen
     ]
@@ -122,13 +131,27 @@ def traffic_of(client: HttpClient, pane_ms: int) -> dict[tuple[str, str], tuple[
     return found
 
 
-def planned(bounds: JudgeBounds, reference: Reference, traffic: Traffic, labelled: Traffic) -> dict[str, Any]:
-    """Give the smallest effect of each stream of a reference at each horizon, as plain data."""
+class Part(NamedTuple):
+    """A model's `share` of the budget, how many `references` there are, in how many `partitions` of measures."""
+
+    share: float
+    references: int
+    partitions: int
+
+
+def planned(
+    bounds: JudgeBounds, reference: Reference, traffic: Traffic, labelled: Traffic, part: Part
+) -> dict[str, Any]:
+    """Give the smallest effect of each stream of a reference at each horizon, as plain data.
+
+    The reference's radius is taken as that of the last of all references: which came first where, the judges know.
+    """
     streams = []
-    for stream in Watch(reference, bounds).streams:
+    watch = Watch(reference, bounds, part=reference_part(max(part.references, 1), part.partitions))
+    for stream in watch.streams:
         of = labelled if stream.name == QUALITY else traffic
         share = _reference_share(stream, reference)
-        found = [detectable(stream, share, of, bounds, days) for days in HORIZONS] if of.rows > 0 else []
+        found = [detectable(stream, share, of, bounds, days, part.share) for days in HORIZONS] if of.rows > 0 else []
         _, witness, bound = witness_of(stream)
         streams.append(
             {
@@ -143,6 +166,7 @@ def planned(bounds: JudgeBounds, reference: Reference, traffic: Traffic, labelle
         "model": reference.model,
         "version": reference.version,
         "budget": bounds.budget,
+        "share": part.share,
         "rows_a_day": traffic.rows * DAY_MS / traffic.pane_ms,
         "labelled_a_day": labelled.rows * DAY_MS / labelled.pane_ms,
         "units_a_pane": traffic.units,
@@ -162,8 +186,8 @@ def as_text(told: Mapping[str, Any]) -> str:
     """Say it to a person."""
     head = (
         f"{told['model']} {told['version']}: {told['rows_a_day']:,.0f} predictions and {told['labelled_a_day']:,.0f} "
-        f"labels a day, {told['units_a_pane']} subject buckets a pane; budget {told['budget']:g} false alarms in "
-        "30 days.\n"
+        f"labels a day, {told['units_a_pane']} subject buckets a pane; {told['share']:.3g} of the budget of "
+        f"{told['budget']:g} false alarms in 30 days.\n"
         "About half of the changes to the shares below are found in that time; larger ones sooner.\n"
     )
     rows = [["stream", "what rises", "now", "allowed", *(f"in {days:g} d" for days in HORIZONS)]]

@@ -35,7 +35,7 @@ from streams.measure.scale import log_loss_nanos, score_edges, span_edges
 
 
 def traffic_sql(standing: str, settings: Settings) -> str:
-    """Count what standing predictions count: n, bucket.rows, score, score.chosen, missing, latency."""
+    """Count what standing predictions count: n, bucket.rows, score, score.chosen, score.undecided, missing, latency."""
     nothing = "isNull(score) AND prediction_json = '' AND JSONExtractRaw(body, 'score') IN ('', 'null')"
     return f"""
 WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), square=True)} AS span_edges,
@@ -50,6 +50,7 @@ WITH {listed(score_edges(), square=True)} AS score_edges, {listed(span_edges(), 
     ('bucket.rows', home, 1),
     ('score', if(sliced, if(cell < {SCORE_BINS}, intDiv(cell, 4), cell - {SCORE_BINS} + 512), cell), 1),
     ('score.chosen', bin, NOT sliced AND inside AND guess = 1),
+    ('score.undecided', bin, NOT sliced AND inside AND guess < 0),
     ('latency', {bin_of("ifNull(latency_ms, 0.)", "span_edges")}, whole AND isNotNull(latency_ms)),
     ('missing', 0, whole AND if({nothing}, 1, 0)),
     ('missing', 1, whole AND if(empty(features) AND empty(features_text), JSONLength(body, 'features') = 0, 0)),

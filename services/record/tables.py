@@ -31,7 +31,7 @@ from schemas.event import Input
 from schemas.feedback import Feedback
 from schemas.inputs import Label, Prediction, Signal
 from schemas.lifecycle import Alert, Approval, Candidate, Promote, Retrain, RolloutStatus
-from schemas.measures import Drift, Forecast, Gate, Measures, Metric, Trial
+from schemas.measures import Drift, Forecast, Gate, Measures, Metric, Review, Trial
 from schemas.recall import Recalled, RecallRequested
 from schemas.records import DeadLetter, Step
 from schemas.settings import Settings
@@ -58,6 +58,7 @@ EVENTS: dict[str, Any] = {
     "metrics": Metric,
     "gates": Gate,
     "drift": Drift,
+    "reviews": Review,
     "forecasts": Forecast,
     "retrain": Retrain,
     "candidates": Candidate,

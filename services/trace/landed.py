@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from schemas.lifecycle import Alert, Candidate, Promote, Retrain
-from schemas.measures import Drift, Measures, Metric, Trial
+from schemas.measures import Drift, Measures, Metric, Review, Trial
 from schemas.records import DeadLetter
 from schemas.settings import Settings
 from services.record.timers import RAW, Timers, records, timers_of
@@ -179,6 +179,25 @@ class Reader:
         )
         asked = {"m": model, "v": version, "d": deployment, "a": from_ms, "b": to_ms}
         return list({one.id: one for one in self._events(sql, Drift, asked)}.values())
+
+    def reviews(self, model: str, version: str, deployment: str, from_ms: int, to_ms: int) -> list[Review]:
+        """Give the last review of each decision that was made on a pane."""
+        sql = (
+            "SELECT body FROM reviews WHERE unreadable = '' AND model = {m:String} AND version = {v:String} "
+            "AND deployment = {d:String} AND from_ms <= {a:Int64} AND to_ms >= {b:Int64} AND topic != 'gates' "
+            "ORDER BY at_ms DESC, partition, offset DESC LIMIT 1 BY decision_id"
+        )
+        asked = {"m": model, "v": version, "d": deployment, "a": from_ms, "b": to_ms}
+        return self._events(sql, Review, asked)
+
+    def layers(self, model: str, layers: Sequence[str]) -> list[Review]:
+        """Give the last review of each gate of some layers."""
+        sql = (
+            "SELECT body FROM reviews WHERE unreadable = '' AND model = {m:String} AND topic = 'gates' "
+            "AND has({l:Array(String)}, toString(layer)) ORDER BY at_ms DESC, partition, offset DESC "
+            "LIMIT 1 BY decision_id"
+        )
+        return self._events(sql, Review, {"m": model, "l": list(layers)}) if layers else []
 
     def alerts(self, model: str, at_ms: Sequence[int]) -> list[Alert]:
         """Give the alerts of a model that were raised at some moments."""

@@ -46,7 +46,7 @@ def measured(reader: Reader, answer: Answer, prediction: Prediction) -> None:
             )
         )
     if answer.role == "primary":
-        _alarms(reader, answer, start, end)
+        _alarms(reader, answer, prediction.request_id, start, end)
 
 
 def _ledgers(reader: Reader, answer: Answer, start: int, from_ms: int, to_ms: int) -> dict[str, Ledger]:
@@ -100,7 +100,7 @@ def _aside() -> frozenset[str]:
     return frozenset(metric.kind for metric in metrics() if not metric.sliced)
 
 
-def _alarms(reader: Reader, answer: Answer, start: int, end: int) -> None:
+def _alarms(reader: Reader, answer: Answer, request_id: str, start: int, end: int) -> None:
     looked = reader.drift(answer.model, answer.version, answer.deployment, start, end)
     answer.detectors = dict(sorted(Counter(one.stream for one in looked).items()))
     rung = [one for one in looked if one.alarmed]
@@ -108,6 +108,11 @@ def _alarms(reader: Reader, answer: Answer, start: int, end: int) -> None:
     for alert in reader.alerts(answer.model, sorted({one.at_ms for one in rung})):
         says = f"{alert.status} {alert.severity}: {alert.summary}"
         answer.alarms.append(Alarm(kind="alert", id=alert.id, at_ms=alert.at_ms, says=says))
+    layers = sorted({one.layer for one in reader.trials(request_id) if one.model == answer.model})
+    reviews = reader.reviews(answer.model, answer.version, answer.deployment, start, end)
+    for review in sorted([*reviews, *reader.layers(answer.model, layers)], key=lambda one: (one.at_ms, one.id)):
+        says = f"decided on {review.name}, corrected since: {review.sentence}"
+        answer.alarms.append(Alarm(kind="review", id=review.decision_id, at_ms=review.at_ms, says=says))
 
 
 def drift_text(one: Drift) -> str:

@@ -126,9 +126,13 @@ class Pane(Struct, kw_only=True, omit_defaults=True):
 
 
 class Alarm(Struct, kw_only=True, omit_defaults=True):
-    """An alarm of a detector on a window that holds one of the panes, or an alert that was raised with it."""
+    """An alarm of a detector on a window that holds one of the panes, an alert that was raised with it, or a review.
 
-    kind: Literal["drift", "alert"]
+    A review's `id` is the decision's: an alarm, a figure or a gate that the prediction was in and whose ground was
+    corrected since.
+    """
+
+    kind: Literal["drift", "alert", "review"]
     id: str
     at_ms: int
     says: str

@@ -106,7 +106,9 @@ def answered(answer: Answer) -> list[RenderableType]:
     if answer.detectors:
         looked = ", ".join(f"{stream} ×{count}" if count > 1 else stream for stream, count in answer.detectors.items())
         parts.append(line(f"[bold]detectors[/] that looked: {escape(looked)}", 2))
-    parts += [line(f"[red]alarm[/] {time(one.at_ms)}  {escape(one.says)}", 2) for one in answer.alarms]
+    for one in answer.alarms:
+        name = "[yellow]review[/]" if one.kind == "review" else "[red]alarm[/]"
+        parts.append(line(f"{name} {time(one.at_ms)}  {escape(one.says)}", 2))
     parts += [line(learnt(one), 2) for one in answer.taught]
     return parts
 

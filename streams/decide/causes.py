@@ -4,17 +4,20 @@ An alarm is an edge: it is told once and its alert is resolved only after `resol
 evidence has also fallen to half of what it takes to alarm (hysteresis). A figure is a level: it fires when its whole
 interval lies beyond the limit, and is resolved when the value itself is back within, on a window no shorter than the
 one that fired. Both are causes only for the version that serves: what is known of another says nothing about it.
+
+A review (`streams.judge.reviews`) says that the ground of a decision was corrected. Where the decision would not stand
+a person is told, once, with what followed from it. Nothing is undone or done by itself.
 """
 
 from __future__ import annotations
 
 from schemas.lifecycle import Candidate, Retrain
-from schemas.measures import Drift, Metric
+from schemas.measures import Drift, Metric, Review
 from schemas.verdict import Verdict
-from streams.decide.state import MAX_CAUSES, Cause, ModelState, Run
+from streams.decide.state import MAX_CAUSES, REMEMBERED, Cause, ModelState, Run
 from streams.decide.turn import Severity, Turn, hashed
 
-TRAINING = "training-failed"
+TRAINING, REVIEW = "training-failed", "review"
 QUIET_SHARE = 0.5
 
 
@@ -162,7 +165,53 @@ def maybe_retrain(turn: Turn) -> None:
         run=Run(retrain_id=event.retrain_id, at_ms=turn.now_ms),
         retrained_ms=turn.now_ms,
         attempt=event.attempt,
+        followed=_last({**state.followed, **{cause.id: event.retrain_id for cause in state.causes}}),
     )
+
+
+def _last(followed: dict[str, str]) -> dict[str, str]:
+    return dict(list(followed.items())[-REMEMBERED:])
+
+
+def reviewed(turn: Turn, event: Review) -> None:
+    """Tell, once a decision, that it would not stand on the figures as corrected; resolve it when it would again."""
+    rule = f"{REVIEW}:{event.decision_id}"
+    if event.stands:
+        turn.resolve(rule, f"{event.name}: {event.sentence}", version=event.version)
+    elif event.overturned == 1:
+        followed = _followed(turn.state, event)
+        what = {"drift": "the alarm on", "metrics": "the limit of", "gates": "the gate"}[event.topic]
+        turn.fire(
+            rule,
+            event.id,
+            f"what {what} {event.name} was decided on has been corrected: {event.sentence}; "
+            f"{followed or 'nothing that is known followed from it'}",
+            severity="warning" if followed else "info",
+            version=event.version,
+            evidence=[event.then, event.now],
+            last_ms=event.at_ms,
+        )
+
+
+def _followed(state: ModelState, event: Review) -> str:
+    """Say what a decision led to, as far as it is remembered."""
+    if event.topic != "gates":
+        run = state.followed.get(event.decision_id)
+        return f"it led to {run}" if run else ""
+    rollout_id = event.layer.partition(":")[2]
+    if state.rollout is not None and state.rollout.id == rollout_id:
+        return f"{rollout_id} is under way on it, in {state.rollout.stage}"
+    if state.previous is not None and state.previous.rollout_id == rollout_id:
+        return f"{rollout_id} went to full on it"
+    return ""
+
+
+def expire_reviews(turn: Turn) -> None:
+    """Let the alerts about reviews end by themselves: they ask for nothing, and somebody has been told."""
+    for one in list(turn.state.alerts.values()):
+        old = turn.now_ms - one.last_ms >= turn.state.policy.resolve_after_ms
+        if one.rule.startswith(f"{REVIEW}:") and old:
+            turn.resolve(one.rule, "it has been told; the reviews of the model keep it")
 
 
 def expire_run(turn: Turn) -> None:

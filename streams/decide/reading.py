@@ -10,7 +10,7 @@ import msgspec
 
 from schemas.control import ClockAdvanced, Control, DecidePolicySet, Frozen, Thawed
 from schemas.lifecycle import Approval, Candidate, Promote, RolloutStatus
-from schemas.measures import Drift, Gate, Metric
+from schemas.measures import Drift, Gate, Metric, Review
 from schemas.records import DeadLetter
 from streams.decide.reduce import Received
 
@@ -19,6 +19,7 @@ _KINDS: dict[str, Any] = {
     "metrics": Metric,
     "drift": Drift,
     "gates": Gate,
+    "reviews": Review,
     "candidates": Candidate,
     "approvals": Approval,
     "promote": Promote,

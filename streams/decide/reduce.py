@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from schemas.control import ClockAdvanced, DecidePolicySet, Frozen, Thawed
 from schemas.lifecycle import Approval, Candidate, Promote, RolloutStatus
-from schemas.measures import Drift, Gate, Metric
+from schemas.measures import Drift, Gate, Metric, Review
 from streams.decide import causes, rollout
 from streams.decide.state import NAMESPACE, ModelState
 from streams.decide.turn import Command, Turn
@@ -20,6 +20,7 @@ Received = (
     Metric
     | Drift
     | Gate
+    | Review
     | Candidate
     | Approval
     | Promote
@@ -36,7 +37,7 @@ def tells_time(event: Received) -> int | None:
     """Give the time that an event proves to have come, if it is one whose clock can be believed."""
     if isinstance(event, ClockAdvanced):
         return event.now_ms
-    return event.at_ms if isinstance(event, (Metric, Drift, Gate)) else None
+    return event.at_ms if isinstance(event, (Metric, Drift, Gate, Review)) else None
 
 
 def now_of(clock_ms: int, event: Received) -> int:
@@ -63,6 +64,8 @@ def reduce(state: ModelState, event: Received, now_ms: int) -> tuple[ModelState,
         causes.drifted(turn, event)
     elif isinstance(event, Gate):
         rollout.looked(turn, event)
+    elif isinstance(event, Review):
+        causes.reviewed(turn, event)
     elif isinstance(event, Candidate):
         if turn.first_time(f"candidate/{event.retrain_id}/{event.version}") and causes.trained(turn, event):
             rollout.nominated(turn, event)
@@ -82,6 +85,7 @@ def reduce(state: ModelState, event: Received, now_ms: int) -> tuple[ModelState,
         _thawed(turn, event)
     rollout.advance(turn)
     causes.expire_run(turn)
+    causes.expire_reviews(turn)
     causes.maybe_retrain(turn)
     return turn.state, turn.commands
 

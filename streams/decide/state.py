@@ -104,7 +104,8 @@ class ModelState(Struct, frozen=True, kw_only=True):
     `desired` holds by endpoint the record of the highest revision read or sent, `read` the highest revision read back
     from the topic. `retrained_ms` is when the last retrain event left (−1: never) and `attempt` counts them since the
     last promotion. `alerts` maps a fingerprint to what fires, `servers` a server to its last status [revision, time],
-    `figures` a metric to the end of the latest window looked at, `frozen` a label source to why it is frozen.
+    `figures` a metric to the end of the latest window looked at, `frozen` a label source to why it is frozen,
+    `followed` the id of evidence to the retrain event that it led to.
     """
 
     v: int = 1
@@ -124,6 +125,7 @@ class ModelState(Struct, frozen=True, kw_only=True):
     figures: dict[str, int] = {}
     frozen: dict[str, str] = {}
     seen: list[str] = []
+    followed: dict[str, str] = {}
     ledger: Ledger = field(default_factory=Ledger)
 
     @property

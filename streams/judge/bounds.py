@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
@@ -16,10 +16,14 @@ class JudgeBounds(BaseModel):
     """Bounds of one judge.
 
     - `window_panes`: how many closed panes make the rolling window (a pane's length is the namespace's).
-    - `budget`: expected false alarms per model and `period_ms`, over all its streams together. The promise is
-      `detectors`'; it holds where each stream's conditional mean stays within `epsilon` of the reference's.
-    - `reference_share`: the part of the budget spent on the reference being unlucky: with at least the probability
-      1 − `reference_share`·`budget` all its rates lie within their radius, and then E[false alarms] ≤ the rest of it.
+    - `budget`: expected false alarms in `period_ms`, over all models of the namespace and their streams together. The
+      promise is `detectors`' and `shares`'; it holds where each stream's conditional mean stays within `epsilon` of the
+      reference's.
+    - `weights`: how the budget is divided between models, relative to 1 where a model is not named. A model of weight 0
+      (one that is gone) is not watched and takes nothing.
+    - `reference_share`: the part of the budget spent on references being unlucky: with at least the probability
+      1 − `reference_share`·`budget` all rates of all references lie within their radius, and then E[false alarms] ≤ the
+      rest of it.
     - `epsilon_error`, `epsilon_share`: how much worse the error rate, and how different the share of a set of cells,
       may be before it counts.
     - `quality_share`, `score_share`: how the budget is divided; the features share the rest equally.
@@ -33,6 +37,10 @@ class JudgeBounds(BaseModel):
       traffic, how many times the usual a jump has at least, and how long a stream is learnt before (`surge`).
     - `season`: `hour_of_week` compares error rate and score with the same hour of earlier weeks (`season`), by the wall
       clock of `time_zone` (an IANA name), for some models of `time_zones` (by model); `none` with one reference.
+    - `reviews`, `review_panes`, `review_subjects`: how many decisions a model remembers to see whether a correction
+      moves their ground, of how many of the last panes of an alarm's evidence, and of how many of the last closed
+      subjects of a rollout's layer (`reviews`; 0 decisions: none). `review_ms`: how often one is told of at most while
+      the answer stays.
     - `settle_ms`: how much longer than the labels' deadline a subject stays open, for trials still on their way.
     """
 
@@ -41,6 +49,7 @@ class JudgeBounds(BaseModel):
     window_panes: int = Field(default=60, gt=0)
     budget: float = Field(default=0.05, gt=0)
     period_ms: int = Field(default=30 * DAY_MS, gt=0)
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     reference_share: float = Field(default=0.2, gt=0, lt=1)
     epsilon_error: float = Field(default=0.01, ge=0, lt=1)
     epsilon_share: float = Field(default=0.05, ge=0, lt=1)
@@ -54,6 +63,10 @@ class JudgeBounds(BaseModel):
     keep_panes: int = Field(default=4_000, ge=1)
     trial_window_ms: int = Field(default=DAY_MS, gt=0)
     settle_ms: int = Field(default=60_000, ge=0)
+    reviews: int = Field(default=32, ge=0)
+    review_panes: int = Field(default=240, ge=1)
+    review_subjects: int = Field(default=10_000, ge=0)
+    review_ms: int = Field(default=3_600_000, ge=0)
     surge_budget: float = Field(default=0.05, gt=0)
     surge_factor: float = Field(default=3.0, ge=1)
     surge_warm_up_ms: int = Field(default=7 * DAY_MS, gt=0)
@@ -100,5 +113,5 @@ class JudgeBounds(BaseModel):
 
     @property
     def reference_delta(self) -> float:
-        """The probability with which a reference's rates may lie outside their radius (at most 5 %)."""
+        """The probability with which any reference's rates may lie outside their radius (at most 5 %)."""
         return min(self.budget * self.reference_share, 0.05)

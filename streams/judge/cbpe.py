@@ -1,9 +1,10 @@
 """Quality without labels: what the scores themselves say, as far as they were calibrated (CBPE).
 
 A calibrated score is the chance of a positive, so of the predictions in a score bin with chance c, n of them, k decided
-as positive, k·c are expected to be true positives, k(1 − c) false ones, (n − k)·c false negatives, the rest true
-negatives: *expected counts*, from which every figure that needs no more than the confusion matrix and the score bins
-follows (confidence-based performance estimation: NannyML's definition, whose published figures a test compares).
+as positive and r as negative, k·c are expected to be true positives, k(1 − c) false ones, r·c false negatives,
+r(1 − c) true ones: *expected counts*, from which every figure that needs no more than the confusion matrix and the
+score bins follows (confidence-based performance estimation: NannyML's definition, whose published figures a test
+compares).
 
 **Calibration** is isotonic, positives over all by score, learnt from the reference's labelled rows. NannyML fits it
 over raw scores and leaves it out where it does not lower the calibration error; here it is fitted over the 2,048 logit
@@ -22,7 +23,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from schemas.control import Reference
-from streams.measure.ledger import CONFUSION, SCORE, SCORE_BINS, SCORE_CHOSEN, SCORE_NEG, SCORE_POS, Ledger, N
+from streams.measure.ledger import (
+    CONFUSION,
+    SCORE,
+    SCORE_BINS,
+    SCORE_CHOSEN,
+    SCORE_NEG,
+    SCORE_POS,
+    SCORE_UNDECIDED,
+    Ledger,
+    N,
+)
 
 Floats = NDArray[np.float64]
 
@@ -60,8 +71,9 @@ def calibration(reference: Reference) -> Floats | None:
 def expected(chances: Floats, traffic: Ledger) -> Ledger | None:
     """Give the cells that traffic would have if its labels were as their chances say; None without a readable score.
 
-    Rows whose score is no number in [0, 1] are left out. Reads `score` and `score.chosen`; counts are rounded to
-    thousandths of a row.
+    Rows whose score is no number in [0, 1] are left out; those whose `prediction` is neither 0 nor 1 (a text beside a
+    score) decided nothing: like the realised ones they are in the score bins and in no confusion cell. Reads `score`,
+    `score.chosen` and `score.undecided`; counts are rounded to thousandths of a row.
 
     >>> chances = np.full(SCORE_BINS, 0.25)
     >>> expected(chances, Ledger({"score": {3: 8, 9: 4}, "score.chosen": {9: 4}})).cells["confusion"]
@@ -72,12 +84,15 @@ def expected(chances: Floats, traffic: Ledger) -> Ledger | None:
     rows = np.array([scores[int(cell)] for cell in bins], dtype=np.float64)
     if rows.sum() <= 0:
         return None
-    picked = traffic.cells.get(SCORE_CHOSEN, {})
-    chosen = np.array([picked.get(int(cell), 0) for cell in bins], dtype=np.float64)
+    chosen, undecided = (
+        np.array([vector.get(int(cell), 0) for cell in bins], dtype=np.float64)
+        for vector in (traffic.cells.get(name, {}) for name in (SCORE_CHOSEN, SCORE_UNDECIDED))
+    )
+    refused = rows - chosen - undecided
     chance = chances[bins]
     hits = rows * chance
     # Rounded bin by bin, to millionths, and then summed as integers: the same on every machine.
-    by_cell = (chosen * chance, chosen * (1 - chance), (rows - chosen) * chance, (rows - chosen) * (1 - chance))
+    by_cell = (chosen * chance, chosen * (1 - chance), refused * chance, refused * (1 - chance))
     cells = [(int(np.rint(one * 1e6).astype(np.int64).sum()) + 500) // 1_000 for one in by_cell]
     found = Ledger({N: {0: int(rows.sum())}})
     found.add_pairs(CONFUSION, enumerate(cells))

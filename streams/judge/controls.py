@@ -132,14 +132,26 @@ class Injected:
     missed: int = 0
     delays_ms: list[int] = field(default_factory=list)
     state: Plain = field(default_factory=dict)
+    shape: str = ""
+    """What `state` belongs to (`Detector.shape`); empty: an earlier version did not say."""
 
     def __post_init__(self) -> None:
-        self._start(self.state)
+        shape = self._detector.shape(self.stream.null)
+        try:
+            if self.shape not in ("", shape):
+                raise ValueError(f"expected a state of shape {shape}, got {self.shape}")
+            self._start(self.state)
+        except ValueError:  # settings have changed: what was being tried cannot be gone on with
+            self._begin()
+        self.shape = shape
+
+    @property
+    def _detector(self) -> ESR:
+        return next((one for one in self.bounds.detectors if isinstance(one, ESR)), ESR())
 
     def _start(self, state: Plain) -> None:
-        detector = next((one for one in self.bounds.detectors if isinstance(one, ESR)), ESR())
         self._part = self.stream.share / self.bounds.parts
-        self._tracker = detector.load(self.stream.null, self.bounds.alarm_days, state)
+        self._tracker = self._detector.load(self.stream.null, self.bounds.alarm_days, state)
 
     def take(self, pane: Evidence, days: float, limits: Floats | None = None) -> Verdict:
         """Put the change into a pane, and look at it with the stream's own part of `days`, by its limits there."""
@@ -196,6 +208,7 @@ class Injected:
             "missed": self.missed,
             "delays_ms": self.delays_ms,
             "state": self._tracker.dump(),
+            "shape": self.shape,
         }
 
 

@@ -24,7 +24,7 @@ from schemas.inputs import Role
 from schemas.measures import PaneDelta
 from schemas.policy import JoinPolicy
 from streams.join.policies import PolicyBook
-from streams.measure.ledger import FEATURE, SCORE, SCORE_CHOSEN, Ledger, N
+from streams.measure.ledger import FEATURE, SCORE, SCORE_CHOSEN, SCORE_UNDECIDED, Ledger, N
 
 Kind = Literal["traffic", "labels"]
 KINDS: tuple[Kind, Kind] = ("traffic", "labels")
@@ -62,6 +62,14 @@ class Pane:
             self.ledger.add_flat(msgspec.msgpack.decode(self.packed, type=dict[str, list[int]]))
             self.packed = b""
         return self.ledger
+
+    def read(self) -> Ledger:
+        """Give the counts to read once: what is packed stays packed."""
+        if self.ledger is not None:
+            return self.ledger
+        found = Ledger()
+        found.add_flat(msgspec.msgpack.decode(self.packed, type=dict[str, list[int]]))
+        return found
 
     def pack(self) -> bytes:
         """Keep the counts in a few kilobytes."""
@@ -323,7 +331,7 @@ def _longest(at_start: dict[Key, Pane]) -> int:
 
 
 def _is_traffic(name: str) -> bool:
-    return name in (SCORE, SCORE_CHOSEN, N) or name.startswith(FEATURE)
+    return name in (SCORE, SCORE_CHOSEN, SCORE_UNDECIDED, N) or name.startswith(FEATURE)
 
 
 def _of_kind(cells: dict[str, list[int]], kind: Kind) -> dict[str, list[int]]:

@@ -56,19 +56,21 @@ class Detectable:
         return None if self.share is None else self.share - self.reference
 
 
-def detectable(stream: Stream, reference: float, traffic: Traffic, bounds: JudgeBounds, days: float) -> Detectable:
+def detectable(
+    stream: Stream, reference: float, traffic: Traffic, bounds: JudgeBounds, days: float, part: float = 1.0
+) -> Detectable:
     """Give the smallest share of the witness nearest to one half (or of the rate) that is found in `days`.
 
-    `reference` is the reference's own share of that witness (`witness_of`).
+    `reference` is the reference's own share of that witness (`witness_of`), `part` the model's part of the budget.
     """
     at, name, bound = witness_of(stream)
     panes = days * DAY_MS / traffic.pane_ms
     low, high = bound, 1.0
-    if bound >= 1.0 or _time(stream, at, high, traffic, bounds) > panes:
+    if part <= 0 or bound >= 1.0 or _time(stream, at, high, traffic, bounds, part) > panes:
         return Detectable(stream.name, name, reference, bound, days, None)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if _time(stream, at, middle, traffic, bounds) <= panes:
+        if _time(stream, at, middle, traffic, bounds, part) <= panes:
             high = middle
         else:
             low = middle
@@ -82,12 +84,12 @@ def witness_of(stream: Stream) -> tuple[int, str, float]:
     return at, stream.null.names[at], float(limits[at])
 
 
-def _time(stream: Stream, at: int, share: float, traffic: Traffic, bounds: JudgeBounds) -> float:
+def _time(stream: Stream, at: int, share: float, traffic: Traffic, bounds: JudgeBounds, part: float) -> float:
     """Give how many panes the fastest bet needs; infinite when none grows."""
     detector = next((one for one in bounds.detectors if isinstance(one, ESR)), ESR())
     bets = np.minimum(np.asarray(detector.bets), CAP)
     growth = _growth(stream, float(stream.null.limits[at]), share, traffic, bets)
-    weight = traffic.pane_ms / DAY_MS * stream.share
+    weight = traffic.pane_ms / DAY_MS * stream.share * part
     needed = bounds.alarm_days / weight * bets.size * stream.null.limits.size
     times = [math.log1p(-math.expm1(-g) * needed) / g for g in growth.tolist() if g > 1e-12]
     return max(min(times, default=math.inf), 1.0)

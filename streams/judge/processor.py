@@ -9,14 +9,15 @@ for the clock of the join's timers, which a freeze holds: no pane is judged whos
 
 What leaves: `metrics` (each closed pane; the rolling window of closed panes; the live window up to now, not closed;
 corrections; what a window's figures will be, told when its traffic closes), `drift` (each closed pane and stream),
-`gates` (each look with a new subject), dead letters. Partition 0, which is told of every source and model, has the
-outage guard: it also gives `forecasts`, and freezes and thaws into every partition of `control`.
+`gates` (each look with a new subject), `reviews` (decisions whose ground was corrected), dead letters. Partition 0,
+which is told of every source and model, has the outage guard: it also gives `forecasts`, and freezes and thaws into
+every partition of `control`.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,10 +36,13 @@ from streams.judge.figures import figures
 from streams.judge.gates import Layer
 from streams.judge.guard import Guard
 from streams.judge.outlooks import ModelOutlook
-from streams.judge.panes import Closing, Key, Pane, Panes, Window
+from streams.judge.panes import Closing, Key, ModelPanes, Pane, Panes, Window
+from streams.judge.reviews import Reviews
+from streams.judge.shares import ALWAYS, NOTICE_MS, model_share
 from streams.judge.state import JudgeState, packed, unpacked
 from streams.judge.surge import Surges
-from streams.judge.watch import Judged, Watch
+from streams.judge.watch import QUALITY, Judged, Watch
+from streams.measure.ledger import Ledger
 from streams.measure.reference import fault
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 from streams.runtime.records import Records
@@ -51,11 +55,12 @@ class Judge:
     """See `streams.runtime.processor.Processor`. Delivery: as the loop's, exactly once.
 
     In a `virtual` namespace policies may come at any time, as in the join. `partitions` is the number of `control`'s.
-    Without `figures` it tells drift alone.
+    `measures_partitions` is the number of those that share the budget (`shares`). Without `figures` it tells drift
+    alone.
     """
 
     stage = "judge"
-    version = "judge-3"
+    version = "judge-4"
     inputs: tuple[str, ...] = ("control", "measures", "trials")
 
     def __init__(
@@ -65,12 +70,14 @@ class Judge:
         virtual: bool = False,
         guard: GuardBounds | None = None,
         partitions: int = 1,
+        measures_partitions: int = 1,
         figures: bool = True,
     ) -> None:
         self.bounds = bounds or JudgeBounds()
         self.virtual = virtual
         self.guard = guard
         self.partitions = partitions
+        self.measures_partitions = measures_partitions
         self.figures = figures
 
     def empty(self, partition: int) -> JudgeState:
@@ -79,7 +86,7 @@ class Judge:
         bounds = self.bounds
         panes = Panes(policies, bounds.window_panes, bounds.grace_ms, max(bounds.keep_panes, 2 * bounds.window_panes))
         guard = Guard(self.guard, leaps=self.virtual) if self.guard is not None and partition == 0 else None
-        return JudgeState(partition, panes, policies=policies, guard=guard)
+        return JudgeState(partition, panes, policies=policies, guard=guard, spread=self.measures_partitions)
 
     def step(self, state: JudgeState, batch: Batch, clock_ms: int) -> Stepped:
         """Advance `state`. Needs no timer: the sources' clocks come with their measures."""
@@ -118,6 +125,8 @@ class Judge:
                 state.count("refused_references")
             else:
                 state.references.setdefault((event.reference.model, event.reference.version), event.reference)
+                since = ALWAYS if self.virtual else append_ms + NOTICE_MS
+                state.since[event.reference.model] = min(state.since.get(event.reference.model, since), since)
         elif isinstance(event, AllocationSet):
             self._layer(state, event.model, event.layer).allocate(event)
         elif isinstance(event, (Frozen, Thawed)) and state.guard is not None:
@@ -126,8 +135,14 @@ class Judge:
     def _layer(self, state: JudgeState, model: str, name: str) -> Layer:
         layer = state.layers.get((model, name))
         if layer is None:
-            layer = state.layers[model, name] = Layer(model, name, self.bounds.trial_window_ms)
+            kept = self.bounds.review_subjects if self.bounds.reviews else 0
+            layer = state.layers[model, name] = Layer(model, name, self.bounds.trial_window_ms, kept)
         return layer
+
+    def _reviews(self, state: JudgeState, model: str) -> Reviews:
+        if model not in state.reviews:
+            state.reviews[model] = Reviews(model, self.bounds)
+        return state.reviews[model]
 
     def _trial(self, state: JudgeState, trial: Trial) -> None:
         self._layer(state, trial.model, trial.layer).take(trial, state.wait(trial.model))
@@ -138,6 +153,8 @@ class Judge:
         state.source_count = max(state.source_count, event.sources)
         for delta in event.panes:
             state.panes.add(delta, before_ms, silent_before_ms)
+            if delta.model in state.reviews:
+                state.reviews[delta.model].correct(delta)
         if state.guard is not None:
             for arm in event.arms:
                 state.guard.take(arm)
@@ -190,13 +207,22 @@ class Judge:
         self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int
     ) -> list[Output]:
         found = []
+        limits = self._limits(state, closing.model)
         for key, pane in sorted(at_start.items()):
             end = closing.pane_ms + pane.size_ms
-            found += list(figures(closing.model, key, pane.open(), closing.pane_ms, end, at_ms, closed=True))
+            of_pane = list(figures(closing.model, key, pane.open(), closing.pane_ms, end, at_ms, closed=True))
             window = state.panes.models[closing.model].windows["labels"][key]
-            found += self._window_figures(closing.model, key, window, at_ms, correction=False)
+            of_window = self._window_figures(closing.model, key, window, at_ms, correction=False)
+            found += of_pane + of_window
+            if limits:
+                self._reviews(state, closing.model).figured(of_pane, limits, pane.open(), "pane")
+                self._reviews(state, closing.model).figured(of_window, limits, window.ledger, "window")
         state.count("metrics", len(found))
         return [Output("metrics", closing.model.encode(), encode(metric)) for metric in found]
+
+    def _limits(self, state: JudgeState, model: str) -> dict[str, float]:
+        policy = state.decide.get(model)
+        return policy.min_quality if policy is not None and self.bounds.reviews else {}
 
     def _ahead(self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int) -> list[Output]:
         """Tell what the figures of a window will be, once its traffic has closed; score it once its labels have."""
@@ -236,21 +262,41 @@ class Judge:
                 elif not packed:
                     pane.pack()
                 state.count("corrections")
+            limits = self._limits(state, name)
             for key in sorted(windows):
-                found += self._window_figures(name, key, model.windows["labels"][key], at_ms, correction=True)
+                window = model.windows["labels"][key]
+                of_window = self._window_figures(name, key, window, at_ms, correction=True)
+                found += of_window
+                if limits:
+                    self._reviews(state, name).figured(of_window, limits, window.ledger, "window")
             model.corrected.clear()
             outputs += [Output("metrics", name.encode(), encode(metric)) for metric in found]
             state.count("metrics", len(found))
         for (name, _), layer in sorted(state.layers.items()):
-            layer.close(silent_ms, self.bounds.settle_ms, state.wait(name))
-            gate = layer.look(state.decide.get(name, DecidePolicy(model=name)), at_ms)
+            if name in state.reviews:
+                state.reviews[name].recounted(layer)
+        for name, reviews in sorted(state.reviews.items()):
+            said = list(reviews.tell(state.watches, state.layers, at_ms))
+            outputs += [Output("reviews", name.encode(), encode(review)) for review in said]
+            if said:
+                state.count("reviews", len(said))
+        for (name, _), layer in sorted(state.layers.items()):
+            layer.close(silent_ms, self.bounds.settle_ms, state.wait(name), state.reach(name))
+            policy = state.decide.get(name, DecidePolicy(model=name))
+            gate = layer.look(policy, at_ms)
             if gate is not None:
                 outputs.append(Output("gates", name.encode(), encode(gate)))
                 state.count("gates")
+                if layer.keep:
+                    self._reviews(state, name).concluded(gate, layer, policy)
         return outputs
 
     def _drift(self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int) -> list[Output]:
         watched = []
+        span = closing.pane_ms, closing.pane_ms + max(pane.size_ms for pane in at_start.values())
+        share = model_share(closing.model, *span, state.since, self.bounds.weights)
+        if self.bounds.weights.get(closing.model, 1.0) <= 0:
+            return []
         for key, pane in sorted(at_start.items()):
             watch = self._watch(state, closing.model, key) if key.role == "primary" and not key.slice else None
             if watch is not None and pane.size_ms > 0:
@@ -258,9 +304,12 @@ class Judge:
         outputs = []
         for key, pane, watch in watched:
             end = closing.pane_ms + pane.size_ms
-            # The pane's budget is split over the deployments that have rows in it, which is known before their
-            # outcomes.
-            days = pane.size_ms / DAY_MS / len(watched)
+            # The pane's budget is split over models, and over the deployments that have rows in it, which is known
+            # before their outcomes.
+            days = share * pane.size_ms / DAY_MS / len(watched)
+            reviews = self._reviews(state, closing.model) if self.figures and closing.kind == "labels" else None
+            if reviews is not None:
+                reviews.look(watch, key, closing.pane_ms, end, days)
             judged = watch.judge(closing.kind, pane.open(), closing.pane_ms, end, days)
             window = state.panes.models[closing.model].windows[closing.kind][key]
             controls = self._controls(state, closing.model, key, watch)
@@ -271,10 +320,15 @@ class Judge:
             found = []
             for place, index, verdict in Judged.in_order(judged):
                 stream, detector = watch.streams[place], self.bounds.detectors[index]
+                verdict = watch.noted(place, index, verdict, closing.pane_ms)
                 if verdict.outcome == "fail" and detector.budgeted:
                     controls.raised(stream, end)
                 away = far.get(place, {}) if index == 0 else {}
-                found.append(told.drift(stream.name, index, detector.kind, verdict, away, controls.told(stream.name)))
+                event = told.drift(stream.name, index, detector.kind, verdict, away, controls.told(stream.name))
+                found.append(event)
+                if reviews is not None and event.alarmed and detector.budgeted and stream.name == QUALITY:
+                    counts = _counts_of(state.panes.models[closing.model], key)
+                    reviews.alarmed(event.id, key, index, verdict, counts, at_ms)
             said = controls.take(watch, closing.kind, pane.open(), closing.pane_ms, end, days)
             found += [told.control(name, verdict) for name, verdict in said]
             state.count("drift", len(found))
@@ -299,10 +353,9 @@ class Judge:
     def _watch(self, state: JudgeState, model: str, key: Key) -> Watch | None:
         at = (model, key.version, key.deployment)
         if at not in state.watches:
-            reference = state.references.get((model, key.version))
-            if reference is None:
+            if (model, key.version) not in state.references:
                 return None
-            state.watches[at] = Watch(reference, self.bounds)
+            state.watches[at] = state.watch(model, key.version, self.bounds)
         return state.watches[at]
 
     def _controls(self, state: JudgeState, model: str, key: Key, watch: Watch) -> Controls:
@@ -318,6 +371,16 @@ class Judge:
     def load(self, partition: int, parts: Mapping[str, bytes]) -> JudgeState:
         """Read `dump`'s part. Raises `ValueError` for a format it does not know."""
         return unpacked(only(parts), self.empty(partition), self.bounds)
+
+
+def _counts_of(model: ModelPanes, key: Key) -> Callable[[int], Ledger | None]:
+    """Give the function from a pane's start to its counts of one key, as long as it is kept."""
+
+    def of(start: int) -> Ledger | None:
+        pane = model.panes.get(start, {}).get(key)
+        return None if pane is None else pane.read()
+
+    return of
 
 
 def _dead_letter(topic: str, partition: int, records: Records, index: int, detail: str, clock_ms: int) -> Output:

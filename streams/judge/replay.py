@@ -57,11 +57,13 @@ def replay(
     threshold: float = 0.5,
     features: Mapping[str, ArrayLike] | None = None,
     traffic: bool = True,
+    part: float = 1.0,
 ) -> Replayed:
     """Judge a labelled binary stream, every label matured.
 
     All columns have one length; `buckets` are the subjects' hash buckets (`streams.measure.reading.bucket`), `labels` 0
-    or 1. `traffic` False watches the error rate only. Raises `ValueError` when columns differ in length.
+    or 1. `traffic` False watches the error rate only. `part` is the reference's (`shares.reference_part`). Raises
+    `ValueError` when columns differ in length.
     """
     at = np.asarray(at_ms, dtype=np.int64)
     p, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
@@ -70,7 +72,7 @@ def replay(
     given |= {name: np.size(column) for name, column in (features or {}).items()}
     if len(set(given.values())) != 1:
         raise ValueError(f"columns must have one length, got {given}")
-    watch = Watch(reference, bounds)
+    watch = Watch(reference, bounds, part=part)
     starts, pane = np.unique(at // pane_ms * pane_ms, return_inverse=True)
     done = Replayed(panes=int(starts.size))
     for stream in watch.streams:

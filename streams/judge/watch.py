@@ -6,16 +6,23 @@ shadow's drift hurts nobody: both have figures, not alarms. Without a reference 
 
 Streams whose nulls have the same sets (most numeric features; each by its share alone, the error rate) are a group:
 their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by itself.
+
+**Changed settings.** A tracker's state belongs to the sets and the detector's settings that it was kept under. Where a
+snapshot has another's (`cells` or `bets` were changed) the tracker begins anew: M = 0 is where the supermartingale of
+`detectors` may always begin, so the budget holds, and evidence so far is lost. For the budget's period afterwards the
+stream's sentences say since when there is evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from schemas.control import Reference
@@ -42,7 +49,11 @@ from streams.measure.ledger import (
 )
 
 QUALITY = "quality:error"
+ANEW, SHAPE = "~anew", "shape"
+"""In a dump: since when trackers have begun anew (−1: with the next pane), and what a tracker's state belongs to."""
 MILLI = 1000.0
+Again = Callable[[Evidence, float, list[float] | None], Verdict]
+"""A detector that judges what is past: it takes a pane, the days it may spend, its limits (None: the null's)."""
 Ints = NDArray[np.int64]
 
 
@@ -128,16 +139,23 @@ class Gather:
 
 @dataclass
 class Watch:
-    """The detectors of one deployment's version."""
+    """The detectors of one deployment's version.
+
+    `part` is its reference's part of `reference_delta` (`shares`). `anew` says since when trackers that were begun anew
+    have evidence.
+    """
 
     reference: Reference
     bounds: JudgeBounds
     streams: list[Stream] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
+    anew: dict[str, int] = field(default_factory=dict)
+    part: float = 1.0
 
     def __post_init__(self) -> None:
-        self.streams = list(_streams(self.reference, self.bounds))
-        self.groups = list(_groups(self.streams, self.bounds, self.reference.model))
+        delta = self.bounds.reference_delta * self.part
+        self.streams = list(_streams(self.reference, self.bounds, delta))
+        self.groups = list(_groups(self.streams, self.bounds, self.reference.model, delta))
         self._found = {
             int(place): (group, row) for group in self.groups for row, place in enumerate(group.places.tolist())
         }
@@ -146,18 +164,53 @@ class Watch:
         every = (self.streams[place].histogram for group in self._histograms for place in group.places.tolist())
         self._gather = Gather([histogram for histogram in every if histogram is not None]) if self._histograms else None
 
-    def load(self, states: dict[str, Plain]) -> None:
-        """Take up what `dump` gave; states of streams or detectors that are no more are dropped."""
+    def load(self, states: dict[str, Plain]) -> list[str]:
+        """Take up what `dump` gave; states of streams or detectors that are no more are dropped.
+
+        Gives the trackers (`stream|index:kind`) that begin anew, because their state is of other sets or settings.
+        """
+        begun = []
+        self.anew = dict(states.get(ANEW, {}))
         for key, group, index, row in self._trackers():
-            state = states.get(key)
-            if state is not None:
-                group.trackers[index].load(row, state)
+            state = dict(states.get(key, {}))
+            shape = state.pop(SHAPE, None)
+            try:
+                if shape not in (None, self._shape(key, index)):
+                    raise ValueError(f"expected a state of shape {self._shape(key, index)}, got {shape}")
+                if state:
+                    group.trackers[index].load(row, state)
+            except ValueError:  # also what was kept before shapes were: its length tells
+                group.trackers[index].load(row, {})
+                self.anew[key] = -1
+                begun.append(key)
         for key, season in self._seasons():
             season.load(states.get(key, {}))
+        return begun
+
+    def _shape(self, key: str, index: int) -> str:
+        return self.bounds.detectors[index].shape(self.streams[self._place[key.partition("|")[0]]].null)
+
+    def noted(self, place: int, index: int, verdict: Verdict, start: int) -> Verdict:
+        """Say in a verdict on the pane that begins at `start` since when there is evidence, where it began anew."""
+        key = f"{self.streams[place].name}|{index}:{self.bounds.detectors[index].kind}"
+        since = self.anew.get(key)
+        if since is None:
+            return verdict
+        if since < 0:
+            since = self.anew[key] = start
+        if start - since >= self.bounds.period_ms:
+            del self.anew[key]
+            return verdict
+        at = datetime.fromtimestamp(since / 1000, UTC)
+        note = f"began anew on {at:%Y-%m-%d %H:%M} UTC, because settings had changed"
+        return structs.replace(verdict, sentence=f"{verdict.sentence}; {note}")
 
     def dump(self) -> dict[str, Plain]:
         """Give trackers and seasons as plain data, by stream and detector, without those that stand at the start."""
-        found = [(key, group.trackers[index].dump(row)) for key, group, index, row in self._trackers()]
+        found: list[tuple[str, Plain]] = [(ANEW, dict(sorted(self.anew.items())))]
+        for key, group, index, row in self._trackers():
+            plain = group.trackers[index].dump(row)
+            found.append((key, {**plain, SHAPE: self._shape(key, index)} if plain else {}))
         found += [(key, season.dump()) for key, season in self._seasons()]
         return dict(sorted((key, plain) for key, plain in found if plain))
 
@@ -170,6 +223,36 @@ class Watch:
         for group in self.groups:
             if group.season is not None:
                 yield f"{self.streams[int(group.places[0])].name}|season", group.season
+
+    def has(self, name: str) -> bool:
+        """Say whether a stream is watched."""
+        return name in self._place
+
+    def stream(self, name: str) -> Stream:
+        """Give a stream by its name."""
+        return self.streams[self._place[name]]
+
+    def before(self, name: str) -> list[Plain]:
+        """Give what each detector knows of a stream now, as plain data; empty: nothing yet."""
+        group, row = self._found[self._place[name]]
+        return [trackers.dump(row) for trackers in group.trackers]
+
+    def resume(self, name: str, index: int, before: Plain) -> Again | None:
+        """Give a detector of its own that goes on from `before`, or None where that is another detector's."""
+        if index >= len(self.bounds.detectors):
+            return None
+        many = self.bounds.detectors[index].many([self.stream(name).null], self.bounds.alarm_days)
+        try:
+            many.load(0, before)
+        except ValueError:
+            return None
+        row = np.zeros(1, dtype=np.int64)
+
+        def judge(pane: Evidence, days: float, limits: list[float] | None) -> Verdict:
+            allowed = None if limits is None else np.array([limits], dtype=np.float64)
+            return many.update(row, Evidences.of([pane]), np.array([days]), allowed).verdict(0)
+
+        return judge
 
     def limits(self, stream: Stream, start: int) -> Floats | None:
         """Give the limits by which the stream's pane that begins at `start` is judged, None for its null's."""
@@ -280,7 +363,7 @@ def _only(panes: Evidences, rows: Ints) -> Evidences:
     return Evidences(panes.from_ms, panes.to_ms, panes.counts[rows], panes.rows[rows], sizes)
 
 
-def _groups(streams: list[Stream], bounds: JudgeBounds, model: str) -> Iterator[Group]:
+def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float) -> Iterator[Group]:
     alike: dict[tuple[Kind, tuple[int, ...], bytes, bool], list[int]] = {}
     for place, stream in enumerate(streams):
         sets = stream.null.sets
@@ -295,21 +378,20 @@ def _groups(streams: list[Stream], bounds: JudgeBounds, model: str) -> Iterator[
             np.array([streams[place].share for place in places]),
             np.array(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 0), dtype=np.int64),
             [detector.many(nulls, bounds.alarm_days) for detector in bounds.detectors],
-            _season(streams[places[0]], bounds, model) if seasonal else None,
+            _season(streams[places[0]], bounds, model, delta) if seasonal else None,
         )
 
 
-def _season(stream: Stream, bounds: JudgeBounds, model: str) -> Season:
+def _season(stream: Stream, bounds: JudgeBounds, model: str, delta: float) -> Season:
     return Season(
         stream.null,
         zone=bounds.zone(model),
         epsilon=bounds.epsilon_error if stream.kind == "labels" else bounds.epsilon_share,
-        tail=Season.tail_of(bounds.reference_delta * stream.share, bounds.period_ms, len(stream.null.names)),
+        tail=Season.tail_of(delta * stream.share, bounds.period_ms, len(stream.null.names)),
     )
 
 
-def _streams(reference: Reference, bounds: JudgeBounds) -> Iterator[Stream]:
-    delta = bounds.reference_delta
+def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterator[Stream]:
     if reference.error_rate is not None and reference.error_n > 0:
         null = error_null(
             QUALITY,
@@ -328,15 +410,17 @@ def _streams(reference: Reference, bounds: JudgeBounds) -> Iterator[Stream]:
     score = reference.counts.get(SCORE, [])
     if sum(score):
         # The cells after the inner ones are: no number, below 0, above 1.
-        yield _traffic(SCORE, score, SCORE_BINS, True, bounds.score_share, bounds)
+        yield _traffic(SCORE, score, SCORE_BINS, True, bounds.score_share, bounds, delta)
     for name in features:
         counts = reference.counts[FEATURE + name]
         numeric = name in reference.edges
         inner = len(reference.edges[name]) + 1 if numeric else len(reference.categories[name])
-        yield _traffic(FEATURE + name, counts, inner, numeric, rest / len(features), bounds)
+        yield _traffic(FEATURE + name, counts, inner, numeric, rest / len(features), bounds, delta)
 
 
-def _traffic(name: str, counts: list[int], inner: int, ordered: bool, share: float, bounds: JudgeBounds) -> Stream:
+def _traffic(
+    name: str, counts: list[int], inner: int, ordered: bool, share: float, bounds: JudgeBounds, delta: float
+) -> Stream:
     """Group the inner cells, keep the others, and put below-range first and above-range last in the order."""
     full = np.array(counts, dtype=np.int64)
     grouped = coarsen(full[:inner], bounds.cells) if ordered else np.arange(inner, dtype=np.int64)
@@ -354,7 +438,5 @@ def _traffic(name: str, counts: list[int], inner: int, ordered: bool, share: flo
     else:
         names = [*(f"category {i}" for i in range(inner)), "missing", "unseen"]
         line = None
-    null = share_null(
-        name, by_group, names, ordered=line, delta=bounds.reference_delta * share, epsilon=bounds.epsilon_share
-    )
+    null = share_null(name, by_group, names, ordered=line, delta=delta * share, epsilon=bounds.epsilon_share)
     return Stream(name, "traffic", null, share, Histogram(name, groups, by_group))

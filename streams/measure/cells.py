@@ -35,6 +35,7 @@ from streams.measure.ledger import (
     SCORE,
     SCORE_BINS,
     SCORE_CHOSEN,
+    SCORE_UNDECIDED,
     SLICE_SCORE_BINS,
     TIMEOUT,
     WEIGHT,
@@ -102,13 +103,13 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
 def add_score(targets: Targets, prediction: Prediction, sign: int) -> None:
     """Add what a standing prediction counts for each of its label names: that it is there, and its score."""
     raw, score, bucket = prediction.score, score_cell(prediction.score), bucket_of(prediction)
-    chosen = score < SCORE_BINS and isinstance(raw, float | int) and predicted_class(prediction, raw) == 1
+    decided = predicted_class(prediction, raw) if score < SCORE_BINS and isinstance(raw, float | int) else 0
     for target, sliced in targets:
         _add(target[N], 0, sign)
         _add(target[BUCKET_ROWS], bucket, sign)
         _add(target[SCORE], slice_score_cell(score) if sliced else score, sign)
-        if chosen and not sliced:
-            _add(target[SCORE_CHOSEN], score, sign)
+        if decided != 0 and not sliced:
+            _add(target[SCORE_UNDECIDED if decided is None else SCORE_CHOSEN], score, sign)
 
 
 def add_outcome(

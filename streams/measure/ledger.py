@@ -31,16 +31,16 @@ can be computed again from the raw predictions and the last revision of each out
 **What one ranking contributes**, by the labels of all its items (`streams.measure.ranking` defines it): `ranking`, in
 slices too. Each list counts alike; a list in which nothing is relevant has no value and counts in [JUDGED] alone.
 
-Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `error.size` and
-`label.*`, with 512 score bins in place of 2,048.
+Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `score.undecided`,
+`error.size` and `label.*`, with 512 score bins in place of 2,048.
 
 **Classes.** A model has at most 64 names of classes in a source partition (`measure.MOST_CLASSES`), the first that
 come, each of at most 64 bytes. All others count as `class:~other`, for ever, so that retractions find them.
 
 **Label names and outputs.** A model's first label name (`label_name` of its policy) has the names above. What another
 label name contributes has the same names behind `label:NAME:`, in which `%` is written `%25` and `:` is `%3A`:
-`label:refund:confusion`. That is everything of outcomes and rankings and, of predictions, `n`, `bucket.rows`, `score`
-and `score.chosen`. An outcome is held against the output of its name where the prediction has one, else against
+`label:refund:confusion`. That is everything of outcomes and rankings and, of predictions, `n`, `bucket.rows`, `score`,
+`score.chosen` and `score.undecided`. An outcome is held against the output of its name where the prediction has one, else against
 `score`. A model has at most 16 other names in a source partition (`measure.MOST_NAMES`), the first that come, each of
 at most 64 bytes; what comes beyond is not counted, for ever.
 
@@ -98,6 +98,7 @@ KINDS: Final = "kinds"
 MEASURED: Final = "measured"
 SCORE: Final = "score"
 SCORE_CHOSEN: Final = "score.chosen"
+SCORE_UNDECIDED: Final = "score.undecided"
 SCORE_POS: Final = "score.pos"
 SCORE_NEG: Final = "score.neg"
 CONFUSION: Final = "confusion"
@@ -197,6 +198,13 @@ VECTORS: Final[dict[str, Vector]] = {
             SCORE_BINS,
             "count",
             "of the predictions in logit bins of `score`, those whose predicted class is 1, labelled or not",
+            sliced=False,
+        ),
+        Vector(
+            SCORE_UNDECIDED,
+            SCORE_BINS,
+            "count",
+            "of the predictions in logit bins of `score`, those whose `prediction` is neither 0 nor 1, labelled or not",
             sliced=False,
         ),
         Vector(SCORE_POS, SCORE_BINS, "milli-weight", "binary tasks with y = 1 by logit bin"),

@@ -82,6 +82,8 @@ def ledger_of(
     _put(ledger, names.SCORE, cell, np.ones(n, np.int64), SCORE_BINS + 3)
     chosen = inside & (decided == 1)
     _put(ledger, names.SCORE_CHOSEN, bin_of[chosen], np.ones(int(chosen.sum()), np.int64), SCORE_BINS)
+    neither = inside & (decided == NEITHER)
+    _put(ledger, names.SCORE_UNDECIDED, bin_of[neither], np.ones(int(neither.sum()), np.int64), SCORE_BINS)
     heard = int(said.sum())
     ledger.add({names.LABELLED: {names.COUNT: heard, names.WEIGHT: int(milli[said].sum())}})
     ledger.add({names.KINDS: {names.EXPLICIT: heard}})

@@ -205,6 +205,13 @@ class Processor(Protocol[StateT]):
 
 
 @runtime_checkable
+class Remarking(Protocol):
+    """A state that says what of its snapshot it could not go on with: logged once it is loaded."""
+
+    remarks: list[str]
+
+
+@runtime_checkable
 class Forgetful(Processor[StateT], Protocol[StateT]):
     """A processor whose state holds nothing older than a window, besides what control said and cumulative counters.
 

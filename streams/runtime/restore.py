@@ -36,7 +36,7 @@ from streams.runtime.failures import NotRestored
 from streams.runtime.history import History
 from streams.runtime.manifest import Manifest
 from streams.runtime.past import Gone, Past
-from streams.runtime.processor import Batch, Forgetful, Processor
+from streams.runtime.processor import Batch, Forgetful, Processor, Remarking
 from streams.runtime.records import Records
 from streams.runtime.snapshot import SnapshotStore
 
@@ -273,8 +273,11 @@ class Restorer(Generic[StateT]):
         header = manifest.header
         if (header.stage, header.partition) != (self._processor.stage, partition):
             raise ValueError(f"it is of stage {header.stage}, partition {header.partition}")
+        state = self._processor.load(partition, parts)
+        for remark in state.remarks if isinstance(state, Remarking) else ():
+            _log.warning("snapshot_loaded_in_part", partition=partition, step=header.step, remark=remark)
         return Restored(
-            self._processor.load(partition, parts),
+            state,
             self._clock(header.clock_ms, header.seen_ms),
             step=header.step,
             offsets=dict(header.offsets),

@@ -23,7 +23,7 @@ function body() {
     fresh.length ? table("Each stream against the reference of its version", columns(), fresh, (r) => r.key) : empty("No stream of the version that serves is watched yet.", "Its first panes have to close."),
     h("div", { class: "key" }, h("span", {}, h("i"), "as the reference"), h("span", {}, h("i", { class: "h1" }), "more than chance"), h("span", {}, h("i", { class: "h2" }), "twice"),
       h("span", {}, h("i", { class: "h3" }), "four times"), h("span", {}, h("i", { class: "h4" }), "eight times"), h("span", {}, "▲ alarm")),
-    h("p", { class: "quiet small" }, `Alarms come from the evidence alone, at most ${figure(false_alarms, 2)} false ones expected per ${span(period_ms)} over all streams. `,
+    h("p", { class: "quiet small" }, `Alarms come from the evidence alone, at most ${figure(false_alarms, 2)} false ones expected per ${span(period_ms)} over all models and streams. `,
       "PSI and KS are shown with what chance gives 95 times in 100; beyond it something moved, and whether it matters the evidence says. Of quality the strip shows how near the evidence was to an alarm."),
     h("details", { "data-key": "sentences" }, h("summary", {}, "What the detectors say"),
       h("ul", { class: "said" }, fresh.map((r) => h("li", {}, h("b", {}, `${r.stream} `), r.latest.evidence.sentence || "no sentence")))),

@@ -2,7 +2,7 @@
 
 import { $, empty, h, nothingYet, show, table, told } from "./dom.js";
 import { brief, count, figure, share, tidy, time } from "./format.js";
-import { about, deserted, firing, state } from "./state.js";
+import { about, deserted, firing, reviewOf, state } from "./state.js";
 
 const STAGES = ["shadow", "canary", "full"];
 const WORDS = { pass: "good", fail: "bad", inconclusive: "warn", error: "bad" };
@@ -18,7 +18,7 @@ function body(decide) {
   if (!rollout) return h("p", { class: "quiet" }, "Loading…");
   const waiting = firing("approval-needed");
   if (!rollout.promotions.length && !waiting) {
-    return [mode(), empty("Nothing has been promoted.", "Weir observes what your own server serves. For rollouts, send a first `promote` for the endpoint (weir serve follows it), and a decide policy with automation.")];
+    return [mode(), corrected(rollout), empty("Nothing has been promoted.", "Weir observes what your own server serves. For rollouts, send a first `promote` for the endpoint (weir serve follows it), and a decide policy with automation.")];
   }
   const endpoints = new Map();
   for (const one of rollout.promotions) if (!endpoints.has(one.endpoint)) endpoints.set(one.endpoint, one);
@@ -27,6 +27,7 @@ function body(decide) {
     [...endpoints.values()].map((one) => endpoint(one, waiting, decide)),
     endpoints.size ? [] : beforeFirst(waiting, decide),
     evidence(rollout),
+    corrected(rollout),
     history(rollout),
   ];
 }
@@ -117,6 +118,32 @@ function evidence(rollout) {
   ];
 }
 
+/** Mark what was decided on labels that were corrected since. */
+function mark(reviews) {
+  const found = reviews.filter(Boolean);
+  if (!found.length) return [];
+  return found.some((one) => !one.stands) ? told("bad", "would not stand as corrected") : told("info", "corrected since");
+}
+
+/** Decisions whose ground was corrected: the figure then and now. */
+function corrected(rollout) {
+  const found = rollout.reviews ?? [];
+  if (!found.length) return [];
+  const columns = [
+    ["Decided", (r) => time(r.decided_ms), "nowrap"],
+    ["On", (r) => `${r.name}${r.version ? ` of ${r.version}` : ""}`],
+    ["Then", (r) => figure(r.then.value), "num"],
+    ["Now", (r) => figure(r.now.value), "num"],
+    ["As corrected", (r) => told(r.stands ? "good" : "bad", r.stands ? "would stand" : "would not stand"), "nowrap"],
+  ];
+  return h("details", { "data-key": "reviews", open: found.some((one) => !one.stands) },
+    h("summary", {}, `Decided on figures that were corrected (${found.length})`),
+    h("p", { class: "quiet small" }, "Labels changed after these decisions. Nothing is undone by itself."),
+    table("Decisions whose ground was corrected, the newest first", columns, found, (r) => r.decision_id));
+}
+
+const ofRollout = (rollout, id) => (id ? (rollout.reviews ?? []).filter((one) => one.layer?.endsWith(`:${id}`)) : []);
+
 function look(gate) {
   const facts = [
     ["effect", gate.effect === undefined || gate.effect === null ? "–" : figure(gate.effect)],
@@ -127,20 +154,20 @@ function look(gate) {
     ["subjects", count(gate.n ?? 0)],
   ];
   return h("div", {}, h("dl", { class: "figures" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    h("p", {}, gate.sentence ?? ""),
+    h("p", {}, gate.sentence ?? "", " ", mark((state.rollout.reviews ?? []).filter((one) => one.layer === gate.layer))),
     h("p", { class: "quiet small" }, `Challenger minus champion, valid at every look; ${share(gate.maturity ?? 0)} of the subjects seen are counted. Latest look ${time(gate.at_ms)}.`));
 }
 
 function history(rollout) {
   const log = [
-    ...rollout.promotions.map((one) => [one.at_ms, "promote", `${one.stage || "set"}: ${one.reason || one.deployments.map((d) => d.version).join(", ")}`]),
-    ...rollout.retrains.map((one) => [one.at_ms, "retrain", `${one.reason} (attempt ${one.attempt ?? 1})`]),
+    ...rollout.promotions.map((one) => [one.at_ms, "promote", `${one.stage || "set"}: ${one.reason || one.deployments.map((d) => d.version).join(", ")}`, ofRollout(rollout, one.rollout_id)]),
+    ...rollout.retrains.map((one) => [one.at_ms, "retrain", `${one.reason} (attempt ${one.attempt ?? 1})`, (one.drift_ids ?? []).map(reviewOf)]),
     ...rollout.candidates.map((one) => [one.at_ms, "candidate", one.error ? `${one.version}: ${one.error}` : `${one.version}, ${count(one.rows ?? 0)} rows${held(one)}`]),
     ...rollout.approvals.map((one) => [one.at_ms, one.decision, `${one.by || "somebody"}${one.note ? `: ${one.note}` : ""}`]),
   ].sort((a, b) => b[0] - a[0]).slice(0, 40);
   if (!log.length) return [];
   return h("details", { "data-key": "log", open: log.length <= 8 }, h("summary", {}, `What led here (${log.length})`),
-    table("Retrains, candidates, promotions and what people said, the newest first", [["When", (r) => time(r[0]), "nowrap"], ["What", (r) => r[1]], ["Why", (r) => r[2], "text"]], log));
+    table("Retrains, candidates, promotions and what people said, the newest first", [["When", (r) => time(r[0]), "nowrap"], ["What", (r) => r[1]], ["Why", (r) => [r[2], " ", mark(r[3] ?? [])], "text"]], log));
 }
 
 function held(one) {

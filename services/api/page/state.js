@@ -118,6 +118,7 @@ export function drifted(event) {
 const PLACES = {
   promote: ["promotions", (one) => `${one.endpoint}/${one.revision}`],
   gates: ["gates", (one) => one.layer],
+  reviews: ["reviews", (one) => one.decision_id],
   candidates: ["candidates", (one) => `${one.version}/${one.retrain_id}`],
   retrain: ["retrains", (one) => one.retrain_id],
   approvals: ["approvals", (one) => JSON.stringify(one)],
@@ -145,6 +146,9 @@ export function alerted(event) {
   state.alerts.alerts.sort((a, b) => b.at_ms - a.at_ms).splice(200);
   return true;
 }
+
+/** Give the latest review of a decision by the id of its event; null: its ground stands as it was. */
+export const reviewOf = (id) => state.rollout?.reviews?.find((one) => one.decision_id === id) ?? null;
 
 /** Give the newest alert of each fingerprint, those that fire first. */
 export function current() {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from xxhash import xxh3_64_hexdigest
+
 from schemas.spec import Spec
 from streams.judge.evidence import Evidences, Floats, Ints, Null
 from streams.judge.trackers import Listed, Plain, Tracker, Trackers, Verdicts
@@ -18,6 +20,14 @@ class Detector(Spec):
 
     kind: str
     budgeted: ClassVar[bool] = False
+
+    def shape(self, null: Null) -> str:
+        """Give what tells whether a tracker's state can be gone on with: the null's sets and this detector's settings.
+
+        Limits are not in it: they may change from pane to pane, as long as they are known before the pane is seen.
+        """
+        about = f"{null.sets.shape}|{self.model_dump_json()}|".encode() + null.sets.astype("<i8").tobytes()
+        return xxh3_64_hexdigest(about)
 
     def start(self, null: Null, alarm_days: float) -> Tracker:
         """Start on a stream about which nothing is known yet."""

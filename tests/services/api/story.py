@@ -15,7 +15,7 @@ from schemas.event import encode
 from schemas.feedback import Feedback
 from schemas.inputs import Label, Prediction
 from schemas.lifecycle import Alert, Candidate, DecidePolicy, Deployment, Promote, Retrain, RolloutStatus
-from schemas.measures import ArmForecast, Drift, Forecast, Gate, Metric
+from schemas.measures import ArmForecast, Drift, Forecast, Gate, Metric, Review
 from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter, Step
 from schemas.settings import Settings
@@ -219,6 +219,14 @@ def decisions(origin_ms: int) -> Iterator[tuple[str, bytes, Any]]:
         maturity=0.88,
         sentence="challenger minus champion 0.07, at least 0.01 with 95 %, over 420 subjects", at_ms=at(176),
     )  # fmt: skip
+    then = Verdict(outcome="pass", gate=f"shadow:{ROLLOUT}", value=0.06, n=300, sentence="better than the champion")
+    for revision, value, stands in ((1, 0.05, True), (2, 0.01, False)):
+        now = Verdict(outcome="pass" if stands else "inconclusive", gate=then.gate, value=value, n=300)
+        yield "reviews", MODEL.encode(), Review(
+            id=f"review-{revision}", model=MODEL, layer=then.gate, topic="gates", decision_id="gate-0", name=then.gate,
+            decided_ms=at(165), to_ms=at(165), then=then, now=now, stands=stands, revision=revision,
+            overturned=0 if stands else 1, sentence=f"the effect was 0.06 and is {value}", at_ms=at(175 + revision),
+        )  # fmt: skip
     for pane, rule, severity, summary, status in (
         (138, "drift:feature:age", "warning", "feature:age of v1 drifted: its share above 40 doubled", "firing"),
         (141, "drift:quality:error", "error", "quality:error of v1 drifted: errors rose from 9 % to 21 %", "firing"),

@@ -126,6 +126,25 @@ def test_rollout_tells_stage_gate_and_what_led_here(house: Asker) -> None:
     assert answer["servers"][0]["converged"] is True
 
 
+def test_slices_of_the_version_that_was_measured_last_come_with_the_whole(house: Asker) -> None:
+    answer = house.get(f"models/{MODEL}/slices", metric="accuracy")
+    stored = asked(house, "SELECT uniqExact(slice) FROM metrics WHERE slice != '' AND closed AND metric = 'accuracy'")
+    assert len(answer["slices"]) <= int(stored)
+    assert answer["whole"]["slice"] == ""
+    assert (answer["better"], answer["level"]) == ("higher", 0.95)
+    assert all(one["version"] == answer["whole"]["version"] for one in answer["slices"])
+    nobody = house.get("models/nobody/slices")
+    assert (nobody["whole"], nobody["slices"]) == (None, [])
+
+
+def test_a_decision_whose_ground_was_corrected_is_told_with_its_latest_review(house: Asker) -> None:
+    (one,) = house.get(f"models/{MODEL}/reviews")["reviews"]
+    assert (one["decision_id"], one["revision"], one["stands"]) == ("gate-0", 2, False)
+    assert (one["then"]["value"], one["now"]["value"]) == (0.06, 0.01)
+    assert house.get(f"models/{MODEL}/rollout")["reviews"] == [one]
+    assert house.get("models/nobody/reviews")["reviews"] == []
+
+
 def test_an_unknown_model_is_empty_not_an_error(house: Asker) -> None:
     assert house.get("models/nobody/quality")["points"] == []
     assert house.get("models/nobody/drift")["streams"] == []

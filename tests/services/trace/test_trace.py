@@ -10,18 +10,24 @@ from typing import Any
 import pytest
 
 from schemas.errors import FAILURE, OK, WeirError
-from schemas.event import decode
+from schemas.event import decode, encode
+from schemas.measures import Review, Trial
 from schemas.records import Step
+from schemas.settings import Settings
 from schemas.topics import INPUTS
+from schemas.verdict import Verdict
 from services.local.clickhouse import LocalClickHouse
+from services.record.land import Span, Store
 from services.record.timers import Timers
 from services.replay.compare import Comparison, Last, why_different
 from services.replay.plan import during, moment, read, window_of
 from services.replay.run import policy_replay
 from services.trace.landed import Landed
 from services.trace.run import story, trace
+from services.trace.shape import Pane
 from services.trace.story import tell
 from streams.join.naive import Record, partition_of
+from streams.runtime.records import Records
 from tests.services.trace.landing import BOUNDS, HOUR, LATER, POLICY, T0_MS, land, played, settings_of, shop, steps_of
 
 TRIED = """
@@ -121,6 +127,39 @@ def test_a_difference_has_its_reason() -> None:
     assert comparison.outcomes == 0
 
 
+def reviewed(settings: Settings, pane: Pane) -> None:
+    """Land reviews of decisions, twice each: two that the request was in, and two of another pane and layer."""
+    pane_ms = pane.from_ms
+    trial = Trial(
+        request_id="r0003", model="shop", layer="canary:r", arm="champion", subject="s", at_ms=pane_ms, value=1.0,
+        source=0, step=1,
+    )  # fmt: skip
+    verdict = Verdict(outcome="fail", value=0.5)
+    reviews = [
+        Review(
+            id=f"{decision}-{revision}", model="shop", version=pane.version, deployment=pane.deployment,
+            topic=topic, layer=layer,  # type: ignore[arg-type]
+            decision_id=decision, name=layer or "accuracy", decided_ms=pane_ms, from_ms=pane_ms + shift, then=verdict,
+            to_ms=pane_ms + shift + 10**7, now=verdict, stands=False, sentence=f"{revision} of {decision}",
+            at_ms=pane_ms + revision, revision=revision,
+        )
+        for revision in (1, 2)
+        for decision, topic, layer, shift in (
+            ("metric-1", "metrics", "", 0),
+            ("metric-2", "metrics", "", 10**8),
+            ("gate-1", "gates", "canary:r", 0),
+            ("gate-2", "gates", "canary:q", 0),
+        )
+    ]  # fmt: skip
+    store = Store(settings)
+    for topic, events in (("trials", [trial]), ("reviews", reviews)):
+        records = Records()
+        for number, one in enumerate(events):
+            records.append(number, pane_ms + number, None, encode(one))
+        store.land(topic, [Span(0, 0, len(events), records)])
+    store.close()
+
+
 @pytest.mark.clickhouse
 def test_landed_told_and_replayed(
     clickhouse: LocalClickHouse, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -132,6 +171,12 @@ def test_landed_told_and_replayed(
     assert told.known
     assert told.answers[0].panes[0].predictions > 1
     assert {one.metric for one in told.answers[0].panes[0].figures} >= {"accuracy", "log_loss"}
+    reviewed(settings, told.answers[0].panes[0])
+    kept = [one for one in story(settings, "r0003").answers[0].alarms if one.kind == "review"]
+    assert [(one.id, one.says) for one in kept] == [
+        ("gate-1", "decided on canary:r, corrected since: 2 of gate-1"),
+        ("metric-1", "decided on accuracy, corrected since: 2 of metric-1"),
+    ]
     unknown = story(settings, "R0003 ")
     assert not unknown.known
     assert "'r0003'" in " ".join(unknown.likely)

@@ -15,7 +15,7 @@ from schemas.lifecycle import (
     Retrain,
     RolloutStatus,
 )
-from schemas.measures import Drift, Gate, Metric
+from schemas.measures import Drift, Gate, Metric, Review
 from schemas.verdict import Verdict
 from streams.decide.reduce import Received, now_of, reduce
 from streams.decide.state import ModelState, empty
@@ -108,6 +108,25 @@ def gate(layer: str, at_ms: int, *, above: float = 1.0, below: float = 1.0, n: i
         n=n,
         maturity=1.0,
         sentence="challenger minus champion is …",
+        at_ms=at_ms,
+        **said,
+    )
+
+
+def review(decision_id: str, at_ms: int, *, stands: bool = False, overturned: int = 1, **fields: Any) -> Review:
+    """Give what the judge says of a decision whose ground was corrected."""
+    then, now = Verdict(outcome="fail", value=0.3), Verdict(outcome="inconclusive", value=0.1)
+    said: dict[str, Any] = {"topic": "drift", "name": "quality:error", "version": "v1", **fields}
+    return Review(
+        id=f"review-{decision_id}-{at_ms}",
+        model=MODEL,
+        decision_id=decision_id,
+        decided_ms=0,
+        then=then,
+        now=now,
+        stands=stands,
+        overturned=overturned,
+        sentence="it was 0.3 and is 0.1",
         at_ms=at_ms,
         **said,
     )

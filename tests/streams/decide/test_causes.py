@@ -3,14 +3,16 @@
 import pytest
 
 from schemas.control import Frozen, Thawed
-from schemas.lifecycle import Alert, Retrain
+from schemas.lifecycle import Alert, Promote, Retrain
 from tests.streams.decide.builders import (
     World,
     candidate,
     drift,
     first,
+    gate,
     metric,
     policy,
+    review,
     status,
     tick,
     told,
@@ -180,3 +182,51 @@ def test_a_persons_clock_moves_nothing() -> None:
     world.tell(drift(10), status(1, at_ms=far_ms), candidate(version="v9", at_ms=far_ms))
     assert world.state.clock_ms == 10
     assert not any(isinstance(command, Retrain) for command in world.all)
+
+
+def test_a_decision_that_would_not_stand_is_told_once_with_what_followed() -> None:
+    world = World(policy(), first())
+    _, retrain = world.tell(drift(10))
+    assert isinstance(retrain, Retrain)
+    decision = "drift-quality:error-v1-10"
+    assert told(world.tell(review(decision, 20, stands=True, overturned=0))) == []
+    (alert,) = world.tell(review(decision, 30))
+    assert isinstance(alert, Alert)
+    assert (alert.rule, alert.severity) == (f"review:{decision}", "warning")
+    assert retrain.retrain_id in alert.summary
+    assert [one.value for one in alert.evidence] == [0.3, 0.1]
+    assert told(world.tell(review(decision, 35))) == []  # heard twice
+    assert told(world.tell(review(decision, 40, stands=True))) == [f"resolved review:{decision}"]
+    assert told(world.tell(review(decision, 50, overturned=2))) == []  # once a decision
+
+
+def test_a_review_moves_nothing_and_its_alert_ends_by_itself() -> None:
+    world = World(policy(), first())
+    before = world.state
+    (alert,) = world.tell(review("metric-1", 10, topic="metrics", name="accuracy"))
+    assert isinstance(alert, Alert)
+    assert alert.severity == "info"
+    assert "nothing that is known followed" in alert.summary
+    after = world.state
+    assert (after.causes, after.run, after.rollout, after.desired) == (
+        before.causes, before.run, before.rollout, before.desired,
+    )  # fmt: skip
+    assert told(world.tell(tick(109))) == []
+    assert told(world.tell(tick(110))) == ["resolved review:metric-1"]
+
+
+def test_the_review_of_a_gate_names_the_rollout_that_went_on_it() -> None:
+    world = World(policy(), first())
+    shadow = world.tell(candidate(at_ms=5))[0]
+    assert isinstance(shadow, Promote)
+    layer = f"shadow:{shadow.rollout_id}"
+    world.tell(gate(layer, 1_100, above=30.0))
+    (alert,) = world.tell(review("gate-1", 1_200, topic="gates", name=layer, layer=layer, version=""))
+    assert isinstance(alert, Alert)
+    assert f"{shadow.rollout_id} is under way on it, in canary" in alert.summary
+    canary = f"canary:{shadow.rollout_id}"
+    world.tell(gate(canary, 1_300, above=30.0, high=0.2))
+    alert = world.tell(review("gate-2", 1_400, topic="gates", name=canary, layer=canary, version=""))[-1]
+    assert isinstance(alert, Alert)
+    assert f"{shadow.rollout_id} went to full on it" in alert.summary
+    assert alert.severity == "warning"

@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 from schemas.control import Reference
+from schemas.event import LabelValue
+from schemas.inputs import Prediction
+from streams.join.outcome import Counted, Outcome
 from streams.judge.cbpe import LEAST_LABELS, calibration, expected, isotonic
+from streams.measure.cells import cells
 from streams.measure.ledger import SCORE_BINS, Ledger
 from streams.measure.metrics import Accuracy, Auc, Precision, Recall
 from streams.measure.reference import learn
@@ -54,6 +58,32 @@ def test_expected_cells_equal_a_sum_over_rows(scores: list[float], threshold: fl
         else:
             fn, tn = fn + chance, tn + 1 - chance
     assert found.dense("confusion", 4) == pytest.approx([1000 * one for one in (tp, fp, fn, tn)], abs=1)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1), st.sampled_from([None, 0, 1, "0", "1", True, "cat", 2, 0.5, ["a"]])),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_what_is_neither_0_nor_1_decides_nothing(rows: list[tuple[float, LabelValue | None]]) -> None:
+    chances = np.linspace(0.1, 0.9, SCORE_BINS)
+    counted, tp, fp, fn, tn = Ledger(), 0.0, 0.0, 0.0, 0.0
+    for score, said in rows:
+        prediction = Prediction(request_id="r", at_ms=0, model="m", score=score, prediction=said)
+        counted.add(cells(Counted(prediction, Outcome()), None))
+        chance = chances[sum(edge <= score for edge in score_edges())]
+        decided = score >= 0.5 if said is None else {"0": 0, "1": 1, "True": 1}.get(str(said))
+        if decided is not None and decided:
+            tp, fp = tp + chance, fp + 1 - chance
+        elif decided is not None:
+            fn, tn = fn + chance, tn + 1 - chance
+    found = expected(chances, counted)
+    assert found is not None
+    assert found.dense("confusion", 4) == pytest.approx([1000 * one for one in (tp, fp, fn, tn)], abs=1)
+    both = found.total("score.pos") + found.total("score.neg")
+    assert both == pytest.approx(1000 * len(rows), abs=len(rows))
 
 
 def test_nothing_is_estimated_without_readable_scores_or_enough_labels() -> None:

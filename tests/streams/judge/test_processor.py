@@ -16,10 +16,13 @@ from schemas.measures import ArmDelta, Drift, Forecast, Gate, Measures, Metric, 
 from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter
 from schemas.settings import Guard
+from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
+from streams.judge.detectors import ESR
 from streams.judge.evidence import Evidence
 from streams.judge.processor import Judge
 from streams.judge.replay import replay
+from streams.judge.shares import reference_part
 from streams.judge.state import JudgeState
 from streams.judge.watch import Watch
 from streams.measure.ledger import Ledger
@@ -220,6 +223,70 @@ def test_a_snapshot_of_the_format_before_still_opens() -> None:
         assert np.frombuffer(plain["wealth"]) == pytest.approx(np.frombuffer(before["wealth"]), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        BOUNDS.model_copy(update={"cells": 8}),
+        BOUNDS.model_copy(update={"detectors": (ESR(bets=(0.05, 0.5)),)}),
+        BOUNDS.model_copy(update={"detectors": (ESR(bets=(0.02, 0.03, 0.06, 0.15, 0.35, 0.8)),)}),  # as many as before
+        BOUNDS.model_copy(update={"detectors": (ESR(unit="pane"),)}),
+    ],
+)
+@pytest.mark.parametrize("shapes_told", [True, False])
+def test_trackers_of_other_settings_begin_anew_and_say_so(changed: JudgeBounds, shapes_told: bool) -> None:
+    judge, other = Judge(BOUNDS), Judge(changed)
+    state = started(judge)
+    events = stream(12)
+    run(judge, state, events[:16])
+    body = whole_parts(judge, state)[WHOLE]
+    if not shapes_told:  # as the version before wrote it: what has another length is known by that alone
+        kept = msgspec.msgpack.decode(body.removeprefix(b"judge/2\n"))
+        kept["watches"][0][3] = {
+            name: {at: one for at, one in plain.items() if at != "shape"}
+            for name, plain in kept["watches"][0][3].items()
+            if name != "~anew"
+        }
+        for one in kept["controls"][0][3]["injected"].values():
+            one.pop("shape")
+        body = b"judge/2\n" + msgspec.msgpack.encode(kept)
+    loaded = other.load(0, {WHOLE: body})
+    sizes = {len(one.bets) for one in changed.detectors if isinstance(one, ESR)} | {changed.cells}
+    seen_by_length = sizes != {6, 16}
+    if not (shapes_told or seen_by_length):
+        assert not loaded.remarks  # nothing tells the two apart; the budget holds all the same
+        return
+    cells_alone = changed.detectors == BOUNDS.detectors
+    assert loaded.counters["begun_anew"] == (1 if cells_alone else 2)  # the error rate has no cells
+    assert "begin anew" in loaded.remarks[0]
+    assert "score|0:e_sr" in loaded.remarks[0]
+    again = other.load(0, whole_parts(other, loaded))  # said once, and kept in the evidence
+    assert not again.remarks
+    outputs = run(other, again, events[16:])
+    said = {one.stream: one.evidence.sentence for one in read(outputs, "drift", Drift)}
+    assert "began anew on 1970-01-01 00:1" in said["score"]
+    assert ("began anew" in said["quality:error"]) is not cells_alone
+    assert outputs == run(other, other.load(0, whole_parts(other, other.load(0, {WHOLE: body}))), events[16:])
+
+
+def test_what_began_anew_says_so_for_one_period() -> None:
+    watch = Watch(reference(), BOUNDS)
+    watch.anew = {"score|0:e_sr": -1}
+    place = next(at for at, one in enumerate(watch.streams) if one.name == "score")
+    said = Verdict(outcome="inconclusive", sentence="no alarm")
+    assert watch.noted(place, 0, said, 5_000).sentence.startswith("no alarm; began anew on 1970-01-01 00:00 UTC")
+    assert watch.noted(place, 0, said, BOUNDS.period_ms + 4_999) != said
+    assert watch.noted(place, 0, said, BOUNDS.period_ms + 5_000) == said
+    assert watch.anew == {}
+
+
+def test_a_snapshot_of_unchanged_settings_begins_nothing_anew() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge)
+    run(judge, state, stream(3))
+    loaded = judge.load(0, whole_parts(judge, state))
+    assert (loaded.remarks, loaded.counters.get("begun_anew")) == ([], None)
+
+
 def test_panes_that_nothing_can_revise_are_forgotten_and_later_deltas_counted() -> None:
     judge = Judge(BOUNDS)
     state = started(judge)
@@ -288,7 +355,8 @@ def test_replay_says_what_the_processor_says() -> None:
         scores += s
         labels += y
         homes += [bucket(subject, "") for subject in subjects]
-    done = replay(reference(), BOUNDS, at_ms=at, scores=scores, labels=labels, buckets=homes)
+    part = reference_part(1, 1)
+    done = replay(reference(), BOUNDS, at_ms=at, scores=scores, labels=labels, buckets=homes, part=part)
     assert [(a.stream, a.pane_ms) for a in done.alarms] == [
         (d.stream, d.to_ms - MINUTE) for d in sorted(said, key=lambda d: (d.to_ms, d.stream)) if d.alarmed
     ]

@@ -255,6 +255,8 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
     if fold == 1:
         if guess:
             c["score.chosen", index] += 1
+        if unit and guess is None:
+            c["score.undecided", index] += 1
         if p.latency_ms is not None:
             c["latency", _at_most(_spans(), p.latency_ms)] += 1
         c["missing", 0] += p.score is None and p.prediction is None

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from schemas.inputs import Prediction
 from streams.join.outcome import Counted, Outcome
 from streams.measure.cells import cells
-from streams.measure.ledger import ERROR_SIZE, LABEL_SQUARE, LABEL_SUM, SCORE_CHOSEN, Ledger, vector_of
+from streams.measure.ledger import ERROR_SIZE, LABEL_SQUARE, LABEL_SUM, SCORE_CHOSEN, SCORE_UNDECIDED, Ledger, vector_of
 from streams.measure.tally import ledger_of
 from tests.streams.measure.generate import labels
 
-COUNTED = {SCORE_CHOSEN, ERROR_SIZE, LABEL_SUM, LABEL_SQUARE}
+COUNTED = {SCORE_CHOSEN, SCORE_UNDECIDED, ERROR_SIZE, LABEL_SUM, LABEL_SQUARE}
 """What columns count though slices do not."""
 
 rows = st.lists(
