@@ -5,7 +5,7 @@ Ids are deterministic (made from the evidence that caused them), so that an even
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct, field
 
@@ -142,6 +142,28 @@ class Alert(Event, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: TimeMs
 
 
+class Limits(NamedTuple):
+    """What a figure may be at least and at most; None where there is no limit."""
+
+    floor: float | None = None
+    ceiling: float | None = None
+
+    def passed(self, low: float | None, high: float | None) -> tuple[float, float, str] | None:
+        """Give the end of an interval that lies beyond a limit as a whole, the limit, and on which side.
+
+        >>> Limits(floor=0.8).passed(0.6, 0.7), Limits(floor=0.8).passed(0.7, 0.8), Limits(ceiling=0.5).passed(0.6, 0.7)
+        ((0.7, 0.8, 'below'), None, (0.6, 0.5, 'above'))
+        """
+        if self.floor is not None and high is not None and high < self.floor:
+            return high, self.floor, "below"
+        if self.ceiling is not None and low is not None and low > self.ceiling:
+            return low, self.ceiling, "above"
+        return None
+
+    def __str__(self) -> str:
+        return " to ".join(f"{one:g}" for one in self if one is not None)
+
+
 class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     """What `decide` may do for one model. The default only observes: it alerts, and neither retrains nor promotes.
 
@@ -189,3 +211,9 @@ class DecidePolicy(Event, frozen=True, kw_only=True, omit_defaults=True):
     max_lifetime_alpha: float = 1.0
     max_margin_sum: float = 0.1
     resolve_after_ms: int = 3_600_000
+
+    @property
+    def limits(self) -> dict[str, Limits]:
+        """Give the limits of figures, by metric."""
+        floors, ceilings = self.min_quality, self.max_loss
+        return {name: Limits(floors.get(name), ceilings.get(name)) for name in {**floors, **ceilings}}

@@ -11,7 +11,7 @@ a person is told, once, with what followed from it. Nothing is undone or done by
 
 from __future__ import annotations
 
-from schemas.lifecycle import Candidate, Retrain
+from schemas.lifecycle import Candidate, Limits, Retrain
 from schemas.measures import Drift, Metric, Review
 from schemas.verdict import Verdict
 from streams.decide.state import MAX_CAUSES, REMEMBERED, Cause, ModelState, Run
@@ -60,13 +60,13 @@ def _maybe_quiet(turn: Turn, event: Drift, rule: str) -> None:
 def measured(turn: Turn, event: Metric) -> None:
     """Take up a figure that has a limit."""
     state = turn.state
-    floor, ceiling = state.policy.min_quality.get(event.metric), state.policy.max_loss.get(event.metric)
-    if (floor is None and ceiling is None) or not _counts(state, event) or event.value is None:
+    limits = state.policy.limits.get(event.metric)
+    if limits is None or not _counts(state, event) or event.value is None:
         return
     if event.to_ms < state.figures.get(event.metric, -1):
         return  # about a time that a later figure has already spoken of
     rule, span_ms = f"quality:{event.metric}", event.to_ms - event.from_ms
-    verdict = beyond(event, floor=floor, ceiling=ceiling)
+    verdict = beyond(event, limits)
     if verdict is not None:
         if turn.first_time(event.id):
             turn.fire(
@@ -82,10 +82,9 @@ def measured(turn: Turn, event: Metric) -> None:
             _add(turn, Cause(id=event.id, version=event.version, drift=False, verdict=verdict, at_ms=event.at_ms))
     else:
         firing = turn.firing(rule)
-        back = (floor is None or event.value >= floor) and (ceiling is None or event.value <= ceiling)
+        back = limits.passed(event.value, event.value) is None
         if firing is not None and back and span_ms >= firing.span_ms:
-            limit = " to ".join(f"{one:g}" for one in (floor, ceiling) if one is not None)
-            summary = f"{event.metric} of {event.version} is back at {event.value:.4g}, the limit is {limit}"
+            summary = f"{event.metric} of {event.version} is back at {event.value:.4g}, the limit is {limits}"
             turn.resolve(rule, summary, version=event.version)
     turn.update(figures={**turn.state.figures, event.metric: event.to_ms})
 
@@ -97,14 +96,12 @@ def _counts(state: ModelState, event: Metric) -> bool:
     return champion is None or champion.version == event.version
 
 
-def beyond(event: Metric, *, floor: float | None = None, ceiling: float | None = None) -> Verdict | None:
+def beyond(event: Metric, limits: Limits) -> Verdict | None:
     """Say that a figure lies beyond a limit with its whole interval; None when it does not, or cannot be told."""
-    if floor is not None and event.high is not None and event.high < floor:
-        statistic, limit, where = event.high, floor, "below"
-    elif ceiling is not None and event.low is not None and event.low > ceiling:
-        statistic, limit, where = event.low, ceiling, "above"
-    else:
+    passed = limits.passed(event.low, event.high)
+    if passed is None:
         return None
+    statistic, limit, where = passed
     interval = f"{event.value:.4g} [{event.low:.4g}, {event.high:.4g}]" if event.low is not None else f"{event.value}"
     found = f"{event.metric} of {event.version} is {interval} over {event.n} outcomes"
     return Verdict(

@@ -24,7 +24,7 @@ import msgspec
 
 from schemas.control import AllocationSet, Control, DecidePolicySet, Frozen, PolicySet, ReferenceSet, Thawed
 from schemas.event import decode, encode
-from schemas.lifecycle import DecidePolicy
+from schemas.lifecycle import DecidePolicy, Limits
 from schemas.measures import Measures, Trial
 from schemas.records import DeadLetter
 from schemas.settings import Guard as GuardBounds
@@ -220,9 +220,9 @@ class Judge:
         state.count("metrics", len(found))
         return [Output("metrics", closing.model.encode(), encode(metric)) for metric in found]
 
-    def _limits(self, state: JudgeState, model: str) -> dict[str, float]:
+    def _limits(self, state: JudgeState, model: str) -> dict[str, Limits]:
         policy = state.decide.get(model)
-        return policy.min_quality if policy is not None and self.bounds.reviews else {}
+        return policy.limits if policy is not None and self.bounds.reviews else {}
 
     def _ahead(self, state: JudgeState, closing: Closing, at_start: dict[Key, Pane], at_ms: int) -> list[Output]:
         """Tell what the figures of a window will be, once its traffic has closed; score it once its labels have."""

@@ -8,9 +8,9 @@ its last `reviews` decisions together with the counts that they were made of:
   began or last alarmed, the last `review_panes` of them, and the detector's state before the first. A correction goes
   into the pane's counts, and the same detector, from that state, with the same days and limits, judges the panes again:
   the alarm stands where it would have been raised by then. Alarms about traffic rest on no label;
-- a **limit**: a closed figure of the policy's `min_quality` whose interval came to lie below its limit, as a pane or as
-  a window, when the one before did not (the other cause of `retrain`). The figure is told again from the corrected
-  counts; it stands where it still lies below;
+- a **limit**: a closed figure of the policy's `min_quality` or `max_loss` whose interval came to lie beyond its limit,
+  as a pane or as a window, when the one before did not (the other cause of `retrain`). The figure is told again from
+  the corrected counts; it stands where it still lies beyond;
 - a **gate** that concluded (the ground of promotions and refusals): the layer keeps the trials of its last
   `review_subjects` closed subjects (`gates`), and counts again those that the look had counted.
 
@@ -28,7 +28,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct, structs
 
-from schemas.lifecycle import DecidePolicy
+from schemas.lifecycle import DecidePolicy, Limits
 from schemas.measures import Gate, Metric, PaneDelta, Review
 from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
@@ -77,7 +77,7 @@ class Decision(Struct):
     index: int = 0
     looks: list[Look] = []
     panes: dict[int, Cells] = {}
-    limit: float = 0.0
+    limits: Limits = Limits()
     cells: Cells = {}
     closed: int = 0
     policy: DecidePolicy | None = None
@@ -89,7 +89,7 @@ class Reviews:
     def __init__(self, model: str, bounds: JudgeBounds) -> None:
         self.model, self.bounds = model, bounds
         self.looks: dict[tuple[str, str], deque[Look]] = {}
-        self.below: set[tuple[str, str, str, str]] = set()
+        self.beyond: set[tuple[str, str, str, str]] = set()
         self.decisions: list[Decision] = []
 
     def remember(self, decision: Decision) -> None:
@@ -133,22 +133,22 @@ class Reviews:
             )
         )  # fmt: skip
 
-    def figured(self, found: list[Metric], limits: dict[str, float], ledger: Ledger, window: str) -> None:
-        """Remember those of a window's figures (or a single pane's) that have come below their limit."""
+    def figured(self, found: list[Metric], limits: Mapping[str, Limits], ledger: Ledger, window: str) -> None:
+        """Remember those of a window's figures (or a single pane's) that have come beyond their limits."""
         for metric in found:
-            limit = limits.get(metric.metric)
-            if limit is None or metric.role != "primary" or metric.slice:
+            own = limits.get(metric.metric)
+            if own is None or metric.role != "primary" or metric.slice:
                 continue
             at = (metric.version, metric.deployment, metric.metric, window)
-            if metric.high is None or metric.high >= limit:
-                self.below.discard(at)
-            elif at not in self.below:
-                self.below.add(at)
-                then = _against(metric, limit)
+            if own.passed(metric.low, metric.high) is None:
+                self.beyond.discard(at)
+            elif at not in self.beyond:
+                self.beyond.add(at)
+                then = _against(metric, own)
                 self.remember(
                     Decision(
                         metric.id, "metrics", metric.version, metric.deployment, metric.metric, metric.at_ms,
-                        metric.from_ms, metric.to_ms, then, then, then, limit=limit, cells=_grounds(ledger.cells),
+                        metric.from_ms, metric.to_ms, then, then, then, limits=own, cells=_grounds(ledger.cells),
                     )
                 )  # fmt: skip
 
@@ -258,7 +258,7 @@ class Reviews:
         """Give them as plain data."""
         return {
             "looks": [[*at, list(looks)] for at, looks in sorted(self.looks.items())],
-            "below": sorted(self.below),
+            "beyond": sorted(self.beyond),
             "decisions": self.decisions,
         }
 
@@ -270,7 +270,7 @@ class Reviews:
             kept = msgspec.convert(looks, list[Look])
             known = all(len(look.before) == len(bounds.detectors) for look in kept)
             found.looks[version, deployment] = deque(kept if known else (), maxlen=bounds.review_panes)
-        found.below = {(version, deployment, metric, window) for version, deployment, metric, window in plain["below"]}
+        found.beyond = {(version, arm, metric, window) for version, arm, metric, window in plain["beyond"]}
         for decision in msgspec.convert(plain["decisions"], list[Decision]):
             found.remember(decision)
         return found
@@ -306,28 +306,30 @@ def _measured(one: Decision) -> Verdict | None:
     if metric is None:
         return None
     read = metric.measured(ledger)
-    return _verdict(one.name, read.value, read.low, read.high, read.n, one.limit)
+    return _verdict(one.name, read.value, read.low, read.high, read.n, one.limits)
 
 
-def _against(metric: Metric, limit: float) -> Verdict:
-    return _verdict(metric.metric, metric.value, metric.low, metric.high, metric.n, limit)
+def _against(metric: Metric, limits: Limits) -> Verdict:
+    return _verdict(metric.metric, metric.value, metric.low, metric.high, metric.n, limits)
 
 
-def _verdict(name: str, value: float | None, low: float | None, high: float | None, n: int, limit: float) -> Verdict:
-    below = high is not None and high < limit
+def _verdict(name: str, value: float | None, low: float | None, high: float | None, n: int, limits: Limits) -> Verdict:
+    passed = limits.passed(low, high)
+    floor = limits.ceiling is None or (passed is not None and passed[2] == "below")
+    statistic, limit = passed[:2] if passed else (high, limits.floor) if floor else (low, limits.ceiling)
     if value is None:
         return Verdict(outcome="inconclusive", gate=f"quality:{name}", threshold=limit, sentence="no outcome is left")
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
     return Verdict(
-        outcome="fail" if below else "inconclusive",
+        outcome="fail" if passed else "inconclusive",
         gate=f"quality:{name}",
-        statistic=high,
+        statistic=statistic,
         threshold=limit,
         value=value,
         low=low,
         high=high,
         n=n,
-        sentence=f"{name} is {value:.4g}{interval} over {n} outcomes; the limit is {limit:g}",
+        sentence=f"{name} is {value:.4g}{interval} over {n} outcomes; the limit is {limits}",
     )
 
 

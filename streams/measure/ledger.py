@@ -40,9 +40,9 @@ come, each of at most 64 bytes. All others count as `class:~other`, for ever, so
 **Label names and outputs.** A model's first label name (`label_name` of its policy) has the names above. What another
 label name contributes has the same names behind `label:NAME:`, in which `%` is written `%25` and `:` is `%3A`:
 `label:refund:confusion`. That is everything of outcomes and rankings and, of predictions, `n`, `bucket.rows`, `score`,
-`score.chosen` and `score.undecided`. An outcome is held against the output of its name where the prediction has one, else against
-`score`. A model has at most 16 other names in a source partition (`measure.MOST_NAMES`), the first that come, each of
-at most 64 bytes; what comes beyond is not counted, for ever.
+`score.chosen` and `score.undecided`. An outcome is held against the output of its name where the prediction has one,
+else against `score`. A model has at most 16 other names in a source partition (`measure.MOST_NAMES`), the first that
+come, each of at most 64 bytes; what comes beyond is not counted, for ever.
 
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.

@@ -141,6 +141,20 @@ def test_a_figure_below_its_limit_is_reviewed() -> None:
         assert one.then.value == figures[one.decision_id].value
 
 
+def test_a_loss_above_its_ceiling_is_reviewed() -> None:
+    judge = Judge(BOUNDS)
+    state = started(judge, DecidePolicySet(policy=DecidePolicy(model="m", max_loss={"brier": 0.3})))
+    figures = {one.id: one for one in read(run(judge, state, worse((13, 14, 15), 16)), "metrics", Metric)}
+    kept = [one for one in state.reviews["m"].decisions if one.topic == "metrics"]
+    assert kept
+    for one in kept:
+        assert one.then.threshold == 0.3
+        assert one.then.statistic == figures[one.id].low > 0.3
+    told = corrections(state, judge, *(delta(t * MINUTE, righted(t, 60)) for t in (13, 14, 15)))
+    told = [one for one in told if one.topic == "metrics"]
+    assert {(one.decision_id, one.stands) for one in told} == {(one.id, False) for one in kept}
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.sets(st.integers(1, 9), max_size=2), st.sets(st.integers(0, 9), max_size=2))
 def test_reviews_depend_on_nothing_but_the_sequence(cuts: set[int], restarts: set[int]) -> None:
