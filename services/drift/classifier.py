@@ -46,6 +46,7 @@ def tell_apart(
     """Train on the columns that were compared. Raises `WeirError` without scikit-learn, or with no column."""
     try:
         from sklearn.model_selection import StratifiedKFold
+        from threadpoolctl import threadpool_limits
     except ImportError:
         raise WeirError(
             "--classifier needs scikit-learn, which is not installed", fix="pip install 'weir[classifier]'", code=USAGE
@@ -64,12 +65,14 @@ def tell_apart(
     lost = dict.fromkeys(groups, 0.0)
     for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y):
         x[:, np.isnan(x[train]).all(axis=0)] = 0.0  # scikit-learn makes no bins of nothing
-        model = _model(categorical, seed).fit(x[train], y[train])
-        folds.append(_fold(model, x[test], y[test]))
-        for name, place in groups.items():
-            shuffled = x[test].copy()
-            shuffled[:, place] = shuffled[draw.permutation(len(test))][:, place]
-            lost[name] += (folds[-1].auc - _fold(model, shuffled, y[test]).auc) / FOLDS
+        # Thousands of rows gain little by OpenMP's threads, and where others are busy these spin while they wait.
+        with threadpool_limits(1):
+            model = _model(categorical, seed).fit(x[train], y[train])
+            folds.append(_fold(model, x[test], y[test]))
+            for name, place in groups.items():
+                shuffled = x[test].copy()
+                shuffled[:, place] = shuffled[draw.permutation(len(test))][:, place]
+                lost[name] += (folds[-1].auc - _fold(model, shuffled, y[test]).auc) / FOLDS
     found = separated(folds, n, m, alpha=alpha, least=least)
     ranked = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
     found.telling = [(name, much) for name, much in ranked if much > 0]

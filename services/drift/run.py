@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from schemas.errors import USAGE, WeirError
 from services.drift.classifier import tell_apart
@@ -87,7 +88,8 @@ def compare_files(
         parts = {prefix: _parts(before, after, prefix) for prefix in embeddings}
         names = _chosen(before, after, only, without, parts, found)
         columns: list[Compared] = []
-        with ThreadPoolExecutor(threads or os.cpu_count() or 1, "drift") as pool:
+        # Columns are compared beside each other: BLAS threads on top would wait for each other, spinning.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or os.cpu_count() or 1, "drift") as pool:
             running = {pool.submit(_compare, before, after, name, parts.get(name)): name for name in names}
             try:
                 for done, future in enumerate(as_completed(running), start=1):

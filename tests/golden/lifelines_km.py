@@ -6,7 +6,7 @@ Run by hand, in an environment of its own, from the root of the repository:
     PYTHONPATH=. peer/bin/python -m tests.golden.lifelines_km
 
 `6-MP` and `placebo` are the remission times in weeks of Freireich et al. (1963, Blood 21), which lifelines carries,
-`lung` those of Loprinzi et al. (1994). `delays` are a formula without chance: panes of labels that come by a log-normal law,
+`lung` those of Loprinzi et al. (1994). `delays` are a formula without chance: panes of labels that come by a heavy law,
 looked at when they have closed, every one weighted by the age of its pane, as the judge's law of development does.
 Kept are durations, whether each ended (1) or was cut off (0), weights, and lifelines' survival at each time.
 """

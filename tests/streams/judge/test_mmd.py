@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2
+from threadpoolctl import threadpool_limits
 
 from streams.judge.mmd import (
     FeatureSums,
@@ -26,6 +28,13 @@ from streams.measure.fourier import Fourier, median_bandwidth
 from tests.streams.judge import naive_mmd
 
 Floats = NDArray[np.float64]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep BLAS from spinning where other tests have the cores."""
+    with threadpool_limits(1):
+        yield
 
 
 def sums(features: Floats, split: int = 0) -> FeatureSums:
