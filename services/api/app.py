@@ -21,6 +21,7 @@ from services.api.auth import Bearer
 from services.api.choices import choices
 from services.api.deliveries import deliveries
 from services.api.history import History, Window
+from services.api.incidents import incidents
 from services.api.live import Behind, Tail
 from services.api.middleware import Bounded, Counting
 from services.api.pipeline import Pipeline
@@ -31,6 +32,7 @@ MOST_BYTES = 8 << 20
 SOON_S, SLOW_S = 1.0, 3.0
 
 FromMs = Annotated[int, Query(ge=0, le=MAX_MS, description="only what lies after this time")]
+Cost = Annotated[float, Query(ge=0, le=1e12, allow_inf_nan=False, description="in any one unit")]
 Model = Annotated[str, Query(description="only this model; empty: all")]
 
 
@@ -158,11 +160,18 @@ def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRou
 
     @routes.get("/alerts")
     def alerts(model: Model = "") -> dict[str, Any]:
-        """The newest alerts, what of them fires now, and how their deliveries went."""
+        """The newest alerts, what fires now, one incident a model with its parts ranked, how deliveries went."""
 
         def fetch() -> dict[str, Any]:
             found = history.alerts(model)
-            return {"alerts": found, "current": _current(found), "deliveries": deliveries(settings)}
+            current = _current(found)
+            fires = [one for one in current if one.get("status", "firing") == "firing"]
+            return {
+                "alerts": found,
+                "current": current,
+                "incidents": incidents(fires),
+                "deliveries": deliveries(settings),
+            }
 
         return soon.of(("alerts", model), fetch)
 
@@ -177,13 +186,12 @@ def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRou
 def _thresholds(settings: Settings, store: Store) -> APIRouter:
     routes = APIRouter(tags=["history"])
     slow = Recent(SLOW_S)
-    cost = Query(ge=0, le=1e12, allow_inf_nan=False)
 
     @routes.get("/models/{model}/thresholds")
     def thresholds(
         model: str,
-        cost_fp: Annotated[float, cost] = 1.0,
-        cost_fn: Annotated[float, cost] = 1.0,
+        cost_fp: Cost = 1.0,
+        cost_fn: Cost = 1.0,
         slice: Annotated[str, Query(description="dimension=value; empty: the whole")] = "",
         from_ms: FromMs = 0,
         to_ms: Annotated[int, Query(ge=0, le=MAX_MS, description="the window's end; 0: the newest pane's")] = 0,

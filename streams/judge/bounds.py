@@ -65,7 +65,7 @@ class JudgeBounds(BaseModel):
     settle_ms: int = Field(default=60_000, ge=0)
     reviews: int = Field(default=32, ge=0)
     review_panes: int = Field(default=240, ge=1)
-    review_subjects: int = Field(default=10_000, ge=0)
+    review_subjects: int = Field(default=5_000, ge=0)
     review_ms: int = Field(default=3_600_000, ge=0)
     surge_budget: float = Field(default=0.05, gt=0)
     surge_factor: float = Field(default=3.0, ge=1)

@@ -15,7 +15,8 @@ its last `reviews` decisions together with the counts that they were made of:
   `review_subjects` closed subjects (`gates`), and counts again those that the look had counted.
 
 A review leaves when a decision's figure first moves, whenever the answer to "would it stand?" changes, and else at most
-once in `review_ms`. Memory is bounded by these four settings; a decision beyond them is let go of, oldest first. What
+once in `review_ms`. A gate takes long to count again (some 0.1 ms a subject), so it is looked at again at most once in
+a sixtieth of that. Memory is bounded by these four settings; a decision beyond them is let go of, oldest first. What
 is compared is what the *same evidence* says now; what came later, and might have led to the same decision, is not.
 """
 
@@ -42,6 +43,7 @@ from streams.measure.metrics import metrics
 
 Cells = dict[str, dict[int, int]]
 OF_ALARM: Final = (BUCKET_CONFUSION, BUCKET_AGREEMENT)
+REST: Final = 60
 NO_GROUND: Final = (LATENCY, MISSING, LABEL_DELAY)
 
 
@@ -80,6 +82,7 @@ class Decision(Struct):
     limits: Limits = Limits()
     cells: Cells = {}
     closed: int = 0
+    looked_ms: int = -1
     policy: DecidePolicy | None = None
 
 
@@ -200,7 +203,11 @@ class Reviews:
     ) -> Iterator[Review]:
         """Look again at the decisions that moved, and give what there is to say."""
         for one in self.decisions:
-            if one.moved:
+            rests = (
+                one.topic == "gates" and one.looked_ms >= 0 and at_ms - one.looked_ms < self.bounds.review_ms // REST
+            )
+            if one.moved and not rests:
+                one.looked_ms = at_ms
                 now = self._again(one, watches, layers)
                 one.moved = False
                 if now is not None:

@@ -17,6 +17,7 @@ function body() {
   if (!now.length) return empty("No alert so far.", "`decide` alerts on drift, on figures below min_quality and on rollouts. It must run for this: see Pipeline.");
   const store = state.alerts.deliveries;
   return [
+    grouped(now),
     table(`${now.filter(fires).length} firing; the newest state of each`, [
       ["State", (a) => (fires(a) ? told(KINDS[a.severity ?? "warning"], "fires") : told("good", "resolved")), "nowrap"],
       ["Severity", (a) => a.severity ?? "warning"],
@@ -29,6 +30,15 @@ function body() {
       ? h("p", { class: "quiet small" }, "Deliveries are kept by `weir alert`; its store (alert.db) is not in this process's data directory.")
       : log(store),
   ];
+}
+
+/** One line for each model of which several things fire: the worst first, the others ranked beneath it. */
+function grouped(now) {
+  const marks = new Set(now.filter(fires).map((one) => one.fingerprint));
+  const found = (state.alerts.incidents ?? []).map((one) => ({ ...one, parts: one.parts.filter((part) => marks.has(part.fingerprint)) })).filter((one) => one.parts.length > 1);
+  return found.map((one) => h("details", { "data-key": `incident-${one.model}` },
+    h("summary", {}, told(KINDS[one.severity] ?? "warn", `${one.model}: ${count(one.parts.length)} alarms since ${time(one.since_ms)}`), ` ${tidy(one.summary)}`),
+    h("ol", { class: "said" }, one.parts.map((part) => h("li", {}, told(KINDS[part.severity] ?? "warn", part.group), ` ${tidy(part.summary)}`, part.slice ? h("span", { class: "quiet" }, ` ${part.slice}`) : [])))));
 }
 
 function delivered(alert, store) {

@@ -126,6 +126,20 @@ def test_rollout_tells_stage_gate_and_what_led_here(house: Asker) -> None:
     assert answer["servers"][0]["converged"] is True
 
 
+def test_thresholds_are_asked_with_costs(house: Asker) -> None:
+    answer = house.get(f"models/{MODEL}/thresholds", cost_fp=2.0, cost_fn=0.5, points=3)
+    assert (answer["cost_fp"], answer["cost_fn"], answer["versions"]) == (2.0, 0.5, [])  # the story has no deltas
+    assert answer["to_ms"] > answer["from_ms"] > 0
+    for wrong in ({"cost_fp": -1}, {"cost_fn": "nan"}, {"points": 2}, {"from_ms": -1}):
+        assert house.client.get(f"/v1/models/{MODEL}/thresholds", params=wrong).status_code == 422
+
+
+def test_what_fires_about_a_model_is_one_incident(house: Asker) -> None:
+    (one,) = house.get("alerts")["incidents"]
+    assert (one["model"], one["severity"], one["group"]) == (MODEL, "error", "quality")
+    assert [part["rule"] for part in one["parts"]] == ["drift:quality:error", "drift:feature:age"]
+
+
 def test_slices_of_the_version_that_was_measured_last_come_with_the_whole(house: Asker) -> None:
     answer = house.get(f"models/{MODEL}/slices", metric="accuracy")
     stored = asked(house, "SELECT uniqExact(slice) FROM metrics WHERE slice != '' AND closed AND metric = 'accuracy'")

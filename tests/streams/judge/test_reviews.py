@@ -225,8 +225,9 @@ def shares() -> AllocationSet:
     return AllocationSet(model="m", layer="canary:r", share=0.5, from_ms=0, window_ms=1_000)
 
 
-def test_a_gate_whose_trials_are_corrected_is_reviewed() -> None:
-    judge = Judge(BOUNDS.model_copy(update={"settle_ms": 0}))
+@pytest.mark.parametrize("review_ms", [0, 60 * 30_000])  # a gate may be looked at again after half a minute
+def test_a_gate_whose_trials_are_corrected_is_reviewed(review_ms: int) -> None:
+    judge = Judge(BOUNDS.model_copy(update={"settle_ms": 0, "review_ms": review_ms}))
     state = started(judge, shares())
     trials = [trial(i, float(i % 2)) for i in range(200)]  # the challenger is always right, the champion never
     judge.step(state, batch(1, trials=trials), 0)
@@ -245,6 +246,28 @@ def test_a_gate_whose_trials_are_corrected_is_reviewed() -> None:
     late = trial(1, 0.0, revision=3)
     judge.step(state, batch(4, trials=[late]), 0)  # heard twice: nothing new
     assert not read(run(judge, state, [measures(0, 5, 15 * MINUTE)]), "reviews", Review)
+
+
+def test_a_gate_is_not_counted_again_at_every_correction() -> None:
+    judge = Judge(BOUNDS.model_copy(update={"settle_ms": 0, "review_ms": 60 * 45_000}))
+    state = started(judge, shares())
+    judge.step(state, batch(1, trials=[trial(i, float(i % 2)) for i in range(200)]), 0)
+    run(judge, state, [measures(0, 1, 10 * MINUTE), measures(0, 2, 13 * MINUTE + 30_000)])
+    judge.step(state, batch(2, trials=[trial(1, 0.0, revision=2)]), 0)
+    assert (
+        len(
+            read(
+                run(judge, state, [measures(0, 3, 13 * MINUTE + 30_001), measures(0, 4, 14 * MINUTE)]),
+                "reviews",
+                Review,
+            )
+        )
+        == 1
+    )
+    judge.step(state, batch(3, trials=[trial(i, 0.0, revision=3) for i in range(1, 200, 2)]), 0)
+    assert not read(run(judge, state, [measures(0, 5, 14 * MINUTE + 30_000)]), "reviews", Review)
+    (one,) = state.reviews["m"].decisions
+    assert one.moved  # and it is looked at when its rest is over, as far as it is kept then
 
 
 def wait(at_ms: int) -> int:
