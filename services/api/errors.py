@@ -71,9 +71,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         fields = [{"at": _path(item["loc"]), "what": str(item["msg"])} for item in error.errors()]
-        return answer(
-            422, f"the request is not valid: {fields[0]['at']}: {fields[0]['what']}", "see /openapi.json", fields
-        )
+        kind = request.headers.get("content-type", "none")
+        body = fields[0]["at"] == "body" and "json" not in kind  # such a body is not read as JSON
+        fix = f"send `Content-Type: application/json`; what came is {kind}" if body else "see /openapi.json"
+        return answer(422, f"the request is not valid: {fields[0]['at']}: {fields[0]['what']}", fix, fields)
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:

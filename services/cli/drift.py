@@ -72,7 +72,7 @@ def drift(
     if as_json:
         print(json.dumps(as_object(found, held), allow_nan=False))
     else:
-        print_table(found, Console(), top)
+        print_table(found, Console(markup=False), top)
         if html is not None:
             print(f"report: {html}")
     for one in held:

@@ -162,7 +162,7 @@ def _chosen(
             found.gone.append(name)
             continue
         one, other = kind_of(ours.field(name).type), kind_of(theirs.field(name).type)
-        if "" in (one, other):
+        if "" in (one, other) and (one == other or "null" in (one, other)):
             kind = ours.field(name).type if not one else theirs.field(name).type
             found.left_out.append((name, f"values of type {kind} are not compared"))
         elif one != other and "null" not in (one, other):
@@ -224,7 +224,7 @@ def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
     held = []
     drifted = set(found.drifted)
     total = len(found.columns) + len(found.changed) + len(found.gone)
-    names = {one.name for one in found.columns} | drifted | {name for name, _ in found.left_out}
+    names = {one.name for one in found.columns} | drifted
     for condition in conditions:
         if condition == "any":
             if drifted:
@@ -232,6 +232,8 @@ def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
         elif condition == CLASSIFIER and condition not in names and found.classifier is not None:
             if found.classifier.verdict == "drift":
                 held.append(f"rows are told apart: {found.classifier.sentence}")
+        elif why := dict(found.left_out).get(condition):
+            raise WeirError(f"--fail-on {condition}: it is left out: {why}", fix="name another column", code=USAGE)
         elif condition in names:
             if condition in drifted:
                 held.append(f"{condition} drifts")

@@ -76,7 +76,7 @@ def _landed(settings: Settings, bounds: JudgeBounds, model: str | None) -> list[
     if model is not None and model not in known:
         raise WeirError(
             f"model {model!r} has no reference; models that have: {', '.join(known) or 'none'}",
-            fix="a reference comes with training; or say the traffic: --rows-a-day 5000",
+            fix="weir reference learn MODEL; or say the traffic: --rows-a-day 5000",
         )
     found = [
         planned(
@@ -88,6 +88,11 @@ def _landed(settings: Settings, bounds: JudgeBounds, model: str | None) -> list[
         for (name, version), reference in sorted(references.items())
         if model in (None, name) and (name, version) in seen
     ]
+    if not known:
+        raise WeirError(
+            "no version has a reference yet",
+            fix="weir reference learn MODEL; or say the traffic: --rows-a-day 5000",
+        )
     if not found:
         raise WeirError(
             "no traffic of a version with a reference was measured in the last day that has any",

@@ -152,7 +152,7 @@ def _verdict(one: Compared, alpha: float, least: float) -> tuple[Verdict, str]:
         moved = max(one.cells, key=lambda cell: abs(cell[2] / one.m - cell[1] / one.n))
         where = f"most in {moved[0]}: {moved[1] / one.n:.1%} → {moved[2] / one.m:.1%}"
         return ("drift" if one.tv >= least else "slight"), f"{size}; {where}"
-    if not one.dof:
+    if not one.dof and not one.tv:
         same = one.n == one.missing_n and one.m == one.missing_m
         return "steady", "all values are missing in both" if same else "one value, the same in both"
     if one.chance_tv < least:

@@ -88,6 +88,15 @@ def test_what_is_no_event_is_refused(house: Asker, body: bytes, status: int) -> 
     assert set(answer.json()) >= {"what", "fix"}
 
 
+def test_json_that_is_not_called_so_is_told(house: Asker) -> None:
+    """What `curl -d` sends by itself."""
+    body = b'{"request_id": "r", "at_ms": 5, "label": 1}'
+    kind = "application/x-www-form-urlencoded"
+    answer = house.client.post("/v1/labels", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 422
+    assert answer.json()["fix"] == f"send `Content-Type: application/json`; what came is {kind}"
+
+
 def test_too_much_is_refused(house: Asker) -> None:
     label = {"request_id": "r", "at_ms": 5, "label": 1}
     assert post(house, "labels", [label] * (MOST + 1)).status_code == 413

@@ -139,12 +139,38 @@ def test_too_few_rows_are_said_to_be_too_few(tmp_path: Path) -> None:
     assert "too few rows" in said.columns[0].sentence
 
 
+def test_a_handful_of_other_values_is_not_steady(tmp_path: Path) -> None:
+    """All cells are put together then, so χ² has no degree of freedom; that says nothing of the values."""
+    for name, start in (("a", 0.0), ("b", 100.0)):
+        (tmp_path / f"{name}.csv").write_text("x\n" + "".join(f"{start + k}\n" for k in range(8)))
+    (one,) = compare_files(tmp_path / "a.csv", tmp_path / "b.csv").columns
+    assert (one.verdict, one.tv) == ("unclear", 1.0)
+    assert one.sentence.startswith("too few rows")
+
+
+def test_a_date_that_became_a_text_has_another_type(tmp_path: Path) -> None:
+    days = pa.array([19_000, 19_001], pa.date32())
+    tables = {"a": {"d": days, "l": [[1], [2]], "t": days}, "b": {"d": ["19/1", "20/1"], "l": [1.0, 2.0], "t": days}}
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    said = compare_files(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    assert said.drifted == ["d", "l"]
+    assert said.left_out == [("t", "values of type date32[day] are not compared")]
+
+
 def test_conditions(found: Drift) -> None:
     assert fails(found, []) == fails(found, ["amount", "0.9"]) == []
     assert fails(found, ["any"]) == ["6 of 11 columns drift"]
     assert fails(found, ["age", "gone", "0.5"]) == ["age drifts", "gone drifts", "55% of the columns drift"]
     with pytest.raises(WeirError, match="neither `any`"):
         fails(found, ["agee"])
+
+
+@pytest.mark.parametrize("name", ["at", "id"])
+def test_a_condition_on_what_is_not_compared_is_refused(found: Drift, name: str) -> None:
+    """It would never hold, so a pipeline would rest on nothing."""
+    with pytest.raises(WeirError, match=f"--fail-on {name}: it is left out: "):
+        fails(found, [name])
 
 
 class Tags(HTMLParser):
@@ -223,6 +249,15 @@ def test_bad_input_is_named(tmp_path: Path, files: tuple[str, str], more: dict[s
     with pytest.raises(WeirError, match=said) as refused:
         drift(*(tmp_path / name for name in files), without=[], least=0.05, fail_on=[], top=20, as_json=True, **given)
     assert "fix:" in str(refused.value)
+
+
+def test_names_with_brackets_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("price[usd],[/x]\n1,2\n3,4\n")
+    path = tmp_path / "a.csv"
+    drift(path, path, only=[], without=[], alpha=0.05, least=0.05, fail_on=[], html=None, top=20, as_json=False)
+    said = capsys.readouterr().out
+    assert "price[usd] " in said
+    assert "[/x] " in said
 
 
 def test_nothing_in_common_is_all_gone(tmp_path: Path) -> None:
