@@ -19,6 +19,7 @@ DAY_MS = 24 * HOUR_MS
 
 Comparison = Literal["any", "lt", "le", "gt", "ge", "eq"]
 Silence = Literal["negative", "unlabelled"]
+Meaning = Literal["quality", "value"]
 
 Rate = Annotated[float, Meta(gt=0.0, le=1.0)]
 
@@ -51,6 +52,9 @@ class LabelRule(Event, frozen=True, kw_only=True, omit_defaults=True):
     What is absent is the policy's: `horizon_ms`, `lateness_ms`, `precedence`, and silence as a whole: with `on_timeout`
     the fields `negative_label`, `negative_sample`, `provisional_after_ms`, `p_fake_negative` and `exposure` are the
     rule's own, or at their defaults; without it they may not be given. `attribution` is always its own.
+
+    `metrics` says what the labels are: `quality`, what a prediction is held against, or `value`, amounts that came of
+    it (revenue, seconds), of which the sum and the mean are told.
     """
 
     name: Name
@@ -64,6 +68,7 @@ class LabelRule(Event, frozen=True, kw_only=True, omit_defaults=True):
     exposure: str | None = None
     precedence: list[str] | None = None
     attribution: list[Attribution] = []
+    metrics: Meaning = "quality"
 
     def __post_init__(self) -> None:
         alone = [name for name in _SILENCE if getattr(self, name) is not None]

@@ -77,7 +77,7 @@ def pane_of(settings: Settings) -> str:
 
 def by_name(standing: str) -> str:
     """Give each prediction once for each label name of its policy: `label_name`, the score that its outcome is about,
-    and what stands before the names of its vectors (`prefix`).
+    what stands before the names of its vectors (`prefix`), and whether its labels are amounts (`valued`).
     """
     quoted_name = "replaceAll(replaceAll(one_name, '%', '%25'), ':', '%3A')"
     return f"""
@@ -85,7 +85,8 @@ SELECT * REPLACE (
     one_name AS label_name, if(mapContains(outputs, one_name), toNullable(outputs[one_name]), score) AS score)
 FROM (
     SELECT *, arrayJoin(arrayConcat([label_name], arrayFilter(name -> length(name) <= {MOST_NAME_BYTES}, other_names)))
-        AS one_name, if(one_name = label_name, '', concat('{LABEL}', {quoted_name}, ':')) AS prefix
+        AS one_name, if(one_name = label_name, '', concat('{LABEL}', {quoted_name}, ':')) AS prefix,
+        has(value_names, one_name) AS valued
     FROM ({standing})
 )"""
 

@@ -27,7 +27,7 @@ FROM (
     lists = f"""
 SELECT * FROM (
     SELECT *, JSONExtract(ifNull(body, ''), 'items', '{_ITEMS}') AS items FROM ({parted(standing, settings)})
-    WHERE notEmpty(items)
+    WHERE NOT valued AND notEmpty(items)
 ) AS s LEFT JOIN ({gains}) AS f
 ON s.request_id = f.said_of AND s.model = f.said_model AND s.deployment = f.said_deployment
     AND s.label_name = toString(f.said_name)"""

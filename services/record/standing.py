@@ -42,8 +42,8 @@ _LIMITS = {"max_query_size": 64 << 20, "max_ast_elements": 1_000_000, "max_expan
 
 
 def standing_sql(client: HttpClient, settings: Settings, cuts: Cuts | None) -> str:
-    """Give the query of the standing predictions: one raw row per identity, with its policy's `label_name`, and the
-    `other_names` of its policy's `labels`.
+    """Give the query of the standing predictions: one raw row per identity, with its policy's `label_name`, the
+    `other_names` of its policy's `labels`, and which of these are `value_names`.
     """
     aside = _set_aside(client, settings, cuts)
     out = f"WHERE (partition, offset, idx) NOT IN ({listed(aside)})" if aside else ""
@@ -58,12 +58,17 @@ def _admitted(client: HttpClient, settings: Settings, cuts: Cuts | None) -> str:
     below = _below(cuts, "predictions")
     policies = ", ".join(
         f"({number}, {quoted(one.model)}, {one.effective_from_ms}, {one.reach_ms}, {quoted(one.label_name)}, "
-        f"[{', '.join(quoted(rule.name) for rule in one.labels)}])"
+        f"[{', '.join(quoted(rule.name) for rule in one.labels)}], "
+        f"[{', '.join(quoted(rule.name) for rule in one.labels if rule.metrics == 'value')}])"
         for number, one in _policies(client, settings, cuts)
     )
-    named = "'of Int32, named String, from_ms Int64, reach_ms Int64, label_name String, other_names Array(String)'"
+    named = (
+        "'of Int32, named String, from_ms Int64, reach_ms Int64, label_name String, other_names Array(String), "
+        "value_names Array(String)'"
+    )
     return f"""
-SELECT p.*, if(q.named = '', '{LABEL_NAME}', q.label_name) AS label_name, q.other_names AS other_names FROM (
+SELECT p.*, if(q.named = '', '{LABEL_NAME}', q.label_name) AS label_name, q.other_names AS other_names,
+    q.value_names AS value_names FROM (
     SELECT *,
         ifNull(arrayLast(h -> h.name = 'weir-append-ms', headers).value, '') AS claimed,
         if(arrayExists(h -> h.name = 'weir-hop', headers) AND match(claimed, '^[0-9]{{1,15}}$'),
@@ -73,7 +78,7 @@ SELECT p.*, if(q.named = '', '{LABEL_NAME}', q.label_name) AS label_name, q.othe
     WHERE unreadable = '' AND {_SIZE} <= {join.max_event_bytes}
         AND kafkaMurmurHash(request_id) % {settings.partitions} = partition {below}
 ) AS p
-LEFT ASOF JOIN (SELECT * FROM VALUES({named}, (-1, '', 0, 0, '', []){", " if policies else ""}{policies})) AS q
+LEFT ASOF JOIN (SELECT * FROM VALUES({named}, (-1, '', 0, 0, '', [], []){", " if policies else ""}{policies})) AS q
     ON p.partition = q.of AND p.named = q.named AND p.at_ms >= q.from_ms
 WHERE p.at_ms BETWEEN p.appended_ms - {join.skew_ms} AND p.appended_ms + {join.skew_ms}
     AND p.appended_ms <= p.at_ms + if(q.named = '', {JoinPolicy(model="none").reach_ms}, q.reach_ms)"""

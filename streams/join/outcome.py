@@ -39,11 +39,15 @@ Items = tuple[tuple[str, Outcome], ...]
 
 
 class Named(Struct, frozen=True, gc=False):
-    """What is known of a standing prediction by another label name of its policy, and of its items by that name."""
+    """What is known of a standing prediction by another label name of its policy, and of its items by that name.
+
+    `value` says that its labels are amounts, which are not held against the prediction (`LabelRule.metrics`).
+    """
 
     name: str
     outcome: Outcome = NOTHING
     items: Items | None = None
+    value: bool = False
 
 
 class Counted(Struct, frozen=True, gc=False):

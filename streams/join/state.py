@@ -143,6 +143,7 @@ class Case(Struct, gc=False):
         revision = sum(track.revision for track in self.tracks if track.item is None)
         if not told or (len(self.tracks) == 1 and event.outputs is None):
             return Counted(event, first.outcome, revision)
+        values = {rule.name for rule in self.policy.labels if rule.metrics == "value"}
         return Counted(
             event,
             first.outcome,
@@ -150,7 +151,9 @@ class Case(Struct, gc=False):
             self._items(first.name),
             first.name if event.outputs and first.name in event.outputs else None,
             tuple(
-                Named(track.name, track.outcome, self._items(track.name))
+                Named(track.name, track.outcome, None, value=True)
+                if track.name in values
+                else Named(track.name, track.outcome, self._items(track.name))
                 for track in self.tracks
                 if track.item is None and track.scope is not None and track is not first
             ),

@@ -46,7 +46,7 @@ from streams.measure.ranking import ranking_cells
 from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
 from streams.measure.scale import milli, score_edges, span_edges
-from streams.measure.tasks import Classes, predicted_class, tasks
+from streams.measure.tasks import Classes, amounts, predicted_class, tasks
 
 Target = defaultdict[str, dict[int, int]]
 Targets = list[tuple[Target, bool]]
@@ -113,14 +113,22 @@ def add_score(targets: Targets, prediction: Prediction, sign: int) -> None:
 
 
 def add_outcome(
-    targets: Targets, prediction: Prediction, outcome: Outcome, sign: int, named: Classes | None = None
+    targets: Targets,
+    prediction: Prediction,
+    outcome: Outcome,
+    sign: int,
+    named: Classes | None = None,
+    *,
+    value: bool = False,
 ) -> None:
-    """Add what a labelled outcome counts; nothing without a label. `ledger` says what and why."""
+    """Add what a labelled outcome counts, as an amount (`value`) or held against the prediction; nothing without a
+    label. `ledger` says what and why.
+    """
     label = outcome.label
     if label is None:
         return
     weight = sign * milli(outcome.weight)
-    told = tasks(prediction, label, sign, weight, named)
+    told = amounts(prediction, label, sign, weight) if value else tasks(prediction, label, sign, weight, named)
     kind = _KIND[outcome.kind or "explicit"]
     told.cells.extend(((LABELLED, COUNT, sign), (LABELLED, WEIGHT, weight), (KINDS, kind, sign)))
     if outcome.labelled_at_ms is not None and outcome.kind != "timeout":
@@ -148,8 +156,12 @@ def add_other(targets: Targets, prediction: Prediction, other: Named, sign: int,
     mine, prefix = answer(prediction, other.name), prefix_of(other.name)
     for target, sliced in targets:
         alone = _target()
-        add_score([(alone, sliced)], mine, sign)
-        add_outcome([(alone, sliced)], mine, other.outcome, sign, named)
+        if other.value:
+            _add(alone[N], 0, sign)
+            _add(alone[BUCKET_ROWS], bucket_of(mine), sign)
+        else:
+            add_score([(alone, sliced)], mine, sign)
+        add_outcome([(alone, sliced)], mine, other.outcome, sign, named, value=other.value)
         add_ranking([(alone, sliced)], mine, other.items, sign)
         for name, vector in alone.items():
             into = target[prefix + name]
@@ -321,7 +333,7 @@ def _same(a: Counted, b: Counted) -> bool:
 
 
 def _heard(other: Named) -> tuple[object, ...]:
-    return (other.name, _says(other.outcome), other.items)
+    return (other.name, _says(other.outcome), other.items, other.value)
 
 
 def _says(outcome: Outcome) -> tuple[object, ...]:

@@ -44,6 +44,10 @@ label name contributes has the same names behind `label:NAME:`, in which `%` is 
 else against `score`. A model has at most 16 other names in a source partition (`measure.MOST_NAMES`), the first that
 come, each of at most 64 bytes; what comes beyond is not counted, for ever.
 
+**Amounts.** The labels of a name that the policy calls a `value` (revenue, seconds) are in no task: they count `n`,
+`bucket.rows`, `labelled`, `kinds`, `label_delay` and, where the label is a plain number of at most 2¹⁰⁰ in size,
+`value`, `value.sum`, `bucket.value` and `bucket.value.sum`; any other label is unmeasurable. Items are left out.
+
 **Split records.** A step whose deltas exceed the size bound becomes several `Measures` of the same (source, step). All
 but the last have `clock_ms` 0, so that no pane closes on half a step: a source's clock is the greatest it has told.
 
@@ -117,6 +121,8 @@ ERROR_SQUARE: Final = "error.square"
 ERROR_SIZE: Final = "error.size"
 LABEL_SUM: Final = "label.sum"
 LABEL_SQUARE: Final = "label.square"
+VALUE: Final = "value"
+VALUE_SUM: Final = "value.sum"
 BUCKET_ROWS: Final = "bucket.rows"
 BUCKET_N: Final = "bucket.n"
 BUCKET_CONFUSION: Final = "bucket.confusion"
@@ -131,6 +137,8 @@ BUCKET_REGRESSION: Final = "bucket.regression"
 BUCKET_ERROR_OVER: Final = "bucket.error.over"
 BUCKET_ERROR_UNDER: Final = "bucket.error.under"
 BUCKET_ERROR_SQUARE: Final = "bucket.error.square"
+BUCKET_VALUE: Final = "bucket.value"
+BUCKET_VALUE_SUM: Final = "bucket.value.sum"
 MISSING: Final = "missing"
 LATENCY: Final = "latency"
 LABEL_DELAY: Final = "label_delay"
@@ -260,6 +268,8 @@ VECTORS: Final[dict[str, Vector]] = {
             "squared labels of regression tasks, [level × 2] low and [level × 2 + 1] high 24 bits",
             sliced=False,
         ),
+        Vector(VALUE, 2, "count, milli-weight", "[COUNT] amounts, [WEIGHT] their weight"),
+        Vector(VALUE_SUM, LEVELS, _SPLIT, "amounts by [level] of their size, signed"),
         Vector(BUCKET_ROWS, BUCKETS, "count", "by subject bucket: standing predictions, labelled or not"),
         Vector(BUCKET_N, BUCKETS, "count", "by subject bucket: outcomes in any task"),
         Vector(BUCKET_CONFUSION, BUCKETS * 4, "milli-weight", "[bucket × 4 + cell of `confusion`]"),
@@ -274,6 +284,8 @@ VECTORS: Final[dict[str, Vector]] = {
         Vector(BUCKET_ERROR_OVER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.over`"),
         Vector(BUCKET_ERROR_UNDER, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `error.under`"),
         Vector(BUCKET_ERROR_SQUARE, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level] of the squared error"),
+        Vector(BUCKET_VALUE, BUCKETS, "milli-weight", "weight of the amounts by bucket"),
+        Vector(BUCKET_VALUE_SUM, BUCKETS * WIDE_LEVELS, _WIDE, "[bucket × 128 + wide level], as `value.sum`"),
         Vector(
             MISSING,
             4,
@@ -332,6 +344,9 @@ def apart(name: str) -> tuple[str, str]:
         return "", name
     quoted, _, own = name.removeprefix(LABEL).partition(":")
     return quoted.replace("%3A", ":").replace("%25", "%"), own
+
+
+_SIGNED: Final = (LABEL_SUM, VALUE_SUM, BUCKET_VALUE_SUM)
 
 
 class Ledger:
@@ -413,7 +428,7 @@ class Ledger:
         >>> Ledger({"n": {0: 2}}).possible(), Ledger({"confusion": {TP: -1000}}).possible()
         (True, False)
         """
-        return all(min(vector.values()) >= 0 for name, vector in self.cells.items() if apart(name)[1] != LABEL_SUM)
+        return all(min(vector.values()) >= 0 for name, vector in self.cells.items() if apart(name)[1] not in _SIGNED)
 
     def __add__(self, other: Ledger) -> Ledger:
         total = Ledger(self.cells)

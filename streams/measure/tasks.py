@@ -28,9 +28,12 @@ from streams.measure.ledger import (
     BUCKET_SCORE_BINS,
     BUCKET_SCORE_NEG,
     BUCKET_SCORE_POS,
+    BUCKET_VALUE,
+    BUCKET_VALUE_SUM,
     CALIBRATION,
     CLASS,
     CONFUSION,
+    COUNT,
     DIFFERS,
     ERROR_OVER,
     ERROR_SIZE,
@@ -63,6 +66,9 @@ from streams.measure.ledger import (
     TP,
     UNMEASURABLE,
     UNREADABLE,
+    VALUE,
+    VALUE_SUM,
+    WEIGHT,
     WIDE_LEVELS,
     WRONG,
 )
@@ -110,6 +116,23 @@ def tasks(prediction: Prediction, label: LabelValue, sign: int, weight: int, nam
         _agreement(told, label, prediction, right, bucket, sign, weight, named)
     told.cells.append((BUCKET_N, bucket, sign) if told.cells else (MEASURED, UNMEASURABLE, sign))
     return told
+
+
+def amounts(prediction: Prediction, label: LabelValue, sign: int, weight: int) -> Told:
+    """Give what a label counts that is an amount: nothing that depends on what was predicted."""
+    value, home = number(label), bucket_of(prediction)
+    if value is None:
+        return Told([(MEASURED, UNMEASURABLE, sign)], [])
+    signed = weight if value > 0 else -weight
+    (level, mantissa), (wide, coarse) = split(abs(value)), split_wide(abs(value))
+    cells = [
+        (VALUE, COUNT, sign),
+        (VALUE, WEIGHT, weight),
+        (VALUE_SUM, level, signed * mantissa),
+        (BUCKET_VALUE, home, weight),
+        (BUCKET_VALUE_SUM, home * WIDE_LEVELS + wide, signed * coarse),
+    ]
+    return Told(cells, [])
 
 
 def predicted_class(prediction: Prediction, score: float) -> int | None:

@@ -13,9 +13,10 @@ import pytest
 from msgspec import convert
 
 from schemas.inputs import Prediction
-from streams.join.outcome import Counted
+from streams.join.outcome import Counted, Named, Outcome
 from streams.measure.cells import cells
 from streams.measure.ledger import Ledger
+from streams.measure.lists import ledger_of_lists
 from streams.measure.metrics import Metric, metrics
 from streams.measure.metrics.base import Better
 from streams.measure.tally import ledger_of
@@ -54,7 +55,23 @@ def traffic(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
     return found
 
 
-SAMPLES = [pytest.param(give, id=give.__name__) for give in (sample, figures, classes, traffic)]
+def lists(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    gains = (rng.random((n, 12)) < base / 4).astype(float).tolist()
+    return ledger_of_lists(gains, [f"u{i}" for i in rng.integers(0, 90, n)])
+
+
+def amounts(seed: int, n: int = 400, base: float = 0.3) -> Ledger:
+    rng = np.random.default_rng(seed)
+    found = Ledger()
+    for i, value in enumerate(rng.normal(base - 0.5, 5, n).tolist()):
+        prediction = Prediction(request_id=f"r{i}", at_ms=0, model="m", subject=f"u{i % 90}")
+        outcome = Outcome(label=value, kind="explicit")
+        found.add(cells(Counted(prediction, others=(Named("v", outcome, value=True),)), None))
+    return found.parts()["v"]
+
+
+SAMPLES = [pytest.param(give, id=give.__name__) for give in (sample, figures, classes, traffic, lists, amounts)]
 Sample = Callable[..., Ledger]
 
 

@@ -49,6 +49,7 @@ from streams.measure.metrics.traffic import (
     MissingScore,
     MissingSubject,
 )
+from streams.measure.metrics.values import ValueMean, ValueSum
 
 __all__ = [
     "F1",
@@ -99,6 +100,8 @@ __all__ = [
     "Specificity",
     "SpiegelhalterZ",
     "Uncertainty",
+    "ValueMean",
+    "ValueSum",
     "metrics",
     "student",
     "wilson",

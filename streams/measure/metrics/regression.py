@@ -23,7 +23,7 @@ from streams.measure.metrics.base import Better, Floats, Measured, Metric, half_
 from streams.measure.metrics.quantiles import quantile
 from streams.measure.scale import size_value
 
-_UNIT: Final = 1_043
+UNIT: Final = 1_043
 """Level 0 of `scale.split` is in units of 2^−1043."""
 _WIDE_UNIT: Final = 1_031
 _FLAT: Final = 36
@@ -74,10 +74,10 @@ class Mae(Errors):
     kind: Literal["mae"] = "mae"
 
     def mean(self, ledger: Ledger) -> float | None:
-        return _mean(ledger, _sum(ledger, names.ERROR_OVER) + _sum(ledger, names.ERROR_UNDER))
+        return _mean(ledger, level_sum(ledger, names.ERROR_OVER) + level_sum(ledger, names.ERROR_UNDER))
 
     def tops(self, ledger: Ledger) -> Floats:
-        return _by_bucket(ledger, names.BUCKET_ERROR_OVER) + _by_bucket(ledger, names.BUCKET_ERROR_UNDER)
+        return bucket_sums(ledger, names.BUCKET_ERROR_OVER) + bucket_sums(ledger, names.BUCKET_ERROR_UNDER)
 
 
 class Bias(Errors):
@@ -88,10 +88,10 @@ class Bias(Errors):
     least: ClassVar[float | None] = None
 
     def mean(self, ledger: Ledger) -> float | None:
-        return _mean(ledger, _sum(ledger, names.ERROR_OVER) - _sum(ledger, names.ERROR_UNDER))
+        return _mean(ledger, level_sum(ledger, names.ERROR_OVER) - level_sum(ledger, names.ERROR_UNDER))
 
     def tops(self, ledger: Ledger) -> Floats:
-        return _by_bucket(ledger, names.BUCKET_ERROR_OVER) - _by_bucket(ledger, names.BUCKET_ERROR_UNDER)
+        return bucket_sums(ledger, names.BUCKET_ERROR_OVER) - bucket_sums(ledger, names.BUCKET_ERROR_UNDER)
 
 
 class Squared(Errors):
@@ -99,10 +99,10 @@ class Squared(Errors):
 
     def mean(self, ledger: Ledger) -> float | None:
         weight = ledger.get(names.REGRESSION)
-        return _squares(ledger, names.ERROR_SQUARE) / (weight << 2 * _UNIT) if weight > 0 else None
+        return _squares(ledger, names.ERROR_SQUARE) / (weight << 2 * UNIT) if weight > 0 else None
 
     def tops(self, ledger: Ledger) -> Floats:
-        return _by_bucket(ledger, names.BUCKET_ERROR_SQUARE)
+        return bucket_sums(ledger, names.BUCKET_ERROR_SQUARE)
 
 
 class Rmse(Squared):
@@ -151,19 +151,19 @@ class MedianAbsoluteError(Metric):
 
 def label_variance(ledger: Ledger) -> float | None:
     """Give the variance of the labels, None when there is none to tell."""
-    weight, total = ledger.get(names.REGRESSION), _sum(ledger, names.LABEL_SUM)
+    weight, total = ledger.get(names.REGRESSION), level_sum(ledger, names.LABEL_SUM)
     spread = _squares(ledger, names.LABEL_SQUARE) * weight - total * total
     if weight <= 0 or spread <= 0 or spread << _FLAT < total * total:
         return None
-    return spread / (weight * weight << 2 * _UNIT)
+    return spread / (weight * weight << 2 * UNIT)
 
 
 def _mean(ledger: Ledger, total: int) -> float | None:
     weight = ledger.get(names.REGRESSION)
-    return total / (weight << _UNIT) if weight > 0 else None
+    return total / (weight << UNIT) if weight > 0 else None
 
 
-def _sum(ledger: Ledger, name: str) -> int:
+def level_sum(ledger: Ledger, name: str) -> int:
     """Give a sum over levels in units of 2^−1043 × milli-weight."""
     return sum(cell << 4 * level for level, cell in ledger.cells.get(name, {}).items())
 
@@ -173,7 +173,8 @@ def _squares(ledger: Ledger, name: str) -> int:
     return sum(cell << 8 * (index // 2) + 24 * (index % 2) for index, cell in ledger.cells.get(name, {}).items())
 
 
-def _by_bucket(ledger: Ledger, name: str) -> Floats:
+def bucket_sums(ledger: Ledger, name: str) -> Floats:
+    """Give the sums over wide levels of each subject bucket, in milli-weights, about."""
     sums = np.zeros(BUCKETS)
     for index in sorted(ledger.cells.get(name, {})):
         sums[index // WIDE_LEVELS] += ldexp(ledger.cells[name][index], 16 * (index % WIDE_LEVELS) - _WIDE_UNIT)

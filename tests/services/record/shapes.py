@@ -137,6 +137,7 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
             arrivals.append(Arrival(append_ms, topic, partition, body["request_id"].encode(), value))
             append_ms += random.choice((0, S))
 
+    rules = [LabelRule(name="refund"), LabelRule(name="revenue", metrics="value")]
     policies = (
         JoinPolicy(
             model="m1",
@@ -148,7 +149,7 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
             attribution=[Attribution(signal="click", label=1, weight=0.3335)],
         ),
         JoinPolicy(model="m2", horizon_ms=120 * S, retain_ms=600 * S, carry="features"),
-        JoinPolicy(model="m3", horizon_ms=120 * S, retain_ms=600 * S, labels=[LabelRule(name="refund")]),
+        JoinPolicy(model="m3", horizon_ms=120 * S, retain_ms=600 * S, labels=rules),
     )
     arrivals += [
         Arrival(T0_MS - 500 * S, "control", partition, None, encode(PolicySet(policy=policy)))
@@ -187,7 +188,7 @@ def traffic(random: Random, requests: int, bounds: Bounds) -> History:
                 "label": random.choice((0, 1, 0, 1, *VALUES)),
             }
             if body["model"] == "m3" and random.random() < 0.7:
-                label["name"] = "refund"
+                label["name"] = random.choice(("refund", "revenue"))
             if random.random() < (0.7 if "items" in one else 0.05):
                 label["item"] = random.choice(ITEMS)
                 about = {

@@ -255,7 +255,12 @@ def naively(settings: Settings, given: History, pane_ms: int) -> dict[Any, Any]:
         if one.first:
             body, (name, *rest) = one.standing.body, names[identity[:3]]
             assert name == identity[3]
-            others = [Named(other, told[*identity[:3], other, ""], items.get((*identity[:3], other))) for other in rest]
+            others = [
+                Named(other, told[*identity[:3], other, ""], None, value=True)
+                if other == "revenue"
+                else Named(other, told[*identity[:3], other, ""], items.get((*identity[:3], other)))
+                for other in rest
+            ]
             output = name if name in (body.outputs or {}) else None
             counted = Counted(body, told[identity], 0, items.get(identity[:4]), output, tuple(others))
             standing.append(counted)
@@ -291,11 +296,23 @@ def test_measures_equal_sql_equal_python(kafka: LocalKafka, at: ClickHouse, tmp_
     assert cells == {key: ledger.cells for key, ledger in theirs.items()}
     assert cells == naively(settings, given, PANE_MS)
     seen = {name for vectors in cells.values() for name in vectors}
-    named = {name for name in seen if name.startswith("label:refund:")}
-    assert {"label:refund:score.pos", "label:refund:ranking", "label:refund:error.over"} <= named
+    named = {name for name in seen if name.startswith("label:")}
+    assert {
+        "label:refund:score.pos",
+        "label:refund:ranking",
+        "label:refund:error.over",
+        "label:revenue:value.sum",
+    } <= named
     seen -= named
     classes = {name for name in seen if name.startswith("class:")}
-    assert seen - classes == {*VECTORS, "feature:price", "feature:constant", "feature:plan"} - {"feature:", "class:"}
+    assert seen - classes == {*VECTORS, "feature:price", "feature:constant", "feature:plan"} - {
+        "feature:",
+        "class:",
+        "value",
+        "value.sum",
+        "bucket.value",
+        "bucket.value.sum",
+    }
     assert len(classes) > 3
     assert compare(ours, theirs).equal == len(ours) > 80
 

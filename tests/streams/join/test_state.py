@@ -60,14 +60,19 @@ def test_what_is_known_by_each_label_name_is_told() -> None:
     listening = Listening()
     player = Player(chained=listening)
     outputs = {"label": 0.25, "refund": 0.5}
-    player.play(policy(labels=[{"name": "refund"}]), p(0, items=[{"item": "a"}, {"item": "b"}], outputs=outputs))
+    player.play(
+        policy(labels=[{"name": "refund"}, {"name": "revenue", "metrics": "value"}]),
+        p(0, items=[{"item": "a"}, {"item": "b"}], outputs=outputs),
+    )
     player.play(l(5, 1, name="refund"), l(6, 0, name="refund", item="b"), l(7, 1, item="a"))
+    player.play(l(8, 9.5, name="revenue"))
     told = listening.changes[-1].after
     assert told is not None
     assert (told.output, told.outcome.label, told.answer.score) == ("label", None, 0.25)
     assert [(item, outcome.label) for item, outcome in told.items or ()] == [("a", 1)]
-    (other,) = told.others
-    assert (other.name, other.outcome.label) == ("refund", 1)
+    other, revenue = told.others
+    assert (other.name, other.outcome.label, other.value) == ("refund", 1, False)
+    assert (revenue.name, revenue.outcome.label, revenue.value, revenue.items) == ("revenue", 9.5, True, None)
     assert [(item, outcome.label) for item, outcome in other.items or ()] == [("b", 0)]
     assert (
         player.processor.load(0, whole_parts(player.processor, player.state)).join.requests["r"].cases[0].counted

@@ -73,7 +73,12 @@ def items_of(draw: st.DrawFn, prediction: Prediction) -> Items | None:
 def counteds(draw: st.DrawFn, prediction: Prediction, revision: int = 0) -> Counted:
     """What is known of a prediction, by its first label name and by others."""
     names = draw(st.lists(st.sampled_from(["refund", "a:b", "100%", "third"]), unique=True, max_size=2))
-    others = tuple(Named(name, draw(outcomes()), draw(items_of(prediction))) for name in names)
+    others = tuple(
+        Named(name, draw(outcomes()), draw(items_of(prediction)), value=False)
+        if draw(st.booleans())
+        else Named(name, draw(outcomes()), None, value=True)
+        for name in names
+    )
     output = draw(st.sampled_from([None, "label"])) if "label" in (prediction.outputs or {}) else None
     return Counted(prediction, draw(outcomes()), revision, draw(items_of(prediction)), output, others)
 

@@ -191,14 +191,50 @@ def _discount(rank: int) -> int:
 def _under(c: Counter[tuple[str, int]], p: Prediction, other: Any, fold: int) -> None:
     """Another label name: the same again with the score of its output, but for what is of the prediction alone."""
     alone: Counter[tuple[str, int]] = Counter()
-    score = (p.outputs or {}).get(other.name, p.score)
-    _one(alone, replace(p, score=score, latency_ms=None, features={}), other.outcome, fold, None)
-    if other.items is not None:
-        _rank(alone, p, other.items, xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64)
+    if other.value:
+        _amount(alone, p, other.outcome, fold)
+        for vector in ("n", "bucket.rows"):
+            alone[vector, 0 if vector == "n" else _home(p)] += 1
+    else:
+        _answered(alone, p, other, fold)
     name = other.name.replace("%", "%25").replace(":", "%3A")
     for (vector, index), total in alone.items():
         if vector != "missing":
             c[f"label:{name}:{vector}", index] += total
+
+
+def _home(p: Prediction) -> int:
+    return xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
+
+
+def _amount(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int) -> None:
+    """A label that is an amount."""
+    label = outcome.label
+    if label is None:
+        return
+    w = int(outcome.weight * 1000 + 0.5)
+    c["labelled", 0] += 1
+    c["labelled", 1] += w
+    c["kinds", ["explicit", "implicit", "timeout"].index(str(outcome.kind))] += 1
+    if fold == 1 and outcome.kind != "timeout" and outcome.labelled_at_ms is not None:
+        c["label_delay", _at_most(_spans(), outcome.labelled_at_ms - p.at_ms)] += 1
+    if type(label) not in (int, float) or abs(float(label)) > 2**100:  # type: ignore[arg-type]
+        c["measured", 3] += 1
+        return
+    value = float(label)  # type: ignore[arg-type]
+    c["value", 0] += 1
+    c["value", 1] += w
+    c["bucket.value", _home(p)] += w
+    for vector, wide, lowest, home in (("value.sum", 4, -1043, 0), ("bucket.value.sum", 16, -1031, _home(p) * 128)):
+        level, mantissa = _split(abs(value), wide, lowest)
+        c[vector, home + level] += w * (mantissa if value > 0 else -mantissa)
+
+
+def _answered(alone: Counter[tuple[str, int]], p: Prediction, other: Any, fold: int) -> None:
+    score = (p.outputs or {}).get(other.name, p.score)
+    _one(alone, replace(p, score=score, latency_ms=None, features={}), other.outcome, fold, None)
+    if other.items is not None:
+        _rank(alone, p, other.items, xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64)
 
 
 def count(
