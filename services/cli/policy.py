@@ -129,15 +129,16 @@ def _command(file: Path, table: str, written: Any, now_ms: int, known: Versions)
 
 def _check_limits(file: Path, policy: DecidePolicy) -> None:
     """Refuse a limit that could never be passed: of no metric, or on the side where the metric is good."""
-    from streams.measure.metrics import Metric
+    from streams.measure.metrics import Metric, metric_of
 
     wrong_side = {"min_quality": "lower", "max_loss": "higher"}
     for name, side in wrong_side.items():
         for metric in getattr(policy, name):
-            known: Any = Metric.members.get(metric)
+            label, known = metric_of(metric)
             if known is None:
-                close = difflib.get_close_matches(metric, Metric.members, 1)
-                fix = f"did you mean {close[0]!r}?" if close else "docs/metrics.md lists them"
+                close = difflib.get_close_matches(metric.rpartition(":")[2], Metric.members, 1)
+                meant = f"{label}:{close[0]}" if close and label else "".join(close)
+                fix = f"did you mean {meant!r}?" if close else "docs/metrics.md lists them"
                 raise WeirError(f"{file}: [decide] {name}: there is no metric {metric!r}", fix=fix, code=USAGE)
             if known.better == side:
                 other = "max_loss" if name == "min_quality" else "min_quality"

@@ -39,7 +39,7 @@ from streams.judge.panes import Key
 from streams.judge.trackers import Plain
 from streams.judge.watch import QUALITY, Watch, labelled
 from streams.measure.ledger import BUCKET_AGREEMENT, BUCKET_CONFUSION, FEATURE, LABEL_DELAY, LATENCY, MISSING, Ledger
-from streams.measure.metrics import metrics
+from streams.measure.metrics import metric_of
 
 Cells = dict[str, dict[int, int]]
 OF_ALARM: Final = (BUCKET_CONFUSION, BUCKET_AGREEMENT)
@@ -309,10 +309,11 @@ def _measured(one: Decision) -> Verdict | None:
     ledger.cells = one.cells
     if not ledger.possible():
         return None
-    metric = next((metric for metric in metrics() if metric.kind == one.name), None)
-    if metric is None:
+    label, metric = metric_of(one.name)
+    part = ledger.parts().get(label) if label else ledger
+    if metric is None or part is None:
         return None
-    read = metric.measured(ledger)
+    read = metric.parse({"kind": one.name.rpartition(":")[2]}).measured(part)
     return _verdict(one.name, read.value, read.low, read.high, read.n, one.limits)
 
 

@@ -102,6 +102,7 @@ __all__ = [
     "Uncertainty",
     "ValueMean",
     "ValueSum",
+    "metric_of",
     "metrics",
     "student",
     "wilson",
@@ -112,3 +113,14 @@ def metrics() -> list[Metric]:
     """Give every registered metric that needs no parameters, by kind."""
     found = [Metric.parse({"kind": kind}) for kind in sorted(Metric.members)]
     return found
+
+
+def metric_of(figure: str) -> tuple[str, type[Metric] | None]:
+    """Split a figure's name into its label name (empty: the model's first) and its metric; None where there is none.
+
+    >>> metric_of("auc")[0], metric_of("refund:auc"), metric_of("refund:acu")
+    ('', ('refund', <class 'streams.measure.metrics.auc.Auc'>), ('refund', None))
+    """
+    label, _, kind = figure.rpartition(":")
+    found = Metric.members.get(kind)
+    return label, found if found is None or issubclass(found, Metric) else None
