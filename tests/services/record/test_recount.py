@@ -316,9 +316,10 @@ def test_measures_equal_sql_equal_python(kafka: LocalKafka, at: ClickHouse, tmp_
     assert len(classes) > 3
     assert compare(ours, theirs).equal == len(ours) > 80
 
+    once = "request_id IN (SELECT request_id FROM predictions GROUP BY request_id HAVING count() = 1)"
     for table, chosen in (
-        ("feedback", "label_json != '' ORDER BY revision DESC, offset"),
-        ("predictions", "request_id = 'q7' ORDER BY at_ms, event_id"),
+        ("feedback", "label_json != '' AND isNull(item) ORDER BY revision DESC, offset"),
+        ("predictions", f"{once} ORDER BY request_id"),
     ):
         where = f"(partition, offset) IN (SELECT partition, offset FROM {table} WHERE {chosen} LIMIT 1)"
         client.command(f"DELETE FROM landed_{table} WHERE {where}")
