@@ -37,7 +37,7 @@ function grouped(now) {
   const marks = new Set(now.filter(fires).map((one) => one.fingerprint));
   const found = (state.alerts.incidents ?? []).map((one) => ({ ...one, parts: one.parts.filter((part) => marks.has(part.fingerprint)) })).filter((one) => one.parts.length > 1);
   return found.map((one) => h("details", { "data-key": `incident-${one.model}` },
-    h("summary", {}, told(KINDS[one.severity] ?? "warn", `${one.model}: ${count(one.parts.length)} alarms since ${time(one.since_ms)}`), ` ${tidy(one.summary)}`),
+    h("summary", {}, told(KINDS[one.severity] ?? "warn", `${count(one.parts.length)} alarms`), ` of ${one.model} since ${time(one.since_ms)}: ${tidy(one.summary)}`),
     h("ol", { class: "said" }, one.parts.map((part) => h("li", {}, told(KINDS[part.severity] ?? "warn", part.group), ` ${tidy(part.summary)}`, part.slice ? h("span", { class: "quiet" }, ` ${part.slice}`) : [])))));
 }
 

@@ -131,7 +131,7 @@ function corrected(rollout) {
   if (!found.length) return [];
   const columns = [
     ["Decided", (r) => time(r.decided_ms), "nowrap"],
-    ["On", (r) => `${r.name}${r.version ? ` of ${r.version}` : ""}`],
+    ["On", (r) => `${r.name}${r.version ? ` of ${r.version}` : ""}`, "text"],
     ["Then", (r) => figure(r.then.value), "num"],
     ["Now", (r) => figure(r.now.value), "num"],
     ["As corrected", (r) => told(r.stands ? "good" : "bad", r.stands ? "would stand" : "would not stand"), "nowrap"],

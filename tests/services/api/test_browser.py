@@ -96,6 +96,10 @@ def test_shows_what_the_story_tells(page: Page, house: Asker) -> None:
     expect(rollout).to_contain_text("challenger minus champion 0.07")
     expect(rollout).to_contain_text("shadow: v2 is better by 0.08")
     expect(page.locator("#alerts")).to_contain_text("errors rose from 9 % to 21 %")
+    expect(page.locator("#alerts")).to_contain_text("2 alarms")  # one incident, the errors first
+    expect(page.locator("#alerts details ol li").first).to_contain_text("quality")
+    expect(page.locator("#rollout")).to_contain_text("Decided on figures that were corrected (1)")
+    expect(page.locator("#rollout")).to_contain_text("would not stand")
     expect(page.locator("#pipeline")).to_contain_text("orphan")
     sources = page.get_by_role("region", name="Labels that came and that were due")
     expect(sources.locator("tr", has_text="market")).to_contain_text("flows")
