@@ -43,6 +43,10 @@ types:
 imports:
 	@report=$$($(BIN)/lint-imports --no-logo 2>&1) && tail -n 1 <<<"$$report" || { echo "$$report"; exit 1; }
 
+# Two test processes share the processors; threads of BLAS and OpenMP beside them would only spin.
+check test: export OMP_NUM_THREADS ?= 1
+check test: export OPENBLAS_NUM_THREADS ?= 1
+
 .PHONY: test
 test: setup ## every test, the real Kafka, ClickHouse and browser included; ARGS goes to pytest
 	@.ci/missing
