@@ -27,6 +27,7 @@ from services.api.middleware import Bounded, Counting
 from services.api.pipeline import Pipeline
 from services.api.probes import probes
 from services.api.store import Recent, Store
+from streams.measure.metrics import known_metric
 
 MOST_BYTES = 8 << 20
 SOON_S, SLOW_S = 1.0, 3.0
@@ -128,6 +129,7 @@ def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRou
         from_ms: FromMs = 0,
     ) -> dict[str, Any]:
         """A metric's series by version, each point with interval, n and maturity."""
+        known_metric(metric)
         key = ("quality", model, metric, slice, window, from_ms)
         return soon.of(key, lambda: history.quality(model, metric, slice_=slice, window=window, from_ms=from_ms))
 
@@ -151,6 +153,7 @@ def _history(settings: Settings, history: History, pipeline: Pipeline) -> APIRou
     @routes.get("/models/{model}/slices")
     def slices(model: str, metric: Annotated[str, Query()] = "accuracy") -> dict[str, Any]:
         """Slices, those first that are worse than the whole by most, at least: where to look, no alarm."""
+        known_metric(metric)
         return soon.of(("slices", model, metric), lambda: history.slices(model, metric))
 
     @routes.get("/models/{model}/reviews")

@@ -46,7 +46,8 @@ def drift(
     """Compare, print, write the page; give the exit code: `FAILURE` when a condition of `fail_on` holds."""
     for name, value in (("alpha", alpha), ("least", least)):
         if not 0 < value < 1:
-            raise WeirError(f"--{name} {value:g}: expected a number between 0 and 1", fix="leave it out", code=USAGE)
+            what = "a share of rows" if name == "least" else "a share of false ones"
+            raise WeirError(f"--{name} {value:g}: expected a number between 0 and 1", fix=f"{what}: 0.05", code=USAGE)
     if keys:
         if html is not None or compare or classify or embeddings:
             raise WeirError(

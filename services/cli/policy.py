@@ -129,17 +129,15 @@ def _command(file: Path, table: str, written: Any, now_ms: int, known: Versions)
 
 def _check_limits(file: Path, policy: DecidePolicy) -> None:
     """Refuse a limit that could never be passed: of no metric, or on the side where the metric is good."""
-    from streams.measure.metrics import Metric, metric_of
+    from streams.measure.metrics import known_metric
 
     wrong_side = {"min_quality": "lower", "max_loss": "higher"}
     for name, side in wrong_side.items():
         for metric in getattr(policy, name):
-            label, known = metric_of(metric)
-            if known is None:
-                close = difflib.get_close_matches(metric.rpartition(":")[2], Metric.members, 1)
-                meant = f"{label}:{close[0]}" if close and label else "".join(close)
-                fix = f"did you mean {meant!r}?" if close else "docs/metrics.md lists them"
-                raise WeirError(f"{file}: [decide] {name}: there is no metric {metric!r}", fix=fix, code=USAGE)
+            try:
+                known = known_metric(metric)
+            except WeirError as error:
+                raise WeirError(f"{file}: [decide] {name}: {error.message}", fix=error.fix, code=USAGE) from None
             if known.better == side:
                 other = "max_loss" if name == "min_quality" else "min_quality"
                 raise WeirError(

@@ -160,7 +160,8 @@ def list_freezes(settings: Settings, *, as_json: bool) -> None:
         return
     for source, event in found.frozen.items():
         name = f"labels of {source}" if source else "labels without a source"
-        print(f"{name}: frozen since {moment(event.at_ms)} by {event.by or 'somebody'}; {event.reason or 'no reason'}")
+        why = event.reason.removeprefix(f"{name} frozen by {event.by}").removeprefix(": ") or "no reason given"
+        print(f"{name}: frozen since {moment(event.at_ms)} by {event.by or 'somebody'}: {why}")
         if missing := found.missing(source, settings):
             print(f"  not in partitions {missing}: freeze or thaw it again")
     if not rows:

@@ -72,7 +72,8 @@ def summary(found: Drift) -> str:
     said = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
     more = [(len(found.changed), "of another type"), (len(found.gone), "gone"), (len(found.new), "new")]
     more.append((len(found.left_out), "left out"))
-    return "; ".join([f"{len(found.columns)} columns: {said or 'none'}", *(f"{n} {what}" for n, what in more if n)])
+    columns = f"{len(found.columns)} column{'' if len(found.columns) == 1 else 's'}: {said or 'none'}"
+    return "; ".join([columns, *(f"{n} {what}" for n, what in more if n)])
 
 
 def print_table(found: Drift, console: Console, top: int) -> None:

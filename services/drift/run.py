@@ -217,6 +217,9 @@ def _longest(column: pa.Array) -> int:
     return int(pc.max(pc.list_value_length(column)).as_py() or 0)
 
 
+_SHARE = "for a fifth of the columns: --fail-on 0.2"
+
+
 def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
     """Say which conditions of `--fail-on` hold: `any`, a share of the columns (`0.2`), a column's name,
     or `classifier`, where one was asked.
@@ -248,6 +251,8 @@ def fails(found: Drift, conditions: Sequence[str]) -> list[str]:
                     else "name a column as it stands in the table",
                     code=USAGE,
                 ) from None
+            if not 0 < share <= 1:
+                raise WeirError(f"--fail-on {condition}: expected a share in (0, 1]", fix=_SHARE, code=USAGE)
             if total and len(drifted) / total >= share and drifted:
                 held.append(f"{len(drifted) / total:.0%} of the columns drift")
     return held

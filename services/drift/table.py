@@ -21,6 +21,7 @@ from schemas.errors import USAGE, WeirError
 Say = Callable[[str], None]
 
 BLOCK_BYTES = 16 << 20
+_KINDS = "give a Parquet or CSV file, or a directory of Parquet files"
 NULLS = ["", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "None"]
 _WRONG = re.compile(r"In CSV column #(\d+)")
 
@@ -60,7 +61,9 @@ class Table:
 def open_table(path: Path, scratch: Path, say: Say) -> Table:
     """Open a Parquet file, a directory of them, or a CSV. Raises `WeirError`; `scratch` is for what a CSV becomes."""
     if not path.exists():
-        raise WeirError(f"there is no file {path}", fix="give a Parquet or CSV file, or a directory of Parquet files")
+        raise WeirError(f"there is no file {path}", fix=_KINDS, code=USAGE)
+    if path.is_dir() and not any(path.rglob("*.parquet")):
+        raise WeirError(f"{path} holds no file named *.parquet", fix=_KINDS, code=USAGE)
     try:
         if path.is_file() and not _is_parquet(path):
             say(f"reading {path.name}")
@@ -87,7 +90,8 @@ def _checked(table: Table) -> Table:
 
 def _unreadable(path: Path, error: BaseException) -> WeirError:
     said = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-    return WeirError(f"{path} cannot be read: {said}", fix="give a Parquet file, or a CSV in UTF-8 with a header line")
+    fix = "give a Parquet file, or a CSV in UTF-8 with a header line"
+    return WeirError(f"{path} cannot be read: {said}", fix=fix, code=USAGE)
 
 
 def _is_parquet(path: Path) -> bool:

@@ -15,10 +15,10 @@ stream's sentences say since when there is evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,9 @@ from streams.measure.ledger import (
     FN,
     FP,
     SCORE,
-    SCORE_BINS,
     Ledger,
 )
+from streams.measure.scale import score_edges
 
 QUALITY = "quality:error"
 ANEW, SHAPE = "~anew", "shape"
@@ -410,19 +410,30 @@ def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterato
     score = reference.counts.get(SCORE, [])
     if sum(score):
         # The cells after the inner ones are: no number, below 0, above 1.
-        yield _traffic(SCORE, score, SCORE_BINS, True, bounds.score_share, bounds, delta)
+        ends = [0.0, *score_edges(), 1.0]
+        yield _traffic(SCORE, score, ends, True, bounds.score_share, bounds, delta)
     for name in features:
         counts = reference.counts[FEATURE + name]
         numeric = name in reference.edges
-        inner = len(reference.edges[name]) + 1 if numeric else len(reference.categories[name])
+        least, greatest = reference.ranges[name] if numeric else (0.0, 0.0)
+        inner = [least, *reference.edges[name], greatest] if numeric else reference.categories[name]
         yield _traffic(FEATURE + name, counts, inner, numeric, rest / len(features), bounds, delta)
 
 
 def _traffic(
-    name: str, counts: list[int], inner: int, ordered: bool, share: float, bounds: JudgeBounds, delta: float
+    name: str,
+    counts: list[int],
+    inside: Sequence[float] | Sequence[str],
+    ordered: bool,
+    share: float,
+    bounds: JudgeBounds,
+    delta: float,
 ) -> Stream:
-    """Group the inner cells, keep the others, and put below-range first and above-range last in the order."""
-    full = np.array(counts, dtype=np.int64)
+    """Group the inner cells, keep the others, and put below-range first and above-range last in the order.
+
+    `inside` holds the ends of the inner cells where they are ordered, else their categories.
+    """
+    full, inner = np.array(counts, dtype=np.int64), len(inside) - 1 if ordered else len(inside)
     grouped = coarsen(full[:inner], bounds.cells) if ordered else np.arange(inner, dtype=np.int64)
     count = int(grouped.max()) + 1 if inner else 0
     groups = np.concatenate([grouped, np.arange(count, count + full.size - inner)])
@@ -430,13 +441,15 @@ def _traffic(
     if ordered:
         # Distances read cells in order: below, inner, above, missing.
         order = [count + 1, *range(count), count + 2, count]
-        names = ["below its range", *(f"cell {i}" for i in range(count)), "above its range", "missing"]
+        firsts = np.flatnonzero(np.diff(grouped, prepend=-1)).tolist()
+        spans = [f"[{inside[one]:.4g}, {inside[after]:.4g})" for one, after in pairwise([*firsts, inner])]
+        names = ["below its range", *spans, "above its range", "missing"]
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.arange(len(order))
         groups, by_group = place[groups], by_group[order]
         line: Any = np.arange(count + 2)
     else:
-        names = [*(f"category {i}" for i in range(inner)), "missing", "unseen"]
+        names = [*map(repr, inside), "missing", "unseen"]
         line = None
     null = share_null(name, by_group, names, ordered=line, delta=delta * share, epsilon=bounds.epsilon_share)
     return Stream(name, "traffic", null, share, Histogram(name, groups, by_group))

@@ -5,6 +5,9 @@ Each file holds one family; `base` says what they share.
 
 from __future__ import annotations
 
+import difflib
+
+from schemas.errors import USAGE, WeirError
 from streams.measure.metrics.auc import Auc, AveragePrecision
 from streams.measure.metrics.base import LEVEL, Measured, Metric, Ratio, student, wilson
 from streams.measure.metrics.calibration import (
@@ -102,6 +105,7 @@ __all__ = [
     "Uncertainty",
     "ValueMean",
     "ValueSum",
+    "known_metric",
     "metric_of",
     "metrics",
     "student",
@@ -124,3 +128,14 @@ def metric_of(figure: str) -> tuple[str, type[Metric] | None]:
     label, _, kind = figure.rpartition(":")
     found = Metric.members.get(kind)
     return label, found if found is None or issubclass(found, Metric) else None
+
+
+def known_metric(figure: str) -> type[Metric]:
+    """Give the metric of a figure's name. Raises `WeirError` (usage) that says what may have been meant."""
+    label, found = metric_of(figure)
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(figure.rpartition(":")[2], Metric.members, 1)
+    meant = f"{label}:{close[0]}" if close and label else "".join(close)
+    fix = f"did you mean {meant!r}?" if close else "docs/metrics.md lists them"
+    raise WeirError(f"there is no metric {figure!r}", fix=fix, code=USAGE)

@@ -151,6 +151,14 @@ def test_slices_of_the_version_that_was_measured_last_come_with_the_whole(house:
     assert (nobody["whole"], nobody["slices"]) == (None, [])
 
 
+def test_a_metric_that_is_none_is_refused_with_what_may_have_been_meant(house: Asker) -> None:
+    for path in ("quality", "slices"):
+        refused = house.client.get(f"/v1/models/{MODEL}/{path}", params={"metric": "acuracy"})
+        assert refused.status_code == 422
+        assert refused.json() == {"what": "there is no metric 'acuracy'", "fix": "did you mean 'accuracy'?"}
+    assert house.get(f"models/{MODEL}/quality", metric="refund:auc")["points"] == []
+
+
 def test_a_decision_whose_ground_was_corrected_is_told_with_its_latest_review(house: Asker) -> None:
     (one,) = house.get(f"models/{MODEL}/reviews")["reviews"]
     assert (one["decision_id"], one["revision"], one["stands"]) == ("gate-0", 2, False)

@@ -164,6 +164,9 @@ def test_conditions(found: Drift) -> None:
     assert fails(found, ["age", "gone", "0.5"]) == ["age drifts", "gone drifts", "55% of the columns drift"]
     with pytest.raises(WeirError, match="neither `any`"):
         fails(found, ["agee"])
+    for never in ("1.5", "0", "nan"):
+        with pytest.raises(WeirError, match="expected a share in"):
+            fails(found, [never])
 
 
 @pytest.mark.parametrize("name", ["at", "id"])
@@ -228,6 +231,7 @@ def test_the_command(tables: tuple[Path, Path], tmp_path: Path) -> None:
         (("a.csv", "torn.parquet"), {}, r"torn.parquet cannot be read"),
         (("a.csv", "twice.csv"), {}, r"several columns named 'x'"),
         (("a.csv", "ragged.csv"), {}, r"ragged.csv cannot be read: CSV parse error: Expected 2 columns, got 3"),
+        (("a.csv", "nothing"), {}, r"nothing holds no file named \*.parquet"),
         (("a.csv", "other.csv"), {"only": ["z"]}, r"neither table has a column 'z'"),
         (("a.csv", "a.csv"), {"alpha": 2.0}, r"--alpha 2: expected a number between 0 and 1"),
         (("a.csv", "a.csv"), {"html": Path("no/such/place.html")}, r"place.html cannot be written"),
@@ -245,6 +249,7 @@ def test_bad_input_is_named(tmp_path: Path, files: tuple[str, str], more: dict[s
     }
     for name, body in written.items():
         (tmp_path / name).write_bytes(body)
+    (tmp_path / "nothing").mkdir()
     given: dict[str, Any] = {"only": [], "alpha": 0.05, "html": None} | more
     with pytest.raises(WeirError, match=said) as refused:
         drift(*(tmp_path / name for name in files), without=[], least=0.05, fail_on=[], top=20, as_json=True, **given)
