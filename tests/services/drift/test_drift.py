@@ -230,7 +230,7 @@ def test_the_command(tables: tuple[Path, Path], tmp_path: Path) -> None:
         (("a.csv", "header.csv"), {}, r"header.csv has no rows"),
         (("a.csv", "torn.parquet"), {}, r"torn.parquet cannot be read"),
         (("a.csv", "twice.csv"), {}, r"several columns named 'x'"),
-        (("a.csv", "ragged.csv"), {}, r"ragged.csv cannot be read: CSV parse error: Expected 2 columns, got 3"),
+        (("a.csv", "ragged.csv"), {}, r"ragged.csv cannot be read: CSV parse error: .*Expected 2 columns, got 3"),
         (("a.csv", "nothing"), {}, r"nothing holds no file named \*.parquet"),
         (("a.csv", "other.csv"), {"only": ["z"]}, r"neither table has a column 'z'"),
         (("a.csv", "a.csv"), {"alpha": 2.0}, r"--alpha 2: expected a number between 0 and 1"),
