@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import SecretStr
 
 from schemas.control import DecidePolicySet, PolicySet
-from schemas.errors import WeirError
+from schemas.errors import USAGE, WeirError
 from schemas.event import encode
 from schemas.lifecycle import DecidePolicy, Deployment, Promote
 from schemas.policy import JoinPolicy
@@ -86,6 +86,8 @@ def run(
     exit_: bool,
 ) -> int:
     """Run the demo and give the exit code. With `json` the last line of standard output is one object."""
+    if rows is not None and rows <= TRAINED:
+        raise WeirError(f"--rows must be more than {TRAINED}: the first {TRAINED} train version 1", code=USAGE)
     began = time.monotonic()
     features, labels = read_elec2(elec2())
     stream = make_stream(
@@ -97,8 +99,6 @@ def run(
         shuffle=shuffle,
         rows=rows,
     )
-    if len(stream) <= TRAINED:
-        raise WeirError(f"--rows must be more than {TRAINED}: the first {TRAINED} train version 1", code=2)
     directory = Path(tempfile.mkdtemp(prefix="weir-demo-"))
     stopped = threading.Event()
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
