@@ -182,7 +182,7 @@ def test_an_unknown_model_is_empty_not_an_error(house: Asker) -> None:
 )
 def test_any_name_is_only_a_name(house: Asker, name: str) -> None:
     path = f"models/{quote(name, safe='')}"
-    assert house.get(f"{path}/quality", metric=name, slice=name)["points"] == []
+    assert house.get(f"{path}/quality", metric=f"{name}:accuracy", slice=name)["points"] == []
     assert house.get(f"{path}/drift")["model"] == name
     assert house.get(f"{path}/delay", name=name)["predicted"] == 0
     assert house.get("alerts", model=name)["alerts"] == []
