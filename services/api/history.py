@@ -17,7 +17,7 @@ from services.api.arrival import arrival_curve, bin_sql, quantile
 from services.api.slices import LEVEL, MOST, worst_first
 from services.api.store import Row, Store
 from streams.judge.bounds import JudgeBounds
-from streams.measure.metrics import metrics
+from streams.measure.metrics import metric_of
 
 DAY_MS = 86_400_000
 FIGURES, PANES, EVENTS, ALERTS, COHORTS = 2_000, 60, 50, 200, 12
@@ -455,7 +455,7 @@ def _newest(events: list[dict[str, Any]], by: tuple[str, ...]) -> list[dict[str,
 
 def _known(metric: str) -> dict[str, Any]:
     """Say which direction is better, and the least and greatest possible value (None: unbounded)."""
-    for one in metrics():
-        if getattr(one, "kind", "") == metric.rpartition(":")[2]:
-            return {"better": one.better, "least": one.least, "most": one.most}
-    return {"better": "higher", "least": None, "most": None}
+    _, one = metric_of(metric)
+    if one is None:
+        return {"better": "higher", "least": None, "most": None}
+    return {"better": one.better, "least": one.least, "most": one.most}

@@ -11,7 +11,7 @@ from schemas.errors import USAGE, WeirError
 from schemas.event import encode
 from schemas.settings import Settings
 from services.cli.policy import send_control
-from services.cli.standing import Standing, read_standing
+from services.cli.standing import Standing, named, read_standing
 
 
 def freeze(settings: Settings, source: str, reason: str, *, thaw: bool, as_json: bool = False) -> None:
@@ -23,10 +23,10 @@ def freeze(settings: Settings, source: str, reason: str, *, thaw: bool, as_json:
     now = read_standing(settings)
     if thaw and source not in now.frozen:
         frozen = ", ".join(repr(name) for name in now.frozen) or "nothing"
-        raise WeirError(f"{_named(source)} are not frozen; frozen: {frozen}", fix="weir freezes", code=USAGE)
+        raise WeirError(f"{named(source)} are not frozen; frozen: {frozen}", fix="weir freezes", code=USAGE)
     by = getpass.getuser()
     kind = Thawed if thaw else Frozen
-    name = _named(source)
+    name = named(source)
     told = f"{name} {'thawed' if thaw else 'frozen'} by {by}" + (f": {reason}" if reason else "")
     event = kind(source=source, reason=told, at_ms=int(time.time() * 1000), by=by)
     send_control(settings, [event])
@@ -39,10 +39,6 @@ def freeze(settings: Settings, source: str, reason: str, *, thaw: bool, as_json:
         close = difflib.get_close_matches(source, known := _sources(now), 1)
         if close and source not in known:
             print(f"no policy knows a source {source!r}; did you mean {close[0]!r}? Then thaw this one.")
-
-
-def _named(source: str) -> str:
-    return f"labels of {source}" if source else "labels without a source"
 
 
 def _sources(now: Standing) -> list[str]:

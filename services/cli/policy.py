@@ -7,7 +7,6 @@ import getpass
 import time
 import tomllib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from schemas.event import encode
 from schemas.lifecycle import Approval, DecidePolicy
 from schemas.policy import MINUTE_MS, JoinPolicy
 from schemas.settings import Settings
-from services.cli.standing import Versions, described, key_of, read_standing
+from services.cli.standing import Versions, described, key_of, moment, read_standing
 from streams.join.policies import too_late
 
 TABLES = ("join", "decide")
@@ -54,8 +53,7 @@ def set_policy(settings: Settings, file: Path, *, as_json: bool = False) -> None
     for command in commands:
         policy = command.policy
         if isinstance(policy, JoinPolicy):
-            from_s = policy.effective_from_ms / 1000
-            told = f"joins predictions from {datetime.fromtimestamp(from_s, UTC):%Y-%m-%d %H:%M:%S} UTC on"
+            told = f"joins predictions from {moment(policy.effective_from_ms)} on"
             if policy.effective_from_ms > now_ms:
                 told += f" (in {(policy.effective_from_ms - now_ms) / 1000:.0f} s; earlier ones keep their policy)"
         else:
@@ -69,11 +67,10 @@ def _refuse_late(commands: Sequence[PolicySet | DecidePolicySet], now_ms: int) -
         policy = command.policy
         if isinstance(policy, JoinPolicy) and too_late(policy, now_ms + SENDING_MS):
             earliest_ms = now_ms + NOTICE_MS
-            moment = datetime.fromtimestamp(earliest_ms / 1000, UTC)
             raise WeirError(
                 f"`effective_from_ms` is {policy.effective_from_ms}: a join policy needs a minute's notice, so that "
                 "every partition has heard of it",
-                fix=f"leave it out, or take {earliest_ms} ({moment:%Y-%m-%d %H:%M:%S} UTC) or later",
+                fix=f"leave it out, or take {earliest_ms} ({moment(earliest_ms)}) or later",
                 code=USAGE,
             )
 

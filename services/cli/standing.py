@@ -158,14 +158,23 @@ def list_freezes(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(rows).decode())
         return
-    for source, event in found.frozen.items():
-        name = f"labels of {source}" if source else "labels without a source"
+    for row, (source, event) in zip(rows, found.frozen.items(), strict=True):
+        name = named(source)
         why = event.reason.removeprefix(f"{name} frozen by {event.by}").removeprefix(": ") or "no reason given"
         print(f"{name}: frozen since {moment(event.at_ms)} by {event.by or 'somebody'}: {why}")
-        if missing := found.missing(source, settings):
-            print(f"  not in partitions {missing}: freeze or thaw it again")
+        if row["missing_in"]:
+            print(f"  not in partitions {row['missing_in']}: freeze or thaw it again")
     if not rows:
         print("nothing is frozen")
+
+
+def named(source: str) -> str:
+    """Give a source of labels as people are told of it.
+
+    >>> named("crm"), named("")
+    ('labels of crm', 'labels without a source')
+    """
+    return f"labels of {source}" if source else "labels without a source"
 
 
 def moment(at_ms: int) -> str:

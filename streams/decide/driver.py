@@ -195,13 +195,10 @@ class Consumer(aiokafka.Consumer):
     async def _watch(self, now: float) -> None:
         """End the process when what was given out never arrived; its successor reads it again."""
         left = cast(Any, self.app.tables).recovery.active_remaining_total() if self.app.in_recovery else 0
-        if left > 0:
-            if left != self._left:
-                self._left, self._restored_at = left, now
-            elif now - self._restored_at > RESTORE_STUCK_S:
-                await self.app.crash(RuntimeError(f"no row of {left} came from the changelog in {RESTORE_STUCK_S:g} s"))
-        else:
-            self._left = 0
+        if left <= 0 or left != self._left:
+            self._left, self._restored_at = left, now
+        elif now - self._restored_at > RESTORE_STUCK_S:
+            await self.app.crash(RuntimeError(f"no row of {left} came from the changelog in {RESTORE_STUCK_S:g} s"))
         if self.app.busy.locked() or not any(self.delivered.values()):
             self._moved_at = now
         elif now - self._moved_at > STUCK_S:

@@ -21,7 +21,7 @@ from streams.measure.ledger import (
     RELEVANT,
     Ledger,
 )
-from streams.measure.ranking import MOST_RANKS, discounts
+from streams.measure.ranking import MICRO, MOST_RANKS, ONE, discounts
 from streams.measure.reading import bucket
 from streams.measure.scale import Floats, Ints
 
@@ -72,14 +72,14 @@ def _cells(table: Floats) -> Ints:
     good = full.max(axis=1) > 0.0
     full, greatest = full[good], full[good].max(axis=1, keepdims=True)
     found[good, RELEVANT] = 1
-    shares = np.floor(full / greatest * float(1 << 20) + 0.5).astype(np.int64)
+    shares = np.floor(full / greatest * ONE + 0.5).astype(np.int64)
     ideal = -np.sort(-shares, axis=1)
     weights = np.array(discounts(), dtype=np.int64)[: full.shape[1]]
     for place, cut in enumerate((*CUTS, MOST_RANKS)):
         mine, best = (_gained(one, weights, cut) for one in (shares, ideal))
-        found[good, NDCG + place] = np.floor(mine / best * 1e6 + 0.5).astype(np.int64)
+        found[good, NDCG + place] = np.floor(mine / best * MICRO + 0.5).astype(np.int64)
     first = np.argmax(full > 0.0, axis=1) + 1
-    found[good, RECIPROCAL] = (2_000_000 + first) // (2 * first)
+    found[good, RECIPROCAL] = (2 * MICRO + first) // (2 * first)
     for place, cut in enumerate(HIT_CUTS):
         found[good, HITS + place] = first <= cut
     return found

@@ -48,8 +48,8 @@ from streams.measure.ledger import (
 from streams.measure.reading import binary, bucket_of, number
 
 MOST_RANKS: Final = 1_024
-_ONE: Final = float(1 << 20)
-_MICRO: Final = 1_000_000
+ONE: Final = float(1 << 20)
+MICRO: Final = 1_000_000
 _DECIMAL: Final = Context(prec=40)
 _LAST: Final = 2**63
 
@@ -113,20 +113,20 @@ def cells_of(gains: Sequence[float | None]) -> list[tuple[int, int]]:
     first = next(rank for rank, one in enumerate(full, 1) if one > 0.0)
     found.append((RELEVANT, 1))
     found += [(NDCG + place, value) for place, value in enumerate(_ndcgs(full, greatest))]
-    found.append((RECIPROCAL, (2 * _MICRO + first) // (2 * first)))
+    found.append((RECIPROCAL, (2 * MICRO + first) // (2 * first)))
     found += [(HITS + place, 1) for place, cut in enumerate(HIT_CUTS) if first <= cut]
     return found
 
 
 def _ndcgs(gains: Sequence[float], greatest: float) -> list[int]:
     table = discounts()
-    shares = [floor(one / greatest * _ONE + 0.5) for one in gains]
+    shares = [floor(one / greatest * ONE + 0.5) for one in gains]
     ideal = sorted(shares, reverse=True)
     found = []
     for cut in (*CUTS, MOST_RANKS):
         best = sum(share * discount for share, discount in zip(ideal[:cut], table, strict=False))
         mine = sum(share * discount for share, discount in zip(shares[:cut], table, strict=False))
-        found.append(floor(mine / best * _MICRO + 0.5))
+        found.append(floor(mine / best * MICRO + 0.5))
     return found
 
 
