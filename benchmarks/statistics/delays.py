@@ -21,7 +21,7 @@ from benchmarks.statistics.simulated import by_bucket
 from streams.judge.detectors import ESR
 from streams.judge.esr import Unit
 from streams.judge.evidence import Evidences, Null
-from streams.judge.nulls import error_null
+from streams.judge.nulls import error_null, upper_share
 from streams.measure.ledger import BUCKETS
 
 Bits = NDArray[np.bool_]
@@ -29,6 +29,8 @@ Bits = NDArray[np.bool_]
 LEARN, QUIET, LIMIT = 5_000, 3_000, 30_000
 """Events to learn from, events before the change, events after which a change counts as missed."""
 PANE = 50
+LAG = 20
+"""Panes that a limit which goes on learning has not learnt yet."""
 BEFORE = 0.1
 PER = 300_000
 TARGET = 1.0
@@ -106,6 +108,29 @@ def e_sr(unit: Unit, delta: float | None, value: float, runs: list[Bits]) -> Ite
     return (iter(alarms) for alarms in found)
 
 
+def e_sr_learning(value: float, runs: list[Bits]) -> Iterator[Iterator[int]]:
+    """Let the e-SR read all runs against a limit that goes on learning, as ADWIN's past does.
+
+    The limit is the upper end of the 80 % interval of the rate in what was learnt and in all panes but the last `LAG`.
+    No theorem bounds its false alarms, and a rise slower than the lag is learnt instead of found: it is here to tell
+    what of a delay is the detector's and what is the price of a frozen reference.
+    """
+    trackers = ESR(unit="event").many([Null.of_rate("x", BEFORE)] * len(runs), value)
+    count, panes = len(runs), (len(runs[0]) - LEARN) // PANE
+    every, days, rows = np.arange(count), np.ones(count), np.full(count, float(PANE))
+    hits = np.array([run[LEARN : LEARN + panes * PANE] for run in runs]).reshape(count, panes, PANE).sum(axis=2)
+    learnt = np.array([float(run[:LEARN].sum()) for run in runs])
+    found: list[list[int]] = [[] for _ in runs]
+    for t in range(panes):
+        if t > LAG:
+            learnt += hits[:, t - LAG - 1]
+        limits = upper_share(learnt, LEARN + max(t - LAG, 0) * PANE, 0.2)
+        shown = Evidences(t, t + 1, hits[:, t : t + 1], rows, rows[:1, None], hits[:, t : t + 1].astype(float))
+        for run in np.flatnonzero(trackers.update(every, shown, days, limits[:, None]).alarmed).tolist():
+            found[run].append((t + 1) * PANE)
+    return (iter(alarms) for alarms in found)
+
+
 @dataclass(frozen=True)
 class Way:
     """A detector: how it is run, its parameter from gentle to eager, how many null events it is tuned on."""
@@ -141,6 +166,7 @@ def ways() -> list[Way]:
         Way("e_sr, null at 50 %", "bound", partial(e_sr, "subject", 0.5), 1e6, 1.0, 20_000_000),
         Way("e_sr, null at 99 %", "bound", partial(e_sr, "subject", 0.01), 30_000.0, 1.0, 20_000_000),
         Way("e_sr, rate known", "bound", partial(e_sr, "subject", None), 30_000.0, 1.0, 20_000_000),
+        Way("e_sr, null that learns on", "bound", e_sr_learning, 100_000.0, 1.0, 20_000_000),
         Way("ADWIN", "delta", partial(one_by_one, adwin), 1e-5, 0.5, 20_000_000),
         Way("DDM", "threshold", partial(one_by_one, ddm), 8.0, 2.0, 9_000_000),
         Way("Page-Hinkley", "threshold", partial(one_by_one, page_hinkley), 200.0, 10.0, 9_000_000),
