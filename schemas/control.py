@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from schemas.event import Event, Name, Share, TimeMs
 from schemas.lifecycle import DecidePolicy
 from schemas.policy import JoinPolicy
 from schemas.verdict import Verdict
+
+
+class EmbeddingReference(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The embeddings of a reference, and how they are counted: as random Fourier features (`streams.measure`).
+
+    `dimension` is the vectors' length, `centre` and `bandwidth` place and scale them; `seed` and `frequencies` choose
+    the features. `sums` holds the reference's sums of them (all cosines, then all sines), `rows` how many of its rows
+    hold a vector, none, one of another length, one too far away. `spectrum` are the eigenvalues of the features'
+    covariance, from which the law of MMD comes when nothing has changed.
+    """
+
+    dimension: int
+    bandwidth: float
+    centre: list[float]
+    seed: int = 0
+    frequencies: int
+    sums: list[int]
+    rows: list[int]
+    spectrum: list[float] = []
 
 
 class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -17,7 +38,7 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     categories, then missing, then unseen). `calibration` counts labelled rows by score bin, in a flat list [bin,
     negatives, positives, …] without empty bins. `ranges` holds each numeric feature's least and greatest reference
     value. `n` is the number of reference rows, `error_rate` its hold-out error with `error_n` rows, `base_rate` the
-    share of positives.
+    share of positives. `embedding` says what the predictions' `embedding` is compared with.
     """
 
     id: Name
@@ -33,6 +54,7 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     base_rate: float | None = None
     error_rate: float | None = None
     error_n: int = 0
+    embedding: EmbeddingReference | None = None
     at_ms: TimeMs = 0
 
 

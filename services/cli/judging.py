@@ -84,6 +84,10 @@ def reference_learn(
     prediction: Annotated[str | None, typer.Option(help="With --file: the column of predicted classes.")] = None,
     without: Annotated[list[str] | None, typer.Option("--without", help="With --file: no feature (repeat).")] = None,
     threshold: Annotated[float, typer.Option(help="With --file: from this score on class 1 is chosen.")] = 0.5,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="With --file: the column of embeddings (default: `embedding`, if it has lists)."),
+    ] = None,
     days: Annotated[float | None, typer.Option(help="Only the last so many days of traffic.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="At most so many rows of traffic.")] = 200_000,
     confirm: Annotated[bool, typer.Option("--confirm", help="Take traffic that spans no whole week.")] = False,
@@ -99,7 +103,7 @@ def reference_learn(
     from services.reference.run import File
     from services.reference.run import reference_learn as run
 
-    given = None if file is None else File(file, score, label, prediction, tuple(without or ()), threshold)
+    given = None if file is None else File(file, score, label, prediction, tuple(without or ()), threshold, embedding)
     raise typer.Exit(
         run(
             settings,

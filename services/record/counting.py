@@ -200,6 +200,13 @@ def features_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
     return grouped(", ".join(cells), of_version)
 
 
+def embeddings_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
+    """Give (version, deployment, role, pane_ms, body) of the predictions whose embeddings a reference counts."""
+    one = given.reference
+    mine = f"model = {quoted(one.model)} AND version = {quoted(one.version)} AND at_ms >= {given.at_ms}"
+    return f"SELECT version, deployment, role, {pane_of(settings)} AS pane_ms, body FROM ({standing}) WHERE {mine}"
+
+
 def _numeric(one: Reference, name: str) -> str:
     key, edges = quoted(name), one.edges[name]
     least, greatest = one.ranges[name]

@@ -21,16 +21,21 @@ if TYPE_CHECKING:
 
 
 LARGEST = 2**1023
+EMBEDDING = "embedding"
 
 
 @dataclass(slots=True)
 class Rows:
-    """Columns of one length. A label is None where the row has none; `predictions` are the classes that were chosen."""
+    """Columns of one length. A label is None where the row has none; `predictions` are the classes that were chosen.
+
+    `embeddings` are vectors, or None where no row can have one.
+    """
 
     features: dict[str, list[Scalar]] = field(default_factory=dict)
     scores: list[float | None] = field(default_factory=list)
     labels: list[LabelValue | None] = field(default_factory=list)
     predictions: list[LabelValue | None] = field(default_factory=list)
+    embeddings: list[Sequence[float] | None] | None = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -51,6 +56,8 @@ class Rows:
         self.scores.append(score)
         self.labels.append(label)
         self.predictions.append(chosen)
+        if self.embeddings is not None:
+            self.embeddings.append(prediction.embedding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +101,25 @@ ORDER BY sipHash64(p.request_id), p.deployment"""
     return found
 
 
-def filed(path: Path, *, score: str | None, label: str | None, prediction: str | None, without: Sequence[str]) -> Rows:
+def filed(
+    path: Path,
+    *,
+    score: str | None,
+    label: str | None,
+    prediction: str | None,
+    without: Sequence[str],
+    embedding: str | None = None,
+) -> Rows:
     """Read a Parquet or CSV file: the named columns are what they are named, the others features.
+
+    A column called `embedding` that holds lists is the embedding, unless another is named.
 
     Raises `WeirError` (usage) for a file that cannot be read, a column that is not there, or no rows.
     """
     table = _table(path)
-    named = [name for name in (score, label, prediction) if name is not None]
+    if embedding is None and EMBEDDING in table.column_names and EMBEDDING not in without and _listed(table, EMBEDDING):
+        embedding = EMBEDDING
+    named = [name for name in (score, label, prediction, embedding) if name is not None]
     lacking = [name for name in (*named, *without) if name not in table.column_names]
     if lacking:
         raise WeirError(
@@ -113,15 +132,42 @@ def filed(path: Path, *, score: str | None, label: str | None, prediction: str |
     def column(name: str | None) -> list[Any]:
         return nothing if name is None else table.column(name).to_pylist()
 
+    vectors = None if embedding is None else _vectors(path, embedding, column(embedding))
     features = {name: column(name) for name in table.column_names if name not in {*named, *without}}
     odd = [name for name, values in features.items() if not _scalar(values)]
     if odd:
         raise WeirError(
             f"column {odd[0]!r} of {path} holds neither numbers, texts nor booleans",
-            fix=f"leave it out: --without {odd[0]}",
+            fix=f"leave it out: --without {odd[0]}; name it where it holds the embeddings: --embedding {odd[0]}",
             code=USAGE,
         )
-    return Rows(features, column(score), column(label), column(prediction))
+    return Rows(features, column(score), column(label), column(prediction), vectors)
+
+
+def _listed(table: Any, name: str) -> bool:
+    import pyarrow as pa
+
+    kind = table.schema.field(name).type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _vectors(path: Path, name: str, values: list[Any]) -> list[Sequence[float] | None]:
+    """Give a column's lists as vectors. One with a null inside is missing, as one of none is."""
+    found: list[Sequence[float] | None] = []
+    for value in values:
+        if value is None:
+            found.append(None)
+        elif isinstance(value, list) and all(
+            one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in value
+        ):
+            found.append(None if None in value else [float(one) for one in value])
+        else:
+            raise WeirError(
+                f"column {name!r} of {path} holds {str(value)[:40]!r}, and embeddings are lists of numbers",
+                fix="name a column of lists (Parquet's list, large list or fixed-size list)",
+                code=USAGE,
+            )
+    return found
 
 
 def _scalar(values: list[Any]) -> bool:

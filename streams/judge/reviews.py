@@ -38,13 +38,23 @@ from streams.judge.gates import Layer, conclusion
 from streams.judge.panes import Key
 from streams.judge.trackers import Plain
 from streams.judge.watch import QUALITY, Watch, labelled
-from streams.measure.ledger import BUCKET_AGREEMENT, BUCKET_CONFUSION, FEATURE, LABEL_DELAY, LATENCY, MISSING, Ledger
+from streams.measure.ledger import (
+    BUCKET_AGREEMENT,
+    BUCKET_CONFUSION,
+    EMBEDDING,
+    EMBEDDING_ROWS,
+    FEATURE,
+    LABEL_DELAY,
+    LATENCY,
+    MISSING,
+    Ledger,
+)
 from streams.measure.metrics import metric_of
 
 Cells = dict[str, dict[int, int]]
 OF_ALARM: Final = (BUCKET_CONFUSION, BUCKET_AGREEMENT)
 REST: Final = 60
-NO_GROUND: Final = (LATENCY, MISSING, LABEL_DELAY)
+NO_GROUND: Final = (LATENCY, MISSING, LABEL_DELAY, EMBEDDING, EMBEDDING_ROWS)
 
 
 class Look(Struct, array_like=True):

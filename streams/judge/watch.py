@@ -1,11 +1,13 @@
 """Which streams of a deployment are watched, with which null, and what a closed pane shows of each.
 
 Watched are the whole (no slice) of each primary deployment whose version has a reference: `quality:error` on matured
-labels, `score` and `feature:NAME` on traffic. A slice has no reference of its own and may be harder by nature, and a
-shadow's drift hurts nobody: both have figures, not alarms. Without a reference nothing is watched ("learning").
+labels, `score`, `feature:NAME` and `embedding` (`clouds`) on traffic. A slice has no reference of its own and may be
+harder by nature, and a shadow's drift hurts nobody: both have figures, not alarms. Without a reference nothing is
+watched ("learning").
 
 Streams whose nulls have the same sets (most numeric features; each by its share alone, the error rate) are a group:
-their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by itself.
+their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by
+itself, and so are the embeddings.
 
 **Changed settings.** A tracker's state belongs to the sets and the detector's settings that it was kept under. Where a
 snapshot has another's (`cells` or `bets` were changed) the tracker begins anew: M = 0 is where the supermartingale of
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 from schemas.control import Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
+from streams.judge.clouds import Cloud, Witnesses, cloud, cloud_null
 from streams.judge.distances import all_distances
 from streams.judge.evidence import Evidence, Evidences, Floats, Null
 from streams.judge.nulls import coarsen, error_null, share_null
@@ -40,6 +43,7 @@ from streams.measure.ledger import (
     BUCKET_ROWS,
     BUCKETS,
     DIFFERS,
+    EMBEDDING,
     FEATURE,
     FN,
     FP,
@@ -68,20 +72,22 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Stream:
-    """One watched stream: its null, its part of a pane's budget and, for traffic, its histogram."""
+    """One watched stream: its null, its part of a pane's budget and, for traffic, its histogram or its cloud."""
 
     name: str
     kind: Kind
     null: Null
     share: float
     histogram: Histogram | None = None
+    cloud: Cloud | None = None
 
 
 @dataclass(frozen=True)
 class Group:
     """Streams of one shape: their places in the watch's list, their parts of the budget, their trackers by detector.
 
-    `reference` holds the reference's counts (stream, cell), without rows for a stream that is no histogram.
+    `reference` holds the reference's counts (stream, cell), without rows for a stream that is no histogram. `witnesses`
+    are those of a cloud.
     """
 
     kind: Kind
@@ -90,6 +96,7 @@ class Group:
     reference: Ints
     trackers: list[Trackers]
     season: Season | None = None
+    witnesses: Witnesses | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,8 @@ class Watch:
                 begun.append(key)
         for key, season in self._seasons():
             season.load(states.get(key, {}))
+        for key, witnesses in self._witnesses():
+            witnesses.load(states.get(key, {}))
         return begun
 
     def _shape(self, key: str, index: int) -> str:
@@ -206,12 +215,13 @@ class Watch:
         return structs.replace(verdict, sentence=f"{verdict.sentence}; {note}")
 
     def dump(self) -> dict[str, Plain]:
-        """Give trackers and seasons as plain data, by stream and detector, without those that stand at the start."""
+        """Give trackers, seasons and witnesses as plain data, by stream, without those that stand at the start."""
         found: list[tuple[str, Plain]] = [(ANEW, dict(sorted(self.anew.items())))]
         for key, group, index, row in self._trackers():
             plain = group.trackers[index].dump(row)
             found.append((key, {**plain, SHAPE: self._shape(key, index)} if plain else {}))
         found += [(key, season.dump()) for key, season in self._seasons()]
+        found += [(key, witnesses.dump()) for key, witnesses in self._witnesses()]
         return dict(sorted((key, plain) for key, plain in found if plain))
 
     def _trackers(self) -> Iterator[tuple[str, Group, int, int]]:
@@ -223,6 +233,11 @@ class Watch:
         for group in self.groups:
             if group.season is not None:
                 yield f"{self.streams[int(group.places[0])].name}|season", group.season
+
+    def _witnesses(self) -> Iterator[tuple[str, Witnesses]]:
+        for group in self.groups:
+            if group.witnesses is not None:
+                yield f"{self.streams[int(group.places[0])].name}|witnesses", group.witnesses
 
     def has(self, name: str) -> bool:
         """Say whether a stream is watched."""
@@ -275,10 +290,29 @@ class Watch:
                 budgeted = [detector.budgeted for detector in self.bounds.detectors]
                 verdicts = group.season.judged(panes[0], list(zip(verdicts, budgeted, strict=True)))
             found.append(Judged(group.places[rows], verdicts))
-        return found
+        return found + list(self._clouds(kind, ledger, start, end, days))
+
+    def _clouds(self, kind: Kind, ledger: Ledger, start: int, end: int, days: float) -> Iterator[Judged]:
+        """Judge the embeddings by the witnesses of the panes before, and only then let this one choose the next."""
+        row = np.zeros(1, dtype=np.int64)
+        for group in self.groups:
+            seen = group.witnesses.pane(ledger, start, end) if group.witnesses and group.kind == kind else None
+            if group.witnesses is None or seen is None:
+                continue
+            panes, limits = Evidences.of([seen[0]]), seen[1][None, :]
+            spent = days * group.shares / self.bounds.parts
+            yield Judged(group.places, [trackers.update(row, panes, spent, limits) for trackers in group.trackers])
+            group.witnesses.learn(ledger)
 
     def evidence(self, stream: Stream, ledger: Ledger, start: int, end: int) -> Evidence | None:
-        """Give what a pane shows of one stream by itself, None without rows."""
+        """Give what a pane shows of one stream by itself, None without rows.
+
+        Of a cloud it is what the witnesses show that the panes before have chosen.
+        """
+        if stream.cloud is not None:
+            witnesses = self._found[self._place[stream.name]][0].witnesses
+            seen = None if witnesses is None else witnesses.pane(ledger, start, end)
+            return None if seen is None else seen[0]
         histogram = stream.histogram
         if histogram is None:
             return labelled(ledger, start, end)
@@ -316,6 +350,10 @@ class Watch:
                 names = list(columns)
                 for place, row in zip(group.places[rows].tolist(), values, strict=True):
                     found[place] = dict(zip(names, row, strict=True))
+        for group in self.groups:
+            far = group.witnesses.cloud.distances(window) if group.witnesses and group.kind == kind else {}
+            if far:
+                found[int(group.places[0])] = far
         return found
 
     def _counts(self, kind: Kind, ledger: Ledger) -> Iterator[tuple[Group, NDArray[np.float64]]]:
@@ -364,12 +402,15 @@ def _only(panes: Evidences, rows: Ints) -> Evidences:
 
 
 def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float) -> Iterator[Group]:
-    alike: dict[tuple[Kind, tuple[int, ...], bytes, bool], list[int]] = {}
+    alike: dict[tuple[Kind, tuple[int, ...], bytes, str], list[int]] = {}
     for place, stream in enumerate(streams):
         sets = stream.null.sets
         seasonal = bounds.season != "none" and stream.name in (QUALITY, SCORE)
-        alike.setdefault((stream.kind, sets.shape, sets.tobytes(), seasonal), []).append(place)
-    for (kind, _, _, seasonal), places in alike.items():
+        alone = seasonal or stream.cloud is not None
+        alike.setdefault((stream.kind, sets.shape, sets.tobytes(), stream.name if alone else ""), []).append(place)
+    for (kind, *_), places in alike.items():
+        first = streams[places[0]]
+        seasonal = bounds.season != "none" and first.name in (QUALITY, SCORE)
         counts = [histogram.reference for place in places if (histogram := streams[place].histogram) is not None]
         nulls = [streams[place].null for place in places]
         yield Group(
@@ -378,7 +419,8 @@ def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float
             np.array([streams[place].share for place in places]),
             np.array(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 0), dtype=np.int64),
             [detector.many(nulls, bounds.alarm_days) for detector in bounds.detectors],
-            _season(streams[places[0]], bounds, model, delta) if seasonal else None,
+            _season(first, bounds, model, delta) if seasonal else None,
+            None if first.cloud is None else Witnesses(first.cloud, first.null),
         )
 
 
@@ -406,7 +448,8 @@ def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterato
         for name in sorted({*reference.edges, *reference.categories})
         if sum(reference.counts.get(FEATURE + name, []))
     ]
-    rest = max(1.0 - bounds.quality_share - bounds.score_share, 0.0)
+    embedding = reference.embedding if reference.embedding and sum(reference.embedding.rows) else None
+    rest = max(1.0 - bounds.quality_share - bounds.score_share, 0.0) / max(len(features) + (embedding is not None), 1)
     score = reference.counts.get(SCORE, [])
     if sum(score):
         # The cells after the inner ones are: no number, below 0, above 1.
@@ -417,7 +460,11 @@ def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterato
         numeric = name in reference.edges
         least, greatest = reference.ranges[name] if numeric else (0.0, 0.0)
         inner = [least, *reference.edges[name], greatest] if numeric else reference.categories[name]
-        yield _traffic(FEATURE + name, counts, inner, numeric, rest / len(features), bounds, delta)
+        yield _traffic(FEATURE + name, counts, inner, numeric, rest, bounds, delta)
+    if embedding is not None:
+        law = {"delta": delta * rest, "epsilon": bounds.epsilon_share}
+        null = cloud_null(EMBEDDING, embedding, **law)
+        yield Stream(EMBEDDING, "traffic", null, rest, cloud=cloud(embedding, **law))
 
 
 def _traffic(

@@ -4,9 +4,9 @@ Between steps it keeps only what control said (references) and which slice value
 to lose. Every step writes at least one `Measures` to every partition of `measures`, if need be without panes, because
 the judge closes panes by the least clock that it has heard of all sources.
 
-**References and exactness.** A prediction's features are counted in its version's reference if `at_ms` ≥ the
-`ReferenceSet`'s `at_ms` (0: always). That depends on the prediction and the reference alone, so what was added can be
-taken away with the same bins, provided the reference reached every partition before such predictions: send it before
+**References and exactness.** A prediction's features and embedding are counted in its version's reference if `at_ms` ≥
+the `ReferenceSet`'s `at_ms` (0: always). That depends on the prediction and the reference alone, so what was added can
+be taken away with the same bins, provided the reference reached every partition before such predictions: send it before
 the version's first traffic, or with an `at_ms` a minute ahead. The first reference of a version stands; a later one is
 ignored, because edges that change would leave counts that nothing can take away.
 
@@ -34,6 +34,7 @@ from streams.join.outcome import Change
 from streams.join.partition import partition_of
 from streams.measure.ages import BIN_OF
 from streams.measure.cells import Cuts, Deltas, slice_text
+from streams.measure.embedding import EmbeddingCut
 from streams.measure.ledger import OTHER, N
 from streams.measure.reading import class_name
 from streams.measure.reference import cuts, fault
@@ -75,6 +76,7 @@ class MeasureState:
     partition: int
     references: dict[tuple[str, str], Frozen] = field(default_factory=dict)
     bins: dict[tuple[str, str], Cuts] = field(default_factory=dict)
+    embeddings: dict[tuple[str, str], EmbeddingCut] = field(default_factory=dict)
     slices: dict[str, dict[str, None]] = field(default_factory=dict)
     sources: dict[str, None] = field(default_factory=dict)
     classes: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class MeasureState:
         key = (frozen.reference.model, frozen.reference.version)
         if key not in self.references and not fault(frozen.reference):
             self.bins[key] = cuts(frozen.reference)
+            if frozen.reference.embedding is not None:
+                self.embeddings[key] = EmbeddingCut.of(frozen.reference.embedding)
             self.references[key] = frozen
 
     def cuts_of(self, prediction: Prediction) -> Cuts | None:
@@ -92,6 +96,12 @@ class MeasureState:
         key = (prediction.model, prediction.version)
         frozen = self.references.get(key)
         return None if frozen is None or prediction.at_ms < frozen.since_ms else self.bins[key]
+
+    def embedding_of(self, prediction: Prediction) -> EmbeddingCut | None:
+        """Give how this prediction's embedding is counted; None where its reference has none."""
+        key = (prediction.model, prediction.version)
+        cut = self.embeddings.get(key)
+        return None if cut is None or prediction.at_ms < self.references[key].since_ms else cut
 
     def source_of(self, source: str) -> str:
         """Give the name by which a label source is told; it lets new ones in while there is room."""
@@ -180,7 +190,9 @@ class Measure:
             if isinstance(event, ReferenceSet):
                 state.hear(Frozen(event.at_ms, event.reference))
         part_of = state.slice_of(self.slice_dimension)
-        deltas = Deltas(self.pane_ms, state.cuts_of, part_of, state.class_of, state.counts_name)
+        deltas = Deltas(
+            self.pane_ms, state.cuts_of, part_of, state.class_of, state.counts_name, embedded=state.embedding_of
+        )
         deltas.add(changes)
         by_target: list[list[PaneDelta]] = [[] for _ in range(self.measures_partitions)]
         found = deltas.pane_deltas()

@@ -47,6 +47,7 @@ def reference(model: str, version: str, *, at_ms: int = 0) -> ReferenceSet:
         [random.random() for _ in range(rows)],
         [random.randrange(2) for _ in range(rows)],
         at_ms=T0_MS,
+        embeddings=[[random.gauss(0, 1), random.gauss(9, 2), random.random()] for _ in range(rows)],
     )
     return ReferenceSet(reference=one, at_ms=at_ms)
 
@@ -67,9 +68,16 @@ def shape(random: Random) -> dict[str, Any]:
         "slices": random.choice(SLICES),
         "subject": random.choice(SUBJECTS),
         **random.choice(({}, {}, {}, {"prediction": random.choice(VALUES)}, {"prediction": None})),
+        **vector(Random(f"{score} {features}")),
         **random.choice(({}, {"threshold": random.choice((0.1, 0.9, 1))})),
         **random.choice(({}, {"latency_ms": random.choice((0, 0.005, 0.01, 12.5, random.uniform(1, 900), 1e12))})),
     }
+
+
+def vector(random: Random) -> dict[str, Any]:
+    """Draw an embedding, or none; of a generator of its own, so that what else is drawn stays."""
+    usual = [random.gauss(0, 1), random.gauss(9, 2), random.random()]
+    return random.choice(({}, *({"embedding": one} for one in (None, [], [1], [0, 9.5, 1e9], usual, usual, usual))))
 
 
 def ranking(random: Random) -> list[dict[str, Any]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
 from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import xxhash
 from msgspec.structs import replace
 
-from schemas.control import Reference
+from schemas.control import EmbeddingReference, Reference
 from schemas.inputs import Prediction
 from streams.join.outcome import Counted, Outcome
 
@@ -135,6 +137,37 @@ def _feature(reference: Reference, name: str, value: Any) -> int:
         return len(edges) + 2 if value < least else len(edges) + 3 if value > greatest else _at_most(edges, value)
     known = reference.categories[name]
     return len(known) if value is None else known.index(_words(value)) if _words(value) in known else len(known) + 1
+
+
+@cache
+def _frequencies(dimension: int, frequencies: int, seed: int) -> list[list[int]]:
+    """Frequency by frequency, a number at a time, in Python's integers."""
+    law = NormalDist()
+    found: list[list[int]] = []
+    for j in range(frequencies):
+        found.append([])
+        for i in range(dimension):
+            z = ((j * dimension + i + 1) * 0x9E3779B97F4A7C15 + seed * 0xD1342543DE82EF95) % 2**64
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+            z ^= z >> 31
+            found[-1].append(round(law.inv_cdf((z // 2**52 + 0.5) / 4096) / (2 * math.pi) * 2**14))
+    return found
+
+
+def _embedding(c: Counter[tuple[str, int]], given: EmbeddingReference, vector: Any) -> None:
+    """The features of one vector by their definition: angles are whole numbers of a 2⁻³⁰ turn."""
+    placed = []
+    if vector and len(vector) == given.dimension:
+        placed = [(x - m) * (65536 / given.bandwidth) for x, m in zip(vector, given.centre, strict=True)]
+    if not placed or any(math.isinf(x) or abs(round(x)) > 512 * 65536 for x in placed):
+        c["embedding.rows", 3 if placed else 2 if vector else 1] += 1
+        return
+    c["embedding.rows", 0] += 1
+    for j, frequency in enumerate(_frequencies(given.dimension, given.frequencies, given.seed)):
+        step = (sum(round(x) * w for x, w in zip(placed, frequency, strict=True)) + 2**17) // 2**18 % 4096
+        c["embedding", j] += round(math.cos(2 * math.pi * step / 4096) * 1024)
+        c["embedding", given.frequencies + j] += round(math.cos(2 * math.pi * ((step - 1024) % 4096) / 4096) * 1024)
 
 
 def _rank(c: Counter[tuple[str, int]], p: Prediction, items: Any, home: int) -> None:
@@ -301,6 +334,8 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         c["missing", 3] += 1
         for name in [*reference.edges, *reference.categories] if reference else []:
             c[f"feature:{name}", _feature(reference, name, p.features.get(name))] += 1  # type: ignore[arg-type]
+        if reference and reference.embedding:
+            _embedding(c, reference.embedding, p.embedding)
     if outcome.label is None:
         return
     w = int(outcome.weight * 1000 + 0.5)

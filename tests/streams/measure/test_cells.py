@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.inputs import Prediction
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
 from streams.measure.cells import Deltas, cells, slice_text
+from streams.measure.embedding import EmbeddingCut
 from streams.measure.ledger import LABELLED, Ledger, vector_of
 from streams.measure.reference import cuts
 from tests.streams.measure.generate import REFERENCE, changes_of, histories, outcomes, predictions, standing
@@ -22,10 +23,13 @@ Panes = dict[tuple[Any, ...], Ledger]
 
 def counted_deltas(changes: list[Change]) -> Deltas:
     bins = cuts(REFERENCE)
+    assert REFERENCE.embedding is not None
+    vectors = EmbeddingCut.of(REFERENCE.embedding)
     deltas = Deltas(
         PANE_MS,
         lambda p: bins if (p.model, p.version) == ("a", "1") else None,
         lambda p: slice_text("country", p),
+        embedded=lambda p: vectors if (p.model, p.version) == ("a", "1") else None,
     )
     deltas.add(changes)
     return deltas
