@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from schemas.event import Event, Name, Share, TimeMs
+from schemas.event import Event, Name, Scalar, Share, TimeMs
 from schemas.lifecycle import DecidePolicy
 from schemas.policy import JoinPolicy
 from schemas.verdict import Verdict
@@ -79,6 +79,34 @@ class ReferenceSet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     at_ms: TimeMs = 0
 
 
+class ParityRow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A row as it was at training: the texts of its key, its features, its score."""
+
+    key: list[str]
+    features: dict[str, Scalar] = {}
+    score: float | None = None
+
+
+class ParitySet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="parity_set"):
+    """Rows of a model version that live predictions with the same key must agree with (`streams.measure.parity`).
+
+    `key` names what a row is found by: `request_id`, `subject`, or features or slices. Numbers agree within `absolute`
+    + `relative` of the greater one; at most the share `limit` of the compared rows may differ before it counts. From
+    `at_ms` on predictions are compared, until `until_ms` (0: for ever). The first set of a version stands.
+    """
+
+    id: Name
+    model: Name
+    version: str
+    key: list[Name]
+    rows: list[ParityRow]
+    relative: float = 1e-6
+    absolute: float = 0.0
+    limit: Share = 0.001
+    until_ms: TimeMs = 0
+    at_ms: TimeMs = 0
+
+
 class ClockAdvanced(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="clock_advanced"):
     """In a namespace with a virtual clock: it is now `now_ms`. Elsewhere this is refused."""
 
@@ -129,5 +157,5 @@ class AllocationSet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     at_ms: TimeMs = 0
 
 
-Control = PolicySet | DecidePolicySet | ReferenceSet | AllocationSet | ClockAdvanced | Frozen | Thawed
+Control = PolicySet | DecidePolicySet | ReferenceSet | ParitySet | AllocationSet | ClockAdvanced | Frozen | Thawed
 """Decode with `msgspec.json.decode(body, type=Control)`."""

@@ -119,6 +119,39 @@ def reference_learn(
     )
 
 
+@reference_app.command("parity")
+def reference_parity(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Option(help="Its version.")],
+    file: Annotated[Path, typer.Option(help="Rows as they were at training: a Parquet or CSV file.")],
+    key: Annotated[
+        list[str],
+        typer.Option("--key", metavar="COLUMN", help="What tells rows apart: request_id, subject, features (repeat)."),
+    ],
+    score: Annotated[str | None, typer.Option(help="The column of the scores that the model gave.")] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="No feature (repeat).")] = None,
+    rows: Annotated[int, typer.Option(help="Freeze so many rows, spread over the file (at most 1,000).")] = 200,
+    tolerance: Annotated[float, typer.Option(help="Numbers this near, relatively, agree.")] = 1e-6,
+    absolute: Annotated[float, typer.Option(help="Numbers this near agree.")] = 0.0,
+    limit: Annotated[float, typer.Option(help="At most this share of the compared rows may differ.")] = 0.001,
+    days: Annotated[float | None, typer.Option(help="Compare for so many days only.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it; send nothing.")] = False,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Freeze rows of training that live predictions with the same key must agree with, feature by feature."""
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
+    from services.reference.parity import Frozen
+    from services.reference.parity import reference_parity as run
+
+    bounds = {"rows": rows, "relative": tolerance, "absolute": absolute, "limit": limit, "days": days}
+    given = Frozen(file, tuple(key), score, tuple(without or ()), **bounds)  # type: ignore[arg-type]
+    raise typer.Exit(run(settings, model, version, given, dry_run=dry_run, as_json=json))
+
+
 @reference_app.command("ls")
 def reference_ls(
     config: ConfigFile = None, namespace: Namespace = None, data_dir: DataDir = None, json: Json = False

@@ -154,8 +154,8 @@ def planned(
     streams = []
     watch = Watch(reference, bounds, part=reference_part(max(part.references, 1), part.partitions))
     for stream in watch.streams:
-        if stream.cloud is not None:  # its witness is chosen as panes come: no share of it can be planned with
-            continue
+        if stream.histogram is None and stream.name != QUALITY:
+            continue  # a cloud's witness is chosen as panes come, and of frozen rows nobody knows how many will
         of = labelled if stream.name == QUALITY else traffic
         share = _reference_share(stream, reference)
         found = [detectable(stream, share, of, bounds, days, part.share) for days in HORIZONS] if of.rows > 0 else []

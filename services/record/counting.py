@@ -200,10 +200,9 @@ def features_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
     return grouped(", ".join(cells), of_version)
 
 
-def embeddings_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
-    """Give (version, deployment, role, pane_ms, body) of the predictions whose embeddings a reference counts."""
-    one = given.reference
-    mine = f"model = {quoted(one.model)} AND version = {quoted(one.version)} AND at_ms >= {given.at_ms}"
+def bodies_sql(standing: str, settings: Settings, model: str, version: str, at_ms: int) -> str:
+    """Give (version, deployment, role, pane_ms, body) of the predictions of a version from `at_ms` on."""
+    mine = f"model = {quoted(model)} AND version = {quoted(version)} AND at_ms >= {at_ms}"
     return f"SELECT version, deployment, role, {pane_of(settings)} AS pane_ms, body FROM ({standing}) WHERE {mine}"
 
 

@@ -144,6 +144,30 @@ def filed(
     return Rows(features, column(score), column(label), column(prediction), vectors)
 
 
+def columns(path: Path, named: Sequence[str], without: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Read a Parquet or CSV file: its columns by name, and which of them are features, being neither named nor without.
+
+    Raises `WeirError` (usage) for a file that cannot be read, a column that is not there or no scalar, or no rows.
+    """
+    table = _table(path)
+    lacking = [name for name in (*named, *without) if name not in table.column_names]
+    if lacking:
+        raise WeirError(
+            f"{path} has no column {lacking[0]!r}; it has {', '.join(table.column_names)}", fix="name one", code=USAGE
+        )
+    if not table.num_rows:
+        raise WeirError(f"{path} has no rows", code=USAGE)
+    found = {name: table.column(name).to_pylist() for name in table.column_names if name not in without}
+    odd = [name for name, values in found.items() if not _scalar(values)]
+    if odd:
+        raise WeirError(
+            f"column {odd[0]!r} of {path} holds neither numbers, texts nor booleans",
+            fix=f"leave it out: --without {odd[0]}",
+            code=USAGE,
+        )
+    return found, [name for name in found if name not in named]
+
+
 def _listed(table: Any, name: str) -> bool:
     import pyarrow as pa
 

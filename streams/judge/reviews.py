@@ -47,6 +47,7 @@ from streams.measure.ledger import (
     LABEL_DELAY,
     LATENCY,
     MISSING,
+    PARITY,
     Ledger,
 )
 from streams.measure.metrics import metric_of
@@ -362,7 +363,8 @@ def _rate(looks: list[Look], panes: dict[int, Cells]) -> tuple[float | None, int
 
 def _grounds(cells: Any) -> Any:
     """Give copies of the cells that a figure with a limit may be read from."""
-    return {name: cells[name].copy() for name in cells if not name.startswith(FEATURE) and name not in NO_GROUND}
+    grounds = (name for name in cells if not name.startswith((FEATURE, PARITY)) and name not in NO_GROUND)
+    return {name: cells[name].copy() for name in grounds}
 
 
 def _figure(verdict: Verdict) -> tuple[Any, ...]:

@@ -1,9 +1,9 @@
 """Which streams of a deployment are watched, with which null, and what a closed pane shows of each.
 
 Watched are the whole (no slice) of each primary deployment whose version has a reference: `quality:error` on matured
-labels, `score`, `feature:NAME` and `embedding` (`clouds`) on traffic. A slice has no reference of its own and may be
-harder by nature, and a shadow's drift hurts nobody: both have figures, not alarms. Without a reference nothing is
-watched ("learning").
+labels, `score`, `feature:NAME`, `embedding` (`clouds`) and `parity:…` (`frozen_rows`) on traffic. A slice has no
+reference of its own and may be harder by nature, and a shadow's drift hurts nobody: both have figures, not alarms.
+Without a reference nothing is watched ("learning").
 
 Streams whose nulls have the same sets (most numeric features; each by its share alone, the error rate) are a group:
 their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by
@@ -27,12 +27,13 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from schemas.control import Reference
+from schemas.control import ParitySet, Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
 from streams.judge.clouds import Cloud, Witnesses, cloud, cloud_null
 from streams.judge.distances import all_distances
 from streams.judge.evidence import Evidence, Evidences, Floats, Null
+from streams.judge.frozen_rows import compared, differences, examples, rows_null
 from streams.judge.nulls import coarsen, error_null, share_null
 from streams.judge.panes import Kind
 from streams.judge.season import Season
@@ -47,9 +48,11 @@ from streams.measure.ledger import (
     FEATURE,
     FN,
     FP,
+    PARITY,
     SCORE,
     Ledger,
 )
+from streams.measure.parity import streams_of
 from streams.measure.scale import score_edges
 
 QUALITY = "quality:error"
@@ -87,7 +90,7 @@ class Group:
     """Streams of one shape: their places in the watch's list, their parts of the budget, their trackers by detector.
 
     `reference` holds the reference's counts (stream, cell), without rows for a stream that is no histogram. `witnesses`
-    are those of a cloud.
+    are those of a cloud; `frozen` streams compare with frozen rows.
     """
 
     kind: Kind
@@ -97,6 +100,7 @@ class Group:
     trackers: list[Trackers]
     season: Season | None = None
     witnesses: Witnesses | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,8 @@ class Gather:
 class Watch:
     """The detectors of one deployment's version.
 
-    `part` is its reference's part of `reference_delta` (`shares`). `anew` says since when trackers that were begun anew
-    have evidence.
+    `part` is its reference's part of `reference_delta` (`shares`), `parity` the version's frozen rows. `anew` says
+    since when trackers that were begun anew have evidence.
     """
 
     reference: Reference
@@ -158,10 +162,11 @@ class Watch:
     groups: list[Group] = field(default_factory=list)
     anew: dict[str, int] = field(default_factory=dict)
     part: float = 1.0
+    parity: ParitySet | None = None
 
     def __post_init__(self) -> None:
         delta = self.bounds.reference_delta * self.part
-        self.streams = list(_streams(self.reference, self.bounds, delta))
+        self.streams = list(_streams(self.reference, self.bounds, delta, self.parity))
         self.groups = list(_groups(self.streams, self.bounds, self.reference.model, delta))
         self._found = {
             int(place): (group, row) for group in self.groups for row, place in enumerate(group.places.tolist())
@@ -290,7 +295,19 @@ class Watch:
                 budgeted = [detector.budgeted for detector in self.bounds.detectors]
                 verdicts = group.season.judged(panes[0], list(zip(verdicts, budgeted, strict=True)))
             found.append(Judged(group.places[rows], verdicts))
-        return found + list(self._clouds(kind, ledger, start, end, days))
+        found += self._clouds(kind, ledger, start, end, days)
+        return [*found, *self._frozen(kind, ledger, start, end, days)]
+
+    def _frozen(self, kind: Kind, ledger: Ledger, start: int, end: int, days: float) -> Iterator[Judged]:
+        """Judge how predictions compare with frozen rows."""
+        for group in self.groups:
+            if group.kind == kind and group.frozen:
+                names = [self.streams[place].name for place in group.places.tolist()]
+                rows, panes = compared(names, ledger, start, end)
+                if rows.size:
+                    spent = days * group.shares[rows] / self.bounds.parts
+                    said = [trackers.update(rows, panes, spent) for trackers in group.trackers]
+                    yield Judged(group.places[rows], said)
 
     def _clouds(self, kind: Kind, ledger: Ledger, start: int, end: int, days: float) -> Iterator[Judged]:
         """Judge the embeddings by the witnesses of the panes before, and only then let this one choose the next."""
@@ -313,6 +330,9 @@ class Watch:
             witnesses = self._found[self._place[stream.name]][0].witnesses
             seen = None if witnesses is None else witnesses.pane(ledger, start, end)
             return None if seen is None else seen[0]
+        if stream.name.startswith(PARITY):
+            places, panes = compared([stream.name], ledger, start, end)
+            return panes[0] if places.size else None
         histogram = stream.histogram
         if histogram is None:
             return labelled(ledger, start, end)
@@ -354,7 +374,17 @@ class Watch:
             far = group.witnesses.cloud.distances(window) if group.witnesses and group.kind == kind else {}
             if far:
                 found[int(group.places[0])] = far
+            for place in group.places.tolist() if group.frozen and group.kind == kind else ():
+                apart = differences(self.streams[place].name, window)
+                found |= {place: apart} if apart else {}
         return found
+
+    def exampled(self, place: int, verdict: Verdict, window: Ledger) -> Verdict:
+        """Name in an alarm about frozen rows those that differ in the window."""
+        name = self.streams[place].name
+        if self.parity is None or verdict.outcome != "fail" or not name.startswith(PARITY):
+            return verdict
+        return structs.replace(verdict, sentence=f"{verdict.sentence}; {examples(self.parity, name, window)}")
 
     def _counts(self, kind: Kind, ledger: Ledger) -> Iterator[tuple[Group, NDArray[np.float64]]]:
         if self._gather is None or not any(group.kind == kind for group in self._histograms):
@@ -406,8 +436,10 @@ def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float
     for place, stream in enumerate(streams):
         sets = stream.null.sets
         seasonal = bounds.season != "none" and stream.name in (QUALITY, SCORE)
-        alone = seasonal or stream.cloud is not None
-        alike.setdefault((stream.kind, sets.shape, sets.tobytes(), stream.name if alone else ""), []).append(place)
+        apart = PARITY if stream.name.startswith(PARITY) else ""
+        if seasonal or stream.cloud is not None:
+            apart = stream.name
+        alike.setdefault((stream.kind, sets.shape, sets.tobytes(), apart), []).append(place)
     for (kind, *_), places in alike.items():
         first = streams[places[0]]
         seasonal = bounds.season != "none" and first.name in (QUALITY, SCORE)
@@ -421,6 +453,7 @@ def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float
             [detector.many(nulls, bounds.alarm_days) for detector in bounds.detectors],
             _season(first, bounds, model, delta) if seasonal else None,
             None if first.cloud is None else Witnesses(first.cloud, first.null),
+            first.name.startswith(PARITY),
         )
 
 
@@ -433,7 +466,7 @@ def _season(stream: Stream, bounds: JudgeBounds, model: str, delta: float) -> Se
     )
 
 
-def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterator[Stream]:
+def _streams(reference: Reference, bounds: JudgeBounds, delta: float, parity: ParitySet | None) -> Iterator[Stream]:
     if reference.error_rate is not None and reference.error_n > 0:
         null = error_null(
             QUALITY,
@@ -449,7 +482,9 @@ def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterato
         if sum(reference.counts.get(FEATURE + name, []))
     ]
     embedding = reference.embedding if reference.embedding and sum(reference.embedding.rows) else None
-    rest = max(1.0 - bounds.quality_share - bounds.score_share, 0.0) / max(len(features) + (embedding is not None), 1)
+    # Each feature, the embedding and all frozen rows together have an equal part of the rest.
+    parts = len(features) + (embedding is not None) + (parity is not None)
+    rest = max(1.0 - bounds.quality_share - bounds.score_share, 0.0) / max(parts, 1)
     score = reference.counts.get(SCORE, [])
     if sum(score):
         # The cells after the inner ones are: no number, below 0, above 1.
@@ -465,6 +500,10 @@ def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterato
         law = {"delta": delta * rest, "epsilon": bounds.epsilon_share}
         null = cloud_null(EMBEDDING, embedding, **law)
         yield Stream(EMBEDDING, "traffic", null, rest, cloud=cloud(embedding, **law))
+    if parity is not None:
+        names = streams_of(parity)
+        for name in names:
+            yield Stream(name, "traffic", rows_null(name, parity.limit), rest / len(names))
 
 
 def _traffic(

@@ -43,6 +43,7 @@ from streams.measure.ledger import (
     N,
     prefix_of,
 )
+from streams.measure.parity import ParityCut
 from streams.measure.ranking import ranking_cells
 from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
@@ -59,6 +60,8 @@ Referenced = Callable[[Prediction], Cuts | None]
 """Gives the bins that a prediction's features are counted in, or None when they are not counted."""
 Embedded = Callable[[Prediction], EmbeddingCut | None]
 """Gives how a prediction's embedding is counted, or None when it is not."""
+Compared = Callable[[Prediction], ParityCut | None]
+"""Gives the frozen rows that a prediction is compared with, or None where its version has none."""
 
 _KIND = {"explicit": EXPLICIT, "implicit": IMPLICIT, "timeout": TIMEOUT}
 _SLICE_FOLD = SCORE_BINS // SLICE_SCORE_BINS
@@ -104,6 +107,12 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
             given = prediction.features
             for name, cut in known.items():
                 _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
+
+
+def add_parity(target: Target, prediction: Prediction, frozen: ParityCut, sign: int) -> None:
+    """Add how a standing prediction compares with its frozen row, if it has one."""
+    for name, index in frozen.cells(prediction):
+        _add(target[name], index, sign)
 
 
 def add_score(targets: Targets, prediction: Prediction, sign: int) -> None:
@@ -210,7 +219,7 @@ class Deltas:
 
     `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none, `named` the name
     under which a class of a model is counted, `counts_name` whether another label name of a model is, `embedded` how a
-    prediction's embedding is counted.
+    prediction's embedding is counted, `parity` the frozen rows that it is compared with.
     """
 
     def __init__(
@@ -221,7 +230,9 @@ class Deltas:
         named: Classes | None = None,
         counts_name: Callable[[str, str], bool] | None = None,
         embedded: Embedded | None = None,
+        parity: Compared | None = None,
     ) -> None:
+        self.parity = parity
         self.embedded = embedded
         self.counts_name = counts_name
         self.pane_ms = pane_ms
@@ -274,6 +285,9 @@ class Deltas:
         cut = self.embedded(prediction) if self.embedded is not None else None
         if cut is not None:
             self.embeddings.add(targets[0][0], cut, prediction.embedding, sign)
+        frozen = self.parity(prediction) if self.parity is not None else None
+        if frozen is not None:
+            add_parity(targets[0][0], counted.prediction, frozen, sign)
         add_outcome(targets, prediction, counted.outcome, sign, self.named)
         add_ranking(targets, counted.prediction, counted.items, sign)
         self._add_others(targets, counted, sign)

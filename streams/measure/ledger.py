@@ -145,6 +145,7 @@ LABEL_DELAY: Final = "label_delay"
 FEATURE: Final = "feature:"
 EMBEDDING: Final = "embedding"
 EMBEDDING_ROWS: Final = "embedding.rows"
+PARITY: Final = "parity:"
 LABEL: Final = "label:"
 
 # labelled
@@ -321,6 +322,15 @@ VECTORS: Final[dict[str, Vector]] = {
             "2⁻¹⁰, signed",
             "only when the version's reference has embeddings: sums of the cosines [j] and sines [F + j] of its F "
             "random frequencies (`embedding.EmbeddingCut`)",
+            sliced=False,
+        ),
+        Vector(
+            PARITY,
+            0,
+            "count",
+            "`parity:rows`, `parity:score` and `parity:feature:NAME`, of predictions with the key of a frozen row: "
+            "compared, differ, missing live, missing at training, then by frozen row how often it differed "
+            "(`streams.measure.parity`)",
             sliced=False,
         ),
         Vector(

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.control import EmbeddingReference, Reference
+from schemas.control import EmbeddingReference, ParityRow, ParitySet, Reference
 from schemas.event import LabelValue
 from schemas.inputs import Item, Prediction
 from streams.join.outcome import NOTHING, Change, Counted, Items, Named, Outcome
@@ -23,6 +23,21 @@ REFERENCE = Reference(
     embedding=EmbeddingReference(
         dimension=3, bandwidth=1.5, centre=[0.5, -1.0, 1e6], seed=7, frequencies=4, sums=[0] * 8, rows=[0, 0, 0, 0]
     ),
+)
+FROZEN = ParitySet(
+    id="par-test",
+    model="a",
+    version="1",
+    key=["country", "plan"],
+    relative=1e-3,
+    rows=[
+        ParityRow(key=["DE", "free"], features={"price": 1.5, "constant": 3, "unknown": None}, score=0.5),
+        ParityRow(key=["DE", "7"], features={"price": 4, "constant": 2.9, "unknown": 1.0009}),
+        ParityRow(key=["3", "pro"], features={"price": "much", "constant": None, "unknown": 2.0}, score=1.1),
+        ParityRow(key=["3", "true"], features={"price": True}, score=0.0),
+    ],
+    until_ms=280,
+    at_ms=20,
 )
 VECTORS: tuple[list[float] | None, ...] = (
     None,

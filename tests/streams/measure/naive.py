@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 from msgspec.structs import replace
 
-from schemas.control import EmbeddingReference, Reference
+from schemas.control import EmbeddingReference, ParitySet, Reference
 from schemas.inputs import Prediction
 from streams.join.outcome import Counted, Outcome
 
@@ -170,6 +170,34 @@ def _embedding(c: Counter[tuple[str, int]], given: EmbeddingReference, vector: A
         c["embedding", given.frequencies + j] += round(math.cos(2 * math.pi * ((step - 1024) % 4096) / 4096) * 1024)
 
 
+def _parity(c: Counter[tuple[str, int]], given: ParitySet, p: Prediction) -> None:
+    """A prediction beside its frozen row, a value at a time."""
+    if p.at_ms < given.at_ms or (given.until_ms and p.at_ms >= given.until_ms):
+        return
+    own = {"request_id": p.request_id, "subject": p.subject or None}
+    key = [own[n] if n in own else p.features[n] if n in p.features else p.slices.get(n) for n in given.key]
+    for at, row in enumerate(given.rows):
+        if None in key or [_words(one) for one in key] != row.key:
+            continue
+        pairs = [(f"feature:{name}", one, p.features.get(name)) for name, one in row.features.items()]
+        pairs += [] if row.score is None else [("score", row.score, p.score)]  # type: ignore[list-item]
+        wrong = False
+        for name, a, b in pairs:
+            numbers = {type(a), type(b)} <= {int, float}
+            room = Fraction(given.absolute) + Fraction(given.relative) * max(abs(a), abs(b)) if numbers else 0  # type: ignore[arg-type]
+            same = a == b and type(a) is type(b)
+            if numbers:
+                same = a == b or (float in (type(a), type(b)) and abs(Fraction(a) - Fraction(b)) <= room)  # type: ignore[arg-type]
+            c[f"parity:{name}", 0] += 1
+            if not same:
+                wrong = True
+                for cell in (1, 4 + at, *([2] if b is None else [3] if a is None else [])):
+                    c[f"parity:{name}", cell] += 1
+        c["parity:rows", 0] += 1
+        for cell in (1, 4 + at) if wrong else ():
+            c["parity:rows", cell] += 1
+
+
 def _rank(c: Counter[tuple[str, int]], p: Prediction, items: Any, home: int) -> None:
     """A ranking by the definition, the rounding apart: each sum over the list written out."""
     entries: list[Any] = []
@@ -276,6 +304,7 @@ def count(
     pane_ms: int,
     dimension: str = "",
     references: dict[tuple[str, str], Reference] | None = None,
+    parities: dict[tuple[str, str], ParitySet] | None = None,
 ) -> Counts:
     """Count everything again: `Counted`, or (prediction, outcome)."""
     getcontext().prec = 60
@@ -292,6 +321,8 @@ def count(
         for spot in spots:
             reference = (references or {}).get((p.model, p.version))
             _one(counters.setdefault(key + spot, Counter()), p, outcome, 4 if spot[0] else 1, reference)
+            if not spot[0] and (p.model, p.version) in (parities or {}):
+                _parity(counters[key + spot], (parities or {})[p.model, p.version], counted.prediction)
             if counted.items is not None:
                 home = xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
                 _rank(counters[key + spot], p, counted.items, home)
