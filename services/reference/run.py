@@ -25,7 +25,7 @@ from schemas.policy import MINUTE_MS
 from schemas.settings import Settings
 from services.cli.policy import send_control
 from services.clickhouse import reading
-from services.record.recount import references_of
+from services.record.recount import parities_of, references_of
 from services.reference.rows import Rows, Span, filed, landed, versions
 from streams.join.policies import PolicyBook
 from streams.judge.bounds import DAY_MS
@@ -236,6 +236,9 @@ def as_text(told: dict[str, Any]) -> str:
             f"\nembedding: {held['vectors']:,} vectors of {held['dimension']:,} numbers, {held['missing']:,} missing"
         )
         head += f", {held['other_length']:,} of another length" if held["other_length"] else ""
+    if told.get("parity"):
+        rows = told["parity"]
+        head += f"\nparity: {rows['id']}, {rows['rows']:,} rows by {', '.join(rows['key'])}"
     if told.get("left_out"):
         head += f"\nembedding left out: {told['left_out']}"
     if told["from_ms"] is None:
@@ -248,12 +251,16 @@ def reference_ls(settings: Settings, *, as_json: bool = False) -> int:
     """List the references that are in force, and the versions that have none; give the exit code."""
     with reading(settings) as client:
         known = {(one.reference.model, one.reference.version): one for one in reversed(references_of(client))}
+        frozen = {(one.model, one.version): one for one in parities_of(client)}
         models = [
             str(row[0])
             for row in client.query("SELECT DISTINCT model FROM landed_predictions ORDER BY model").result_rows
         ]
         seen = {(model, version): span for model in models for version, span in versions(client, model).items()}
     told = [as_object(one.reference, from_ms=one.at_ms, sent=True) for _, one in sorted(known.items())]
+    for one in told:
+        rows = frozen.get((one["model"], one["version"]))
+        one["parity"] = None if rows is None else {"id": rows.id, "rows": len(rows.rows), "key": rows.key}
     learning = [
         {"model": model, "version": version, "days": (span.to_ms - span.from_ms) / DAY_MS, "predictions": span.count}
         for (model, version), span in sorted(seen.items())

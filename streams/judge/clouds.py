@@ -81,7 +81,8 @@ class Cloud:
     def rows_of(self, ledger: Ledger) -> tuple[Floats, int] | None:
         """Give what a ledger holds; None without rows, and where it cannot be: deltas are missing."""
         sums, rows = ledger.cells.get(EMBEDDING, {}), ledger.cells.get(EMBEDDING_ROWS, {})
-        if not rows or min(rows.values()) < 0 or max(rows) >= KINDS or max(sums, default=0) >= len(self.given.sums):
+        known = set(rows) <= set(range(KINDS)) and set(sums) <= set(range(len(self.given.sums)))
+        if not rows or not known or min(rows.values()) < 0:
             return None
         total, n = self.seen(sums, rows)
         held = rows.get(0, 0) * longest() / math.sqrt(self.given.frequencies)

@@ -30,7 +30,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import NormalDist
 from typing import Final
 
@@ -96,7 +96,7 @@ def directions(dimension: int, frequencies: int, seed: int) -> Floats:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EmbeddingCut:
     """How the vectors of one reference are counted. `bandwidth` is above 0, `centre` has `dimension` numbers."""
 
@@ -111,6 +111,10 @@ class EmbeddingCut:
         """Give that of a reference without `fault`."""
         return cls(given.dimension, given.bandwidth, tuple(given.centre), given.seed, given.frequencies)
 
+    @cached_property
+    def _centre(self) -> Floats:
+        return np.array(self.centre, dtype=np.float64)
+
     def features(self, rows: Floats) -> tuple[Ints, NDArray[np.bool_]]:
         """Give the features, in units of 1/`SCALE`, of those rows (row, dimension) that are near, and which are.
 
@@ -120,7 +124,7 @@ class EmbeddingCut:
         ([1024, 1024, 1024, 0, 0, 0], [True, True, False])
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            placed = np.rint((rows - np.array(self.centre)) * (_COORDINATE / self.bandwidth))
+            placed = np.rint((rows - self._centre) * (_COORDINATE / self.bandwidth))
             near = np.asarray((np.abs(placed) <= FAR * _COORDINATE).all(axis=1))
         turned = (placed[near] @ directions(self.dimension, self.frequencies, self.seed)).astype(np.int64)
         steps = ((turned + (1 << (_TO_STEP - 1))) >> _TO_STEP) & (_STEPS - 1)

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 
-from schemas.control import Reference, ReferenceSet
+from schemas.control import ParityRow, ParitySet, Reference, ReferenceSet
 from schemas.errors import WeirError
 from schemas.event import decode, encode
 from schemas.feedback import Feedback
@@ -151,6 +152,26 @@ def test_what_spans_no_week_is_still_learning_until_a_person_confirms(
     assert "in force from" in said
     assert "embedding: 1,176 vectors of 4 numbers, 24 missing" in said
     assert len(sent(settings)) == settings.partitions
+
+
+def test_references_are_listed_with_their_embeddings_and_frozen_rows(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = [[float(i % 7), float(i % 5)] for i in range(50)]
+    one = learn("fraud", "7", {}, [0.5] * 50, [None] * 50, at_ms=0, embeddings=vectors)
+    first = ParitySet(id="par-1", model="fraud", version="7", key=["user"], rows=[ParityRow(key=["u"], score=0.5)])
+    control = [ReferenceSet(reference=one), structs.replace(first, id="par-0", key=[]), first]
+    land(settings, "control", [encode(event) for event in [*control, structs.replace(first, id="par-2")]])
+    land(settings, "predictions", [])
+    reference_ls(settings)
+    said = capsys.readouterr().out
+    assert (
+        "watched: score, embedding\nembedding: 50 vectors of 2 numbers, 0 missing\nparity: par-1, 1 rows by user"
+        in said
+    )
+    reference_ls(settings, as_json=True)
+    (told,) = asked(capsys)["references"]
+    assert told["parity"] == {"id": "par-1", "rows": 1, "key": ["user"]}
 
 
 def test_names_that_nobody_knows_are_told_with_those_that_are_known(settings: Settings) -> None:

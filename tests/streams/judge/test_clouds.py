@@ -26,7 +26,7 @@ from streams.judge.watch import Judged, Watch
 from streams.measure.embedding import SCALE, EmbeddingCut, Vector, longest
 from streams.measure.ledger import BUCKET_ROWS, EMBEDDING, EMBEDDING_ROWS, Ledger
 from streams.measure.reading import bucket
-from streams.measure.reference import learn
+from streams.measure.reference import fault, learn
 from tests.streams.judge.naive_watch import NaiveESR
 from tests.streams.judge.test_processor import BOUNDS, MINUTE, POLICY, batch, delta, measures, read, run
 
@@ -222,6 +222,39 @@ def test_deltas_that_are_missing_are_no_evidence() -> None:
         assert watch.judge("traffic", Ledger(cells), 0, MINUTE, 0.1) == []
         assert watch.distances("traffic", Ledger(cells)) == {}
     assert watch.dump() == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(-1024, 1024), min_size=8, max_size=8),
+    st.lists(st.integers(0, 10**7), min_size=4, max_size=4),
+    st.lists(st.sampled_from([1.0, 0.3, 1e-3, 2e-6]), max_size=12),
+    st.lists(
+        st.tuples(
+            st.dictionaries(st.integers(-1, 8), st.integers(-(10**9), 10**9), max_size=8),
+            st.dictionaries(st.integers(-1, 4), st.integers(-1, 10**6), max_size=4),
+        ),
+        max_size=4,
+    ),
+)
+def test_no_reference_and_no_counts_stop_the_judge(
+    mean: list[int], rows: list[int], spectrum: list[float], story: list[tuple[dict[int, int], dict[int, int]]]
+) -> None:
+    odd = EmbeddingReference(
+        dimension=2, bandwidth=1e-12, centre=[1e9, 0.0], frequencies=4, rows=rows, spectrum=spectrum,
+        sums=[one * rows[0] // 2 for one in mean],
+    )  # fmt: skip
+    known = replace(reference(), embedding=odd)
+    if fault(known):
+        return
+    watch = Watch(known, JudgeBounds())
+    for t, (sums, kinds) in enumerate(story):
+        ledger = Ledger({EMBEDDING: sums, EMBEDDING_ROWS: kinds})
+        for _, _, verdict in Judged.in_order(watch.judge("traffic", ledger, t * MINUTE, (t + 1) * MINUTE, 0.1)):
+            assert verdict.statistic is not None
+            assert math.isfinite(verdict.statistic)
+        for far in watch.distances("traffic", ledger).values():
+            assert all(math.isfinite(value) for value in far.values())
 
 
 def story(panes: int, changed_at: int) -> list[Measures]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -157,3 +158,14 @@ def test_counts_that_cannot_be_are_left_out() -> None:
     watch = Watch(reference(), JudgeBounds(), parity=SET)
     for cells in ({0: -3}, {0: 3, 1: 4}, {1: 2}, {0: 3, 1: -1}):
         assert watch.judge("traffic", Ledger({"parity:rows": cells}), 0, MINUTE, 0.1) == []
+
+
+def test_a_snapshot_from_before_there_were_frozen_rows_opens() -> None:
+    judge, state = started(SET)
+    ((name, body),) = whole_parts(judge, state).items()
+    head, _, held = body.partition(b"\n")
+    kept = msgspec.msgpack.decode(held)
+    assert len(kept.pop("parities")) == 1
+    old = judge.load(0, {name: head + b"\n" + msgspec.msgpack.encode(kept)})
+    assert old.parities == {}
+    assert old.references == state.references

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from statistics import NormalDist
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.control import EmbeddingReference, Reference
+from schemas.event import decode
+from schemas.inputs import Prediction
 from streams.measure.embedding import (
     FREQUENCIES,
     MOST_DIMENSION,
@@ -159,3 +162,19 @@ def test_a_reference_that_cannot_be_says_what_is_wrong(change: dict[str, object]
 def test_what_is_counted_says_what_each_row_was() -> None:
     found = EmbeddingCut.of(GIVEN).count([[0, 0, 0], None, [], [1.0], [1e9, 0.0, 0.0], [1.0, 2.0, 3.0]])
     assert found[EMBEDDING_ROWS] == {0: 2, 1: 2, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('"features": {"a": [1.0]}', r"got `array` - at `\$.features"),
+        ('"embedding": 3', r"got `int` - at `\$.embedding`"),
+        ('"embedding": [1, null]', r"got `null` - at `\$.embedding\[1\]`"),
+        ('"embedding": ["a"]', r"got `str` - at `\$.embedding\[0\]`"),
+        ('"embedding": [1e999]', "out of range"),
+        ('"embedding": [NaN]', "malformed"),
+    ],
+)
+def test_what_is_no_vector_is_refused_where_it_comes_in_and_names_its_field(fields: str, said: str) -> None:
+    with pytest.raises(msgspec.DecodeError, match=said):
+        decode(f'{{"request_id": "r", "at_ms": 1, "model": "m", {fields}}}', Prediction)

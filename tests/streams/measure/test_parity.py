@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from schemas.control import ParityRow, ParitySet
 from schemas.event import Scalar
 from schemas.inputs import Prediction
-from streams.measure.measure import MeasureState
+from streams.measure.measure import Measure, MeasureState
 from streams.measure.parity import (
     COMPARED,
     DIFFER,
@@ -152,3 +153,14 @@ def test_rows_that_cannot_be_say_what_is_wrong_and_are_not_taken(change: dict[st
 
 def test_streams_are_those_of_what_is_compared() -> None:
     assert streams_of(SET) == ["parity:rows", "parity:score", "parity:feature:c", "parity:feature:x"]
+
+
+def test_a_snapshot_from_before_there_were_frozen_rows_opens() -> None:
+    measure = Measure(partitions=1)
+    state = measure.empty(0)
+    state.freeze(SET)
+    head, _, body = measure.dump(state).partition(b"\n")
+    kept = msgspec.json.decode(body)
+    assert len(kept.pop("parities")) == 1
+    assert measure.load(0, head + b"\n" + msgspec.json.encode(kept)).parities == {}
+    assert measure.load(0, measure.dump(state)).parities == state.parities
