@@ -99,7 +99,7 @@ def reference_learn(
         _refuse_second(settings, model, version)
         send_control(settings, [ReferenceSet(reference=reference, at_ms=now_ms + NOTICE_MS)])
     told = as_object(reference, from_ms=now_ms + NOTICE_MS, sent=not dry_run)
-    if rows.embeddings and any(rows.embeddings) and reference.embedding is None:
+    if _some(rows) and reference.embedding is None:
         told["left_out"] = f"its vectors hold more than {MOST_DIMENSION:,} numbers, or none that is finite"
     print(json.dumps(told) if as_json else as_text(told))
     return OK
@@ -118,10 +118,14 @@ def learnt(rows: Rows, model: str, version: str, learnt_from: str, threshold: fl
             learnt_from=learnt_from,
             predictions=rows.predictions,
             threshold=threshold,
-            embeddings=rows.embeddings if rows.embeddings and any(rows.embeddings) else None,
+            embeddings=rows.embeddings if _some(rows) else None,
         )
     except (ValueError, TypeError) as error:
         raise WeirError(f"no reference can be made of these rows: {error}", code=USAGE) from None
+
+
+def _some(rows: Rows) -> bool:
+    return any(vector is not None and len(vector) for vector in rows.embeddings or ())
 
 
 def _from_traffic(

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from schemas.event import Scalar
 from streams.measure.embedding import EmbeddingCut
+from streams.measure.embedding import Vector as Embedding
 from streams.measure.ledger import FEATURE
 from streams.measure.reference import Cut, Numeric
 
 Features = Mapping[str, Scalar]
 Vector = dict[int, int]
-Embedding = Sequence[float] | None
 Floats = NDArray[np.float64]
 
 FEW: Final = 12

@@ -43,7 +43,8 @@ from streams.measure.ledger import EMBEDDING, EMBEDDING_ROWS, NO_VECTOR, OTHER_L
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Vector = Sequence[float] | None
+Vector = Sequence[float] | Floats | None
+"""A row's embedding; None or an empty one: it has none."""
 
 FREQUENCIES: Final = 64
 MOST_FREQUENCIES: Final = 256
@@ -138,8 +139,9 @@ class EmbeddingCut:
         >>> found["embedding"], found["embedding.rows"]
         ({0: 2048, 1: 0}, {0: 2, 1: 2, 2: 1, 3: 0})
         """
-        held = [vector for vector in vectors if vector and len(vector) == self.dimension]
-        missing = sum(not vector for vector in vectors)
+        lengths = [0 if vector is None else len(vector) for vector in vectors]
+        held = [vector for vector, length in zip(vectors, lengths, strict=True) if length == self.dimension]
+        missing = lengths.count(0)
         total, near = np.zeros(2 * self.frequencies, dtype=np.int64), 0
         for start in range(0, len(held), PIECE):
             found, _ = self.features(np.array(held[start : start + PIECE], dtype=np.float64))
@@ -156,12 +158,12 @@ def learn_embedding(vectors: Sequence[Vector], *, seed: int = 0) -> EmbeddingRef
     The dimension is the length that occurs most, and must be at most `MOST_DIMENSION`. A vector with a number that is
     NaN or infinite is missing.
     """
-    vectors = [vector if vector is not None and all(map(math.isfinite, vector)) else None for vector in vectors]
-    lengths = Counter(len(vector) for vector in vectors if vector)
+    vectors = [vector if vector is not None and np.isfinite(vector).all() else None for vector in vectors]
+    lengths = Counter(len(vector) for vector in vectors if vector is not None and len(vector))
     dimension = min((-count, length) for length, count in lengths.items())[1] if lengths else 0
     if not 0 < dimension <= MOST_DIMENSION:
         return None
-    whole = [vector for vector in vectors if vector and len(vector) == dimension]
+    whole = [vector for vector in vectors if vector is not None and len(vector) == dimension]
     sample = np.array(whole[:: max(len(whole) // SAMPLE, 1)], dtype=np.float64)
     with np.errstate(all="ignore"):
         middle = np.median(sample, axis=0)
@@ -189,7 +191,7 @@ def learn_embedding(vectors: Sequence[Vector], *, seed: int = 0) -> EmbeddingRef
 
 
 def _spectrum(
-    cut: EmbeddingCut, vectors: Sequence[Sequence[float]], counted: Mapping[str, Mapping[int, int]]
+    cut: EmbeddingCut, vectors: Sequence[Sequence[float] | Floats], counted: Mapping[str, Mapping[int, int]]
 ) -> list[float]:
     """Give the eigenvalues of the covariance of features and kinds, the greatest first, to four digits."""
     wide = 2 * cut.frequencies

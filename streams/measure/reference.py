@@ -178,13 +178,11 @@ def learn(
     """Freeze the reference of a model version from columns of equal length.
 
     `scores` and `labels` should come from rows that the model was not fitted on: they give the error rate and the
-    score's distribution. `embeddings` are the rows' vectors (`embedding.learn_embedding`). Raises `ValueError` when
-    columns differ in length or there are no rows.
+    score's distribution. `embeddings` are the vectors of the rows, or of some of them (`embedding.learn_embedding`).
+    Raises `ValueError` when columns differ in length or there are no rows.
     """
     n = len(scores)
     lengths = {"scores": n, "labels": len(labels)} | {name: len(column) for name, column in features.items()}
-    if embeddings is not None:
-        lengths["embeddings"] = len(embeddings)
     if n == 0 or len(set(lengths.values())) != 1:
         raise ValueError(f"a reference needs columns of one length ≥ 1, got {lengths}")
     edges: dict[str, list[float]] = {}

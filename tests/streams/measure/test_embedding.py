@@ -110,6 +110,7 @@ def test_a_reference_is_learnt_the_same_whatever_else_is_in_the_column() -> None
     # A feature's variance is at most 1; that of all is 1 less the squared length of their mean.
     mean = np.array(one.sums) / 3_000 / SCALE / math.sqrt(FREQUENCIES)
     assert sum(one.spectrum) == pytest.approx(1 - float(mean @ mean), rel=2e-3)
+    assert learn_embedding([np.array(row) for row in rows]) == one
     odd = [*rows, None, [], [1.0], [math.nan] * 8, [1e200] + [0.0] * 7]
     other = learn_embedding(odd)
     assert other is not None
