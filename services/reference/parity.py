@@ -174,9 +174,10 @@ def as_text(told: dict[str, Any]) -> str:
     """Say it to a person."""
     features = len([name for name in told["compared"] if name.startswith("parity:feature:")])
     score = " and the score" if "parity:score" in told["compared"] else ""
+    compared = f"{features:,} feature{'s' * (features != 1)}{score}"
     lines = [
         f"{told['model']} {told['version']}: {told['id']}, {told['rows']:,} rows by {', '.join(told['key'])}; "
-        f"{features:,} features{score} are compared, at most {told['limit']:g} of the rows may differ"
+        f"{compared} are compared, at most {told['limit']:g} of the rows may differ"
     ]
     for name, what in (("without_key", "without a key"), ("repeated", "whose key is not theirs alone")):
         if told["left_out"][name]:

@@ -82,7 +82,7 @@ def test_moved_embeddings_and_a_feature_reckoned_otherwise_raise_alarms(
     reference_parity(settings, "m", "1", frozen)
     said = capsys.readouterr().out
     assert "embedding: 4,000 vectors of 8 numbers" in said
-    assert "100 rows by user; 1 features and the score are compared, at most 0.001 of the rows may differ" in said
+    assert "100 rows by user; 1 feature and the score are compared, at most 0.001 of the rows may differ" in said
     with pytest.raises(WeirError, match="has parity rows already"):
         reference_parity(settings, "m", "1", frozen)
     reference_parity(settings, "m", "2", frozen, dry_run=True, as_json=True)
