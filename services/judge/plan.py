@@ -21,7 +21,8 @@ from services.record.recount import references_of
 from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.plan import Traffic, detectable, witness_of
 from streams.judge.shares import model_share, reference_part
-from streams.judge.watch import QUALITY, Stream, Watch
+from streams.judge.watch import Watch
+from streams.judge.watched import QUALITY, Stream
 from streams.measure.ledger import BUCKET_ROWS, BUCKETS, COUNT, LABELLED, Ledger, N
 
 if TYPE_CHECKING:

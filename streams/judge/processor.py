@@ -41,7 +41,8 @@ from streams.judge.reviews import Reviews
 from streams.judge.shares import ALWAYS, NOTICE_MS, model_share
 from streams.judge.state import JudgeState, packed, unpacked
 from streams.judge.surge import Surges
-from streams.judge.watch import QUALITY, Judged, Watch
+from streams.judge.watch import Judged, Watch
+from streams.judge.watched import QUALITY
 from streams.measure.ledger import Ledger
 from streams.measure.parity import parity_fault
 from streams.measure.reference import fault

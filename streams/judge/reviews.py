@@ -37,7 +37,8 @@ from streams.judge.figures import event_id
 from streams.judge.gates import Layer, conclusion
 from streams.judge.panes import Key
 from streams.judge.trackers import Plain
-from streams.judge.watch import QUALITY, Watch, labelled
+from streams.judge.watch import Watch, labelled
+from streams.judge.watched import QUALITY
 from streams.measure.ledger import (
     BUCKET_AGREEMENT,
     BUCKET_CONFUSION,

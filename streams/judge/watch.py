@@ -17,11 +17,10 @@ stream's sentences say since when there is evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain, pairwise
-from typing import Any
+from itertools import chain
 
 import numpy as np
 from msgspec import structs
@@ -30,59 +29,33 @@ from numpy.typing import NDArray
 from schemas.control import ParitySet, Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
-from streams.judge.clouds import Cloud, Witnesses, cloud, cloud_null
+from streams.judge.clouds import Witnesses
 from streams.judge.distances import all_distances
-from streams.judge.evidence import Evidence, Evidences, Floats, Null
-from streams.judge.frozen_rows import compared, differences, examples, rows_null
-from streams.judge.nulls import coarsen, error_null, share_null
+from streams.judge.evidence import Evidence, Evidences, Floats
+from streams.judge.frozen_rows import compared, differences, examples
 from streams.judge.panes import Kind
 from streams.judge.season import Season
 from streams.judge.trackers import Plain, Trackers, Verdicts
+from streams.judge.watched import QUALITY, Histogram, Stream, watched
 from streams.measure.ledger import (
     BUCKET_AGREEMENT,
     BUCKET_CONFUSION,
     BUCKET_ROWS,
     BUCKETS,
     DIFFERS,
-    EMBEDDING,
-    FEATURE,
     FN,
     FP,
     PARITY,
     SCORE,
     Ledger,
 )
-from streams.measure.parity import streams_of
-from streams.measure.scale import score_edges
 
-QUALITY = "quality:error"
 ANEW, SHAPE = "~anew", "shape"
 """In a dump: since when trackers have begun anew (−1: with the next pane), and what a tracker's state belongs to."""
 MILLI = 1000.0
 Again = Callable[[Evidence, float, list[float] | None], Verdict]
 """A detector that judges what is past: it takes a pane, the days it may spend, its limits (None: the null's)."""
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """A stream of counts: the ledger's vector, the group of each of its cells, the reference's counts by group."""
-
-    vector: str
-    groups: Ints
-    reference: Ints
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One watched stream: its null, its part of a pane's budget and, for traffic, its histogram or its cloud."""
-
-    name: str
-    kind: Kind
-    null: Null
-    share: float
-    histogram: Histogram | None = None
-    cloud: Cloud | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +139,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         delta = self.bounds.reference_delta * self.part
-        self.streams = list(_streams(self.reference, self.bounds, delta, self.parity))
+        self.streams = list(watched(self.reference, self.bounds, delta, self.parity))
         self.groups = list(_groups(self.streams, self.bounds, self.reference.model, delta))
         self._found = {
             int(place): (group, row) for group in self.groups for row, place in enumerate(group.places.tolist())
@@ -464,78 +437,3 @@ def _season(stream: Stream, bounds: JudgeBounds, model: str, delta: float) -> Se
         epsilon=bounds.epsilon_error if stream.kind == "labels" else bounds.epsilon_share,
         tail=Season.tail_of(delta * stream.share, bounds.period_ms, len(stream.null.names)),
     )
-
-
-def _streams(reference: Reference, bounds: JudgeBounds, delta: float, parity: ParitySet | None) -> Iterator[Stream]:
-    if reference.error_rate is not None and reference.error_n > 0:
-        null = error_null(
-            QUALITY,
-            reference.error_rate,
-            reference.error_n,
-            delta=delta * bounds.quality_share,
-            epsilon=bounds.epsilon_error,
-        )
-        yield Stream(QUALITY, "labels", null, bounds.quality_share)
-    features = [
-        name
-        for name in sorted({*reference.edges, *reference.categories})
-        if sum(reference.counts.get(FEATURE + name, []))
-    ]
-    embedding = reference.embedding if reference.embedding and sum(reference.embedding.rows) else None
-    # Each feature, the embedding and all frozen rows together have an equal part of the rest.
-    parts = len(features) + (embedding is not None) + (parity is not None)
-    rest = max(1.0 - bounds.quality_share - bounds.score_share, 0.0) / max(parts, 1)
-    score = reference.counts.get(SCORE, [])
-    if sum(score):
-        # The cells after the inner ones are: no number, below 0, above 1.
-        ends = [0.0, *score_edges(), 1.0]
-        yield _traffic(SCORE, score, ends, True, bounds.score_share, bounds, delta)
-    for name in features:
-        counts = reference.counts[FEATURE + name]
-        numeric = name in reference.edges
-        least, greatest = reference.ranges[name] if numeric else (0.0, 0.0)
-        inner = [least, *reference.edges[name], greatest] if numeric else reference.categories[name]
-        yield _traffic(FEATURE + name, counts, inner, numeric, rest, bounds, delta)
-    if embedding is not None:
-        law = {"delta": delta * rest, "epsilon": bounds.epsilon_share}
-        null = cloud_null(EMBEDDING, embedding, **law)
-        yield Stream(EMBEDDING, "traffic", null, rest, cloud=cloud(embedding, **law))
-    if parity is not None:
-        names = streams_of(parity)
-        for name in names:
-            yield Stream(name, "traffic", rows_null(name, parity.limit), rest / len(names))
-
-
-def _traffic(
-    name: str,
-    counts: list[int],
-    inside: Sequence[float] | Sequence[str],
-    ordered: bool,
-    share: float,
-    bounds: JudgeBounds,
-    delta: float,
-) -> Stream:
-    """Group the inner cells, keep the others, and put below-range first and above-range last in the order.
-
-    `inside` holds the ends of the inner cells where they are ordered, else their categories.
-    """
-    full, inner = np.array(counts, dtype=np.int64), len(inside) - 1 if ordered else len(inside)
-    grouped = coarsen(full[:inner], bounds.cells) if ordered else np.arange(inner, dtype=np.int64)
-    count = int(grouped.max()) + 1 if inner else 0
-    groups = np.concatenate([grouped, np.arange(count, count + full.size - inner)])
-    by_group = np.bincount(groups, weights=full, minlength=count + full.size - inner).astype(np.int64)
-    if ordered:
-        # Distances read cells in order: below, inner, above, missing.
-        order = [count + 1, *range(count), count + 2, count]
-        firsts = np.flatnonzero(np.diff(grouped, prepend=-1)).tolist()
-        spans = [f"[{inside[one]:.4g}, {inside[after]:.4g})" for one, after in pairwise([*firsts, inner])]
-        names = ["below its range", *spans, "above its range", "missing"]
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        groups, by_group = place[groups], by_group[order]
-        line: Any = np.arange(count + 2)
-    else:
-        names = [*map(repr, inside), "missing", "unseen"]
-        line = None
-    null = share_null(name, by_group, names, ordered=line, delta=delta * share, epsilon=bounds.epsilon_share)
-    return Stream(name, "traffic", null, share, Histogram(name, groups, by_group))

@@ -181,7 +181,7 @@ def test_at_the_edge_of_the_tolerance_false_alarms_stay_within_the_budget(monkey
     alarms, expected = false_alarms(8)
     assert alarms <= expected
     # Without the tolerance, and the radius of the reference, the same traffic would alarm far more often.
-    monkeypatch.setattr("streams.judge.watch.cloud", lambda given, **_: Cloud(given, 0.0))
+    monkeypatch.setattr("streams.judge.watched.cloud", lambda given, **_: Cloud(given, 0.0))
     assert false_alarms(8)[0] > 2 * expected
 
 
