@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from schemas.event import Event, Name, Share, TimeMs
+from msgspec import Struct
+
+from schemas.event import Event, Name, Scalar, Share, TimeMs
 from schemas.lifecycle import DecidePolicy
 from schemas.policy import JoinPolicy
 from schemas.verdict import Verdict
+
+
+class EmbeddingReference(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The embeddings of a reference, and how they are counted: as random Fourier features (`streams.measure`).
+
+    `dimension` is the vectors' length, `centre` and `bandwidth` place and scale them; `seed` and `frequencies` choose
+    the features. `sums` holds the reference's sums of them (all cosines, then all sines), `rows` how many of its rows
+    hold a vector, none, one of another length, one too far away. `spectrum` are the eigenvalues of the features'
+    covariance, from which the law of MMD comes when nothing has changed.
+    """
+
+    dimension: int
+    bandwidth: float
+    centre: list[float]
+    seed: int = 0
+    frequencies: int
+    sums: list[int]
+    rows: list[int]
+    spectrum: list[float] = []
 
 
 class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -17,7 +38,7 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     categories, then missing, then unseen). `calibration` counts labelled rows by score bin, in a flat list [bin,
     negatives, positives, …] without empty bins. `ranges` holds each numeric feature's least and greatest reference
     value. `n` is the number of reference rows, `error_rate` its hold-out error with `error_n` rows, `base_rate` the
-    share of positives.
+    share of positives. `embedding` says what the predictions' `embedding` is compared with.
     """
 
     id: Name
@@ -33,6 +54,7 @@ class Reference(Event, frozen=True, kw_only=True, omit_defaults=True):
     base_rate: float | None = None
     error_rate: float | None = None
     error_n: int = 0
+    embedding: EmbeddingReference | None = None
     at_ms: TimeMs = 0
 
 
@@ -54,6 +76,34 @@ class ReferenceSet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     """A model version's reference is frozen."""
 
     reference: Reference
+    at_ms: TimeMs = 0
+
+
+class ParityRow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A row as it was at training: the texts of its key, its features, its score."""
+
+    key: list[str]
+    features: dict[str, Scalar] = {}
+    score: float | None = None
+
+
+class ParitySet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="parity_set"):
+    """Rows of a model version that live predictions with the same key must agree with (`streams.measure.parity`).
+
+    `key` names what a row is found by: `request_id`, `subject`, or features or slices. Numbers agree within `absolute`
+    + `relative` of the greater one; at most the share `limit` of the compared rows may differ before it counts. From
+    `at_ms` on predictions are compared, until `until_ms` (0: for ever). The first set of a version stands.
+    """
+
+    id: Name
+    model: Name
+    version: str
+    key: list[Name]
+    rows: list[ParityRow]
+    relative: float = 1e-6
+    absolute: float = 0.0
+    limit: Share = 0.001
+    until_ms: TimeMs = 0
     at_ms: TimeMs = 0
 
 
@@ -107,5 +157,5 @@ class AllocationSet(Event, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     at_ms: TimeMs = 0
 
 
-Control = PolicySet | DecidePolicySet | ReferenceSet | AllocationSet | ClockAdvanced | Frozen | Thawed
+Control = PolicySet | DecidePolicySet | ReferenceSet | ParitySet | AllocationSet | ClockAdvanced | Frozen | Thawed
 """Decode with `msgspec.json.decode(body, type=Control)`."""

@@ -17,7 +17,8 @@ from benchmarks.statistics.simulated import by_bucket
 from streams.judge.bounds import JudgeBounds
 from streams.judge.evidence import Evidences
 from streams.judge.replay import _cells
-from streams.judge.watch import QUALITY, Watch
+from streams.judge.watch import Watch
+from streams.judge.watched import QUALITY
 from streams.measure.ledger import BUCKETS
 from streams.measure.reference import learn
 

@@ -84,6 +84,10 @@ def reference_learn(
     prediction: Annotated[str | None, typer.Option(help="With --file: the column of predicted classes.")] = None,
     without: Annotated[list[str] | None, typer.Option("--without", help="With --file: no feature (repeat).")] = None,
     threshold: Annotated[float, typer.Option(help="With --file: from this score on class 1 is chosen.")] = 0.5,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="With --file: the column of embeddings (default: `embedding`, if it has lists)."),
+    ] = None,
     days: Annotated[float | None, typer.Option(help="Only the last so many days of traffic.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="At most so many rows of traffic.")] = 200_000,
     confirm: Annotated[bool, typer.Option("--confirm", help="Take traffic that spans no whole week.")] = False,
@@ -99,7 +103,7 @@ def reference_learn(
     from services.reference.run import File
     from services.reference.run import reference_learn as run
 
-    given = None if file is None else File(file, score, label, prediction, tuple(without or ()), threshold)
+    given = None if file is None else File(file, score, label, prediction, tuple(without or ()), threshold, embedding)
     raise typer.Exit(
         run(
             settings,
@@ -113,6 +117,39 @@ def reference_learn(
             as_json=json,
         )
     )
+
+
+@reference_app.command("parity")
+def reference_parity(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Option(help="Its version.")],
+    file: Annotated[Path, typer.Option(help="Rows as they were at training: a Parquet or CSV file.")],
+    key: Annotated[
+        list[str],
+        typer.Option("--key", metavar="COLUMN", help="What tells rows apart: request_id, subject, features (repeat)."),
+    ],
+    score: Annotated[str | None, typer.Option(help="The column of the scores that the model gave.")] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="No feature (repeat).")] = None,
+    rows: Annotated[int, typer.Option(help="Freeze so many rows, spread over the file (at most 1,000).")] = 200,
+    tolerance: Annotated[float, typer.Option(help="Numbers this near, relatively, agree.")] = 1e-6,
+    absolute: Annotated[float, typer.Option(help="Numbers this near agree.")] = 0.0,
+    limit: Annotated[float, typer.Option(help="At most this share of the compared rows may differ.")] = 0.001,
+    days: Annotated[float | None, typer.Option(help="Compare for so many days only.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it; send nothing.")] = False,
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Freeze rows of training that live predictions with the same key must agree with, feature by feature."""
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
+    from services.reference.parity import Frozen
+    from services.reference.parity import reference_parity as run
+
+    bounds = {"rows": rows, "relative": tolerance, "absolute": absolute, "limit": limit, "days": days}
+    given = Frozen(file, tuple(key), score, tuple(without or ()), **bounds)  # type: ignore[arg-type]
+    raise typer.Exit(run(settings, model, version, given, dry_run=dry_run, as_json=json))
 
 
 @reference_app.command("ls")

@@ -21,7 +21,8 @@ from services.record.recount import references_of
 from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.plan import Traffic, detectable, witness_of
 from streams.judge.shares import model_share, reference_part
-from streams.judge.watch import QUALITY, Stream, Watch
+from streams.judge.watch import Watch
+from streams.judge.watched import QUALITY, Stream
 from streams.measure.ledger import BUCKET_ROWS, BUCKETS, COUNT, LABELLED, Ledger, N
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def planned(
     streams = []
     watch = Watch(reference, bounds, part=reference_part(max(part.references, 1), part.partitions))
     for stream in watch.streams:
+        if stream.histogram is None and stream.name != QUALITY:
+            continue  # a cloud's witness is chosen as panes come, and of frozen rows nobody knows how many will
         of = labelled if stream.name == QUALITY else traffic
         share = _reference_share(stream, reference)
         found = [detectable(stream, share, of, bounds, days, part.share) for days in HORIZONS] if of.rows > 0 else []

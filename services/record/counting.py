@@ -200,6 +200,12 @@ def features_sql(standing: str, settings: Settings, given: ReferenceSet) -> str:
     return grouped(", ".join(cells), of_version)
 
 
+def bodies_sql(standing: str, settings: Settings, model: str, version: str, at_ms: int) -> str:
+    """Give (version, deployment, role, pane_ms, body) of the predictions of a version from `at_ms` on."""
+    mine = f"model = {quoted(model)} AND version = {quoted(version)} AND at_ms >= {at_ms}"
+    return f"SELECT version, deployment, role, {pane_of(settings)} AS pane_ms, body FROM ({standing}) WHERE {mine}"
+
+
 def _numeric(one: Reference, name: str) -> str:
     key, edges = quoted(name), one.edges[name]
     least, greatest = one.ranges[name]

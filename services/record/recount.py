@@ -2,7 +2,8 @@
 
 `measure` adds and takes away as things happen; here everything is counted once, from what has landed, by another engine
 and other code. Both give integers, so they are compared cell by cell, exactly. Which prediction stands is found in the
-raw rows (`standing`); its outcome is what the last record about it in `feedback` says.
+raw rows (`standing`); its outcome is what the last record about it in `feedback` says. Embeddings and the
+comparison with frozen rows alone are counted by `measure`'s own code, from the raw rows.
 
 **Limits**, beside those of `standing`: slice values and classes behind `~other` were chosen in the order they came, so
 those of such a model are compared as a sum. Other label names of a model that has as many as are counted are not
@@ -11,20 +12,23 @@ compared. A feature's integer beyond 2⁵³ is compared with the edges as a doub
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from schemas.control import ReferenceSet
+from schemas.control import ParitySet, ReferenceSet
 from schemas.event import decode
+from schemas.inputs import Prediction
 from schemas.measures import Measures
 from schemas.settings import Settings
-from services.record.counting import features_sql, outcomes_sql, traffic_sql
+from services.record.counting import bodies_sql, features_sql, outcomes_sql, traffic_sql
 from services.record.pieces import by_name
 from services.record.rankings import rankings_sql
 from services.record.standing import Cuts, any_of, rows, standing_sql
+from streams.measure.embedding import EmbeddingCut
 from streams.measure.ledger import CLASS, LABEL, OTHER, Ledger, apart
 from streams.measure.measure import MOST_NAMES
+from streams.measure.parity import ParityCut, parity_fault
 from streams.measure.reference import fault
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str, str, str, int]
 """(model, version, deployment, role, slice, pane_ms)."""
 Ledgers = dict[Key, Ledger]
+AT_ONCE = 256
+"""So many embeddings of a pane are held at once."""
 
 
 @dataclass(slots=True)
@@ -65,7 +71,57 @@ def recount(
     for one in first.values():
         if {*one.reference.edges, *one.reference.categories}:
             _take(client, features_sql(standing, settings, one), found)
+        if one.reference.embedding is not None:
+            _embedded(client, standing, settings, one, EmbeddingCut.of(one.reference.embedding), found)
+    for parity in parities_of(client):
+        _compared(client, standing, settings, ParityCut(parity), found)
     return found
+
+
+def _embedded(
+    client: HttpClient, standing: str, settings: Settings, given: ReferenceSet, cut: EmbeddingCut, found: Ledgers
+) -> None:
+    """Count the embeddings of one version, some hundred at a time.
+
+    Features of vectors are no arithmetic for SQL, which rounds sums in an order of its own: they are reckoned by the
+    code that defines them (`streams.measure.embedding`), from the raw rows.
+    """
+    one, held = given.reference, dict[Key, list[Sequence[float] | None]]()
+    for key, prediction in _bodies(client, standing, settings, one.model, one.version, given.at_ms):
+        waiting = held.setdefault(key, [])
+        waiting.append(prediction.embedding)
+        if len(waiting) >= AT_ONCE:
+            found.setdefault(key, Ledger()).add(cut.count(waiting))
+            waiting.clear()
+    for key, waiting in held.items():
+        found.setdefault(key, Ledger()).add(cut.count(waiting))
+
+
+def _compared(client: HttpClient, standing: str, settings: Settings, cut: ParityCut, found: Ledgers) -> None:
+    """Compare the predictions of one version with its frozen rows, by the code that defines it, from the raw rows."""
+    one = cut.given
+    for key, prediction in _bodies(client, standing, settings, one.model, one.version, one.at_ms):
+        for name, index in cut.cells(prediction):
+            found.setdefault(key, Ledger()).add_pairs(name, [(index, 1)])
+
+
+def _bodies(
+    client: HttpClient, standing: str, settings: Settings, model: str, version: str, at_ms: int
+) -> Iterator[tuple[Key, Prediction]]:
+    sql = bodies_sql(standing, settings, model, version, at_ms)
+    for of, deployment, role, pane_ms, body in rows(client, sql):
+        yield (model, str(of), str(deployment), str(role), "", int(pane_ms)), decode(body, Prediction)
+
+
+def parities_of(client: HttpClient) -> list[ParitySet]:
+    """Give the frozen rows of each version that have landed: its first without a fault."""
+    sql = "SELECT body FROM control WHERE kind = 'parity_set' AND unreadable = '' ORDER BY partition, offset"
+    first: dict[tuple[str, str], ParitySet] = {}
+    for (body,) in rows(client, sql):
+        one = decode(body, ParitySet)
+        if not parity_fault(one):
+            first.setdefault((one.model, one.version), one)
+    return list(first.values())
 
 
 def measured(client: HttpClient, cuts: Cuts | None = None) -> Ledgers:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from schemas.errors import USAGE, WeirError
 from schemas.event import LabelValue, Scalar, decode
 from schemas.inputs import Prediction
 from services.record.standing import quoted
+from streams.measure.embedding import Vector
 from streams.measure.reading import binary
 from streams.measure.tasks import predicted_class
 
@@ -21,16 +23,25 @@ if TYPE_CHECKING:
 
 
 LARGEST = 2**1023
+EMBEDDING = "embedding"
+EMBEDDED = 32_000_000
+"""So many numbers of embeddings are held at most (256 MB): 40,000 rows of 768 are plenty."""
 
 
 @dataclass(slots=True)
 class Rows:
-    """Columns of one length. A label is None where the row has none; `predictions` are the classes that were chosen."""
+    """Columns of one length. A label is None where the row has none; `predictions` are the classes that were chosen.
+
+    `embeddings` are the vectors of the rows, of the first ones alone where these hold `EMBEDDED` numbers; None where no
+    row can have one.
+    """
 
     features: dict[str, list[Scalar]] = field(default_factory=dict)
     scores: list[float | None] = field(default_factory=list)
     labels: list[LabelValue | None] = field(default_factory=list)
     predictions: list[LabelValue | None] = field(default_factory=list)
+    embeddings: list[Vector] | None = field(default_factory=list)
+    embedded: int = 0
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -51,6 +62,10 @@ class Rows:
         self.scores.append(score)
         self.labels.append(label)
         self.predictions.append(chosen)
+        if self.embeddings is not None and self.embedded < EMBEDDED:
+            vector = None if prediction.embedding is None else np.array(prediction.embedding, dtype=np.float64)
+            self.embeddings.append(vector)
+            self.embedded += 0 if vector is None else vector.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +109,25 @@ ORDER BY sipHash64(p.request_id), p.deployment"""
     return found
 
 
-def filed(path: Path, *, score: str | None, label: str | None, prediction: str | None, without: Sequence[str]) -> Rows:
+def filed(
+    path: Path,
+    *,
+    score: str | None,
+    label: str | None,
+    prediction: str | None,
+    without: Sequence[str],
+    embedding: str | None = None,
+) -> Rows:
     """Read a Parquet or CSV file: the named columns are what they are named, the others features.
+
+    A column called `embedding` that holds lists is the embedding, unless another is named.
 
     Raises `WeirError` (usage) for a file that cannot be read, a column that is not there, or no rows.
     """
     table = _table(path)
-    named = [name for name in (score, label, prediction) if name is not None]
+    if embedding is None and EMBEDDING in table.column_names and EMBEDDING not in without and _listed(table, EMBEDDING):
+        embedding = EMBEDDING
+    named = [name for name in (score, label, prediction, embedding) if name is not None]
     lacking = [name for name in (*named, *without) if name not in table.column_names]
     if lacking:
         raise WeirError(
@@ -113,15 +140,78 @@ def filed(path: Path, *, score: str | None, label: str | None, prediction: str |
     def column(name: str | None) -> list[Any]:
         return nothing if name is None else table.column(name).to_pylist()
 
+    vectors = None if embedding is None else _vectors(path, embedding, table)
     features = {name: column(name) for name in table.column_names if name not in {*named, *without}}
     odd = [name for name, values in features.items() if not _scalar(values)]
+    if odd:
+        raise WeirError(
+            f"column {odd[0]!r} of {path} holds neither numbers, texts nor booleans",
+            fix=f"leave it out: --without {odd[0]}; name it where it holds the embeddings: --embedding {odd[0]}",
+            code=USAGE,
+        )
+    return Rows(features, column(score), column(label), column(prediction), vectors)
+
+
+def columns(path: Path, named: Sequence[str], without: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Read a Parquet or CSV file: its columns by name, and which of them are features, being neither named nor without.
+
+    Raises `WeirError` (usage) for a file that cannot be read, a column that is not there or no scalar, or no rows.
+    """
+    table = _table(path)
+    lacking = [name for name in (*named, *without) if name not in table.column_names]
+    if lacking:
+        raise WeirError(
+            f"{path} has no column {lacking[0]!r}; it has {', '.join(table.column_names)}", fix="name one", code=USAGE
+        )
+    if not table.num_rows:
+        raise WeirError(f"{path} has no rows", code=USAGE)
+    found = {name: table.column(name).to_pylist() for name in table.column_names if name not in without}
+    odd = [name for name, values in found.items() if not _scalar(values)]
     if odd:
         raise WeirError(
             f"column {odd[0]!r} of {path} holds neither numbers, texts nor booleans",
             fix=f"leave it out: --without {odd[0]}",
             code=USAGE,
         )
-    return Rows(features, column(score), column(label), column(prediction))
+    return found, [name for name in found if name not in named]
+
+
+def _listed(table: Any, name: str) -> bool:
+    import pyarrow as pa
+
+    kind = table.schema.field(name).type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _vectors(path: Path, name: str, table: Any) -> list[Vector]:
+    """Give a column's lists as vectors, spread evenly over it where they hold more than `EMBEDDED` numbers.
+
+    One with a null inside holds a NaN there, which makes it missing.
+    """
+    import pyarrow as pa
+
+    kind = table.schema.field(name).type
+    inner = kind.value_type if _listed(table, name) else None
+    if inner is None or not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
+        raise WeirError(
+            f"column {name!r} of {path} holds {kind}, and embeddings are lists of numbers",
+            fix="name a column of lists (Parquet's list, large list or fixed-size list)",
+            code=USAGE,
+        )
+    column = table.column(name)
+    numbers = sum(len(chunk.flatten()) for chunk in column.chunks)
+    step = -(-numbers // EMBEDDED) if numbers else 1
+    found: list[Vector] = []
+    at = 0
+    for chunk in column.chunks:
+        flat = chunk.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+        end = 0
+        for length in chunk.value_lengths().to_pylist():
+            end += length or 0
+            if at % step == 0:
+                found.append(None if length is None else flat[end - length : end])
+            at += 1
+    return found
 
 
 def _scalar(values: list[Any]) -> bool:

@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from schemas.control import Control, PolicySet, Reference, ReferenceSet
+from schemas.control import Control, EmbeddingReference, PolicySet, Reference, ReferenceSet
 from schemas.errors import OK, USAGE, WeirError
 from schemas.event import decode
 from schemas.policy import MINUTE_MS
 from schemas.settings import Settings
 from services.cli.policy import send_control
 from services.clickhouse import reading
-from services.record.recount import references_of
+from services.record.recount import parities_of, references_of
 from services.reference.rows import Rows, Span, filed, landed, versions
 from streams.join.policies import PolicyBook
 from streams.judge.bounds import DAY_MS
-from streams.measure.ledger import FEATURE, SCORE
+from streams.measure.embedding import MOST_DIMENSION
+from streams.measure.ledger import EMBEDDING, FEATURE, SCORE
 from streams.measure.reference import learn
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class File:
     prediction: str | None = None
     without: tuple[str, ...] = ()
     threshold: float = 0.5
+    embedding: str | None = None
 
 
 def reference_learn(
@@ -78,7 +80,14 @@ def reference_learn(
     elif version is None:
         raise WeirError("a file does not say its version", fix="give --version", code=USAGE)
     else:
-        rows = filed(file.path, score=file.score, label=file.label, prediction=file.prediction, without=file.without)
+        rows = filed(
+            file.path,
+            score=file.score,
+            label=file.label,
+            prediction=file.prediction,
+            without=file.without,
+            embedding=file.embedding,
+        )
         learnt_from, threshold = "training", file.threshold
     if len(rows) < LEAST_ROWS and not confirm:
         raise WeirError(
@@ -90,6 +99,8 @@ def reference_learn(
         _refuse_second(settings, model, version)
         send_control(settings, [ReferenceSet(reference=reference, at_ms=now_ms + NOTICE_MS)])
     told = as_object(reference, from_ms=now_ms + NOTICE_MS, sent=not dry_run)
+    if _some(rows) and reference.embedding is None:
+        told["left_out"] = f"its vectors hold more than {MOST_DIMENSION:,} numbers, or none that is finite"
     print(json.dumps(told) if as_json else as_text(told))
     return OK
 
@@ -107,9 +118,14 @@ def learnt(rows: Rows, model: str, version: str, learnt_from: str, threshold: fl
             learnt_from=learnt_from,
             predictions=rows.predictions,
             threshold=threshold,
+            embeddings=rows.embeddings if _some(rows) else None,
         )
     except (ValueError, TypeError) as error:
         raise WeirError(f"no reference can be made of these rows: {error}", code=USAGE) from None
+
+
+def _some(rows: Rows) -> bool:
+    return any(vector is not None and len(vector) for vector in rows.embeddings or ())
 
 
 def _from_traffic(
@@ -196,10 +212,17 @@ def as_object(reference: Reference, *, from_ms: int | None, sent: bool) -> dict[
             *(["quality:error"] if reference.error_n else []),
             *([SCORE] if sum(reference.counts.get(SCORE, [])) else []),
             *(FEATURE + name for name in features if sum(reference.counts.get(FEATURE + name, []))),
+            *([EMBEDDING] if reference.embedding else []),
         ],
+        "embedding": None if reference.embedding is None else _embedding(reference.embedding),
         "from_ms": from_ms,
         "sent": sent,
     }
+
+
+def _embedding(given: EmbeddingReference) -> dict[str, Any]:
+    kinds = ("vectors", "missing", "other_length", "too_far")
+    return {"dimension": given.dimension, "bandwidth": given.bandwidth, **dict(zip(kinds, given.rows, strict=True))}
 
 
 def as_text(told: dict[str, Any]) -> str:
@@ -211,6 +234,17 @@ def as_text(told: dict[str, Any]) -> str:
         f"{told['model']} {told['version']}: {told['id']}, {told['rows']:,} rows of {told['learnt_from']}, {rate}{of}\n"
         f"watched: {watched or 'nothing'}"
     )
+    if told["embedding"]:
+        held = told["embedding"]
+        head += (
+            f"\nembedding: {held['vectors']:,} vectors of {held['dimension']:,} numbers, {held['missing']:,} missing"
+        )
+        head += f", {held['other_length']:,} of another length" if held["other_length"] else ""
+    if told.get("parity"):
+        rows = told["parity"]
+        head += f"\nparity: {rows['id']}, {rows['rows']:,} rows by {', '.join(rows['key'])}"
+    if told.get("left_out"):
+        head += f"\nembedding left out: {told['left_out']}"
     if told["from_ms"] is None:
         return head
     at = f"{datetime.fromtimestamp(told['from_ms'] / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -221,12 +255,16 @@ def reference_ls(settings: Settings, *, as_json: bool = False) -> int:
     """List the references that are in force, and the versions that have none; give the exit code."""
     with reading(settings) as client:
         known = {(one.reference.model, one.reference.version): one for one in reversed(references_of(client))}
+        frozen = {(one.model, one.version): one for one in parities_of(client)}
         models = [
             str(row[0])
             for row in client.query("SELECT DISTINCT model FROM landed_predictions ORDER BY model").result_rows
         ]
         seen = {(model, version): span for model in models for version, span in versions(client, model).items()}
     told = [as_object(one.reference, from_ms=one.at_ms, sent=True) for _, one in sorted(known.items())]
+    for one in told:
+        rows = frozen.get((one["model"], one["version"]))
+        one["parity"] = None if rows is None else {"id": rows.id, "rows": len(rows.rows), "key": rows.key}
     learning = [
         {"model": model, "version": version, "days": (span.to_ms - span.from_ms) / DAY_MS, "predictions": span.count}
         for (model, version), span in sorted(seen.items())

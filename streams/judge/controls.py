@@ -31,7 +31,8 @@ from streams.judge.detectors import ESR
 from streams.judge.evidence import Evidence, Floats, Null
 from streams.judge.panes import Kind
 from streams.judge.trackers import Tracker
-from streams.judge.watch import QUALITY, Stream, Watch, labelled
+from streams.judge.watch import Watch, labelled
+from streams.judge.watched import QUALITY, Stream
 from streams.measure.ledger import BUCKET_ROWS, BUCKETS, SCORE, Ledger
 from streams.measure.metrics import Accuracy, Measured
 

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _TINY = 1e-12
+FAR = 10_000.0
 
 
 @dataclass(slots=True)
@@ -110,6 +111,8 @@ def tail(value: float, weights: Floats) -> float:
 
     greatest = float(weights.max())
     lam, q = weights / greatest, value / greatest
+    if q > FAR * len(lam):  # below exp(−FAR/3), which no double holds; and the root would lie where none can be told
+        return 0.0
 
     def slope(t: float) -> float:
         """Give K'(t) of the cumulants' generating function K(t) = −½ Σ ln(1−2tλ)."""

@@ -24,7 +24,17 @@ from schemas.inputs import Role
 from schemas.measures import PaneDelta
 from schemas.policy import JoinPolicy
 from streams.join.policies import PolicyBook
-from streams.measure.ledger import FEATURE, SCORE, SCORE_CHOSEN, SCORE_UNDECIDED, Ledger, N
+from streams.measure.ledger import (
+    EMBEDDING,
+    EMBEDDING_ROWS,
+    FEATURE,
+    PARITY,
+    SCORE,
+    SCORE_CHOSEN,
+    SCORE_UNDECIDED,
+    Ledger,
+    N,
+)
 
 Kind = Literal["traffic", "labels"]
 KINDS: tuple[Kind, Kind] = ("traffic", "labels")
@@ -330,8 +340,11 @@ def _longest(at_start: dict[Key, Pane]) -> int:
     return max(pane.size_ms for pane in at_start.values())
 
 
+_TRAFFIC = frozenset((SCORE, SCORE_CHOSEN, SCORE_UNDECIDED, N, EMBEDDING, EMBEDDING_ROWS))
+
+
 def _is_traffic(name: str) -> bool:
-    return name in (SCORE, SCORE_CHOSEN, SCORE_UNDECIDED, N) or name.startswith(FEATURE)
+    return name in _TRAFFIC or name.startswith((FEATURE, PARITY))
 
 
 def _of_kind(cells: dict[str, list[int]], kind: Kind) -> dict[str, list[int]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.detectors import ESR
 from streams.judge.esr import CAP
-from streams.judge.watch import Stream
+from streams.judge.watched import Stream
 
 Floats = NDArray[np.float64]
 STEPS = 40

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.control import AllocationSet, Control, DecidePolicySet, Frozen, PolicySet, ReferenceSet, Thawed
+from schemas.control import AllocationSet, Control, DecidePolicySet, Frozen, ParitySet, PolicySet, ReferenceSet, Thawed
 from schemas.event import decode, encode
 from schemas.lifecycle import DecidePolicy, Limits
 from schemas.measures import Measures, Trial
@@ -41,8 +41,10 @@ from streams.judge.reviews import Reviews
 from streams.judge.shares import ALWAYS, NOTICE_MS, model_share
 from streams.judge.state import JudgeState, packed, unpacked
 from streams.judge.surge import Surges
-from streams.judge.watch import QUALITY, Judged, Watch
+from streams.judge.watch import Judged, Watch
+from streams.judge.watched import QUALITY
 from streams.measure.ledger import Ledger
+from streams.measure.parity import parity_fault
 from streams.measure.reference import fault
 from streams.runtime.processor import Batch, Dump, Output, Stepped, only
 from streams.runtime.records import Records
@@ -127,6 +129,11 @@ class Judge:
                 state.references.setdefault((event.reference.model, event.reference.version), event.reference)
                 since = ALWAYS if self.virtual else append_ms + NOTICE_MS
                 state.since[event.reference.model] = min(state.since.get(event.reference.model, since), since)
+        elif isinstance(event, ParitySet):
+            if parity_fault(event):
+                state.count("refused_parities")
+            else:
+                state.freeze(event, self.bounds)
         elif isinstance(event, AllocationSet):
             self._layer(state, event.model, event.layer).allocate(event)
         elif isinstance(event, (Frozen, Thawed)) and state.guard is not None:
@@ -321,6 +328,7 @@ class Judge:
             for place, index, verdict in Judged.in_order(judged):
                 stream, detector = watch.streams[place], self.bounds.detectors[index]
                 verdict = watch.noted(place, index, verdict, closing.pane_ms)
+                verdict = watch.exampled(place, verdict, window.ledger)
                 if verdict.outcome == "fail" and detector.budgeted:
                     controls.raised(stream, end)
                 away = far.get(place, {}) if index == 0 else {}

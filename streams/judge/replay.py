@@ -17,7 +17,8 @@ from schemas.control import Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.evidence import Evidence
-from streams.judge.watch import QUALITY, Stream, Watch
+from streams.judge.watch import Watch
+from streams.judge.watched import QUALITY, Stream
 from streams.measure.ledger import BUCKETS, FEATURE, SCORE, SCORE_BINS
 from streams.measure.reference import Numeric, cuts
 from streams.measure.scale import bins, score_edges

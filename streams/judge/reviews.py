@@ -37,14 +37,26 @@ from streams.judge.figures import event_id
 from streams.judge.gates import Layer, conclusion
 from streams.judge.panes import Key
 from streams.judge.trackers import Plain
-from streams.judge.watch import QUALITY, Watch, labelled
-from streams.measure.ledger import BUCKET_AGREEMENT, BUCKET_CONFUSION, FEATURE, LABEL_DELAY, LATENCY, MISSING, Ledger
+from streams.judge.watch import Watch, labelled
+from streams.judge.watched import QUALITY
+from streams.measure.ledger import (
+    BUCKET_AGREEMENT,
+    BUCKET_CONFUSION,
+    EMBEDDING,
+    EMBEDDING_ROWS,
+    FEATURE,
+    LABEL_DELAY,
+    LATENCY,
+    MISSING,
+    PARITY,
+    Ledger,
+)
 from streams.measure.metrics import metric_of
 
 Cells = dict[str, dict[int, int]]
 OF_ALARM: Final = (BUCKET_CONFUSION, BUCKET_AGREEMENT)
 REST: Final = 60
-NO_GROUND: Final = (LATENCY, MISSING, LABEL_DELAY)
+NO_GROUND: Final = (LATENCY, MISSING, LABEL_DELAY, EMBEDDING, EMBEDDING_ROWS)
 
 
 class Look(Struct, array_like=True):
@@ -352,7 +364,8 @@ def _rate(looks: list[Look], panes: dict[int, Cells]) -> tuple[float | None, int
 
 def _grounds(cells: Any) -> Any:
     """Give copies of the cells that a figure with a limit may be read from."""
-    return {name: cells[name].copy() for name in cells if not name.startswith(FEATURE) and name not in NO_GROUND}
+    grounds = (name for name in cells if not name.startswith((FEATURE, PARITY)) and name not in NO_GROUND)
+    return {name: cells[name].copy() for name in grounds}
 
 
 def _figure(verdict: Verdict) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from schemas.control import Reference
+from schemas.control import ParitySet, Reference
 from schemas.lifecycle import DecidePolicy
 from schemas.policy import JoinPolicy
 from streams.join.policies import PolicyBook
@@ -55,13 +55,25 @@ class JudgeState:
     held: dict[int, int] = field(default_factory=dict)
     guard: Guard | None = None
     spread: int = 1
+    parities: dict[tuple[str, str], ParitySet] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     """What a person should know of how this state was loaded."""
 
     def watch(self, model: str, version: str, bounds: JudgeBounds) -> Watch:
         """Start to watch a version that has a reference, with its part of the references' probability."""
         rank = self.ranks.setdefault((model, version), len(self.ranks) + 1)
-        return Watch(self.references[model, version], bounds, part=reference_part(rank, self.spread))
+        parity = self.parities.get((model, version))
+        return Watch(self.references[model, version], bounds, part=reference_part(rank, self.spread), parity=parity)
+
+    def freeze(self, given: ParitySet, bounds: JudgeBounds) -> None:
+        """Take a version's frozen rows unless it has some. What is watched already goes on, with these beside it."""
+        if (given.model, given.version) in self.parities:
+            return
+        self.parities[given.model, given.version] = given
+        for at, watch in self.watches.items():
+            if at[:2] == (given.model, given.version):
+                self.watches[at] = self.watch(given.model, given.version, bounds)
+                self.watches[at].load(watch.dump())
 
     def least_ms(self) -> int:
         """Give the least clock of all sources; −1 until every one was heard."""
@@ -107,6 +119,7 @@ class _Kept(Struct):
     reviews: dict[str, dict[str, Any]] = {}
     since: dict[str, int] | None = None
     ranks: list[tuple[str, str]] = []
+    parities: list[ParitySet] = []
 
 
 def packed(state: JudgeState) -> bytes:
@@ -128,6 +141,7 @@ def packed(state: JudgeState) -> bytes:
         surges={model: surges.dump() for model, surges in sorted(state.surges.items())},
         since=dict(sorted(state.since.items())),
         ranks=list(state.ranks),
+        parities=[given for _, given in sorted(state.parities.items())],
         reviews={model: reviews.dump() for model, reviews in sorted(state.reviews.items())},
         controls=[(*at, controls.dump()) for at, controls in sorted(state.controls.items())],
     )
@@ -147,6 +161,7 @@ def unpacked(body: bytes, state: JudgeState, bounds: JudgeBounds) -> JudgeState:
     state.references = {(one.model, one.version): one for one in kept.references}
     state.since = dict.fromkeys((one.model for one in kept.references), ALWAYS) if kept.since is None else kept.since
     state.ranks = {at: rank for rank, at in enumerate(kept.ranks, 1)}
+    state.parities = {(one.model, one.version): one for one in kept.parities}
     for model, version, deployment, trackers in kept.watches:
         watch = state.watches[model, version, deployment] = state.watch(model, version, bounds)
         begun = watch.load(trackers)

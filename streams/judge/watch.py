@@ -1,11 +1,13 @@
 """Which streams of a deployment are watched, with which null, and what a closed pane shows of each.
 
 Watched are the whole (no slice) of each primary deployment whose version has a reference: `quality:error` on matured
-labels, `score` and `feature:NAME` on traffic. A slice has no reference of its own and may be harder by nature, and a
-shadow's drift hurts nobody: both have figures, not alarms. Without a reference nothing is watched ("learning").
+labels, `score`, `feature:NAME`, `embedding` (`clouds`) and `parity:…` (`frozen_rows`) on traffic. A slice has no
+reference of its own and may be harder by nature, and a shadow's drift hurts nobody: both have figures, not alarms.
+Without a reference nothing is watched ("learning").
 
 Streams whose nulls have the same sets (most numeric features; each by its share alone, the error rate) are a group:
-their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by itself.
+their counts are gathered, judged and compared with the reference as one array. A stream with a season is one by
+itself, and so are the embeddings.
 
 **Changed settings.** A tracker's state belongs to the sets and the detector's settings that it was kept under. Where a
 snapshot has another's (`cells` or `bets` were changed) the tracker begins anew: M = 0 is where the supermartingale of
@@ -15,40 +17,39 @@ stream's sentences say since when there is evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain, pairwise
-from typing import Any
+from itertools import chain
 
 import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from schemas.control import Reference
+from schemas.control import ParitySet, Reference
 from schemas.verdict import Verdict
 from streams.judge.bounds import JudgeBounds
+from streams.judge.clouds import Witnesses
 from streams.judge.distances import all_distances
-from streams.judge.evidence import Evidence, Evidences, Floats, Null
-from streams.judge.nulls import coarsen, error_null, share_null
+from streams.judge.evidence import Evidence, Evidences, Floats
+from streams.judge.frozen_rows import compared, differences, examples
 from streams.judge.panes import Kind
 from streams.judge.season import Season
 from streams.judge.trackers import Plain, Trackers, Verdicts
+from streams.judge.watched import QUALITY, Histogram, Stream, watched
 from streams.measure.ledger import (
     BUCKET_AGREEMENT,
     BUCKET_CONFUSION,
     BUCKET_ROWS,
     BUCKETS,
     DIFFERS,
-    FEATURE,
     FN,
     FP,
+    PARITY,
     SCORE,
     Ledger,
 )
-from streams.measure.scale import score_edges
 
-QUALITY = "quality:error"
 ANEW, SHAPE = "~anew", "shape"
 """In a dump: since when trackers have begun anew (−1: with the next pane), and what a tracker's state belongs to."""
 MILLI = 1000.0
@@ -58,30 +59,11 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """A stream of counts: the ledger's vector, the group of each of its cells, the reference's counts by group."""
-
-    vector: str
-    groups: Ints
-    reference: Ints
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One watched stream: its null, its part of a pane's budget and, for traffic, its histogram."""
-
-    name: str
-    kind: Kind
-    null: Null
-    share: float
-    histogram: Histogram | None = None
-
-
-@dataclass(frozen=True)
 class Group:
     """Streams of one shape: their places in the watch's list, their parts of the budget, their trackers by detector.
 
-    `reference` holds the reference's counts (stream, cell), without rows for a stream that is no histogram.
+    `reference` holds the reference's counts (stream, cell), without rows for a stream that is no histogram. `witnesses`
+    are those of a cloud; `frozen` streams compare with frozen rows.
     """
 
     kind: Kind
@@ -90,6 +72,8 @@ class Group:
     reference: Ints
     trackers: list[Trackers]
     season: Season | None = None
+    witnesses: Witnesses | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,8 +125,8 @@ class Gather:
 class Watch:
     """The detectors of one deployment's version.
 
-    `part` is its reference's part of `reference_delta` (`shares`). `anew` says since when trackers that were begun anew
-    have evidence.
+    `part` is its reference's part of `reference_delta` (`shares`), `parity` the version's frozen rows. `anew` says
+    since when trackers that were begun anew have evidence.
     """
 
     reference: Reference
@@ -151,10 +135,11 @@ class Watch:
     groups: list[Group] = field(default_factory=list)
     anew: dict[str, int] = field(default_factory=dict)
     part: float = 1.0
+    parity: ParitySet | None = None
 
     def __post_init__(self) -> None:
         delta = self.bounds.reference_delta * self.part
-        self.streams = list(_streams(self.reference, self.bounds, delta))
+        self.streams = list(watched(self.reference, self.bounds, delta, self.parity))
         self.groups = list(_groups(self.streams, self.bounds, self.reference.model, delta))
         self._found = {
             int(place): (group, row) for group in self.groups for row, place in enumerate(group.places.tolist())
@@ -185,6 +170,8 @@ class Watch:
                 begun.append(key)
         for key, season in self._seasons():
             season.load(states.get(key, {}))
+        for key, witnesses in self._witnesses():
+            witnesses.load(states.get(key, {}))
         return begun
 
     def _shape(self, key: str, index: int) -> str:
@@ -206,12 +193,13 @@ class Watch:
         return structs.replace(verdict, sentence=f"{verdict.sentence}; {note}")
 
     def dump(self) -> dict[str, Plain]:
-        """Give trackers and seasons as plain data, by stream and detector, without those that stand at the start."""
+        """Give trackers, seasons and witnesses as plain data, by stream, without those that stand at the start."""
         found: list[tuple[str, Plain]] = [(ANEW, dict(sorted(self.anew.items())))]
         for key, group, index, row in self._trackers():
             plain = group.trackers[index].dump(row)
             found.append((key, {**plain, SHAPE: self._shape(key, index)} if plain else {}))
         found += [(key, season.dump()) for key, season in self._seasons()]
+        found += [(key, witnesses.dump()) for key, witnesses in self._witnesses()]
         return dict(sorted((key, plain) for key, plain in found if plain))
 
     def _trackers(self) -> Iterator[tuple[str, Group, int, int]]:
@@ -223,6 +211,11 @@ class Watch:
         for group in self.groups:
             if group.season is not None:
                 yield f"{self.streams[int(group.places[0])].name}|season", group.season
+
+    def _witnesses(self) -> Iterator[tuple[str, Witnesses]]:
+        for group in self.groups:
+            if group.witnesses is not None:
+                yield f"{self.streams[int(group.places[0])].name}|witnesses", group.witnesses
 
     def has(self, name: str) -> bool:
         """Say whether a stream is watched."""
@@ -275,10 +268,44 @@ class Watch:
                 budgeted = [detector.budgeted for detector in self.bounds.detectors]
                 verdicts = group.season.judged(panes[0], list(zip(verdicts, budgeted, strict=True)))
             found.append(Judged(group.places[rows], verdicts))
-        return found
+        found += self._clouds(kind, ledger, start, end, days)
+        return [*found, *self._frozen(kind, ledger, start, end, days)]
+
+    def _frozen(self, kind: Kind, ledger: Ledger, start: int, end: int, days: float) -> Iterator[Judged]:
+        """Judge how predictions compare with frozen rows."""
+        for group in self.groups:
+            if group.kind == kind and group.frozen:
+                names = [self.streams[place].name for place in group.places.tolist()]
+                rows, panes = compared(names, ledger, start, end)
+                if rows.size:
+                    spent = days * group.shares[rows] / self.bounds.parts
+                    said = [trackers.update(rows, panes, spent) for trackers in group.trackers]
+                    yield Judged(group.places[rows], said)
+
+    def _clouds(self, kind: Kind, ledger: Ledger, start: int, end: int, days: float) -> Iterator[Judged]:
+        """Judge the embeddings by the witnesses of the panes before, and only then let this one choose the next."""
+        row = np.zeros(1, dtype=np.int64)
+        for group in self.groups:
+            seen = group.witnesses.pane(ledger, start, end) if group.witnesses and group.kind == kind else None
+            if group.witnesses is None or seen is None:
+                continue
+            panes, limits = Evidences.of([seen[0]]), seen[1][None, :]
+            spent = days * group.shares / self.bounds.parts
+            yield Judged(group.places, [trackers.update(row, panes, spent, limits) for trackers in group.trackers])
+            group.witnesses.learn(ledger)
 
     def evidence(self, stream: Stream, ledger: Ledger, start: int, end: int) -> Evidence | None:
-        """Give what a pane shows of one stream by itself, None without rows."""
+        """Give what a pane shows of one stream by itself, None without rows.
+
+        Of a cloud it is what the witnesses show that the panes before have chosen.
+        """
+        if stream.cloud is not None:
+            witnesses = self._found[self._place[stream.name]][0].witnesses
+            seen = None if witnesses is None else witnesses.pane(ledger, start, end)
+            return None if seen is None else seen[0]
+        if stream.name.startswith(PARITY):
+            places, panes = compared([stream.name], ledger, start, end)
+            return panes[0] if places.size else None
         histogram = stream.histogram
         if histogram is None:
             return labelled(ledger, start, end)
@@ -316,7 +343,21 @@ class Watch:
                 names = list(columns)
                 for place, row in zip(group.places[rows].tolist(), values, strict=True):
                     found[place] = dict(zip(names, row, strict=True))
+        for group in self.groups:
+            far = group.witnesses.cloud.distances(window) if group.witnesses and group.kind == kind else {}
+            if far:
+                found[int(group.places[0])] = far
+            for place in group.places.tolist() if group.frozen and group.kind == kind else ():
+                apart = differences(self.streams[place].name, window)
+                found |= {place: apart} if apart else {}
         return found
+
+    def exampled(self, place: int, verdict: Verdict, window: Ledger) -> Verdict:
+        """Name in an alarm about frozen rows those that differ in the window."""
+        name = self.streams[place].name
+        if self.parity is None or verdict.outcome != "fail" or not name.startswith(PARITY):
+            return verdict
+        return structs.replace(verdict, sentence=f"{verdict.sentence}; {examples(self.parity, name, window)}")
 
     def _counts(self, kind: Kind, ledger: Ledger) -> Iterator[tuple[Group, NDArray[np.float64]]]:
         if self._gather is None or not any(group.kind == kind for group in self._histograms):
@@ -364,12 +405,17 @@ def _only(panes: Evidences, rows: Ints) -> Evidences:
 
 
 def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float) -> Iterator[Group]:
-    alike: dict[tuple[Kind, tuple[int, ...], bytes, bool], list[int]] = {}
+    alike: dict[tuple[Kind, tuple[int, ...], bytes, str], list[int]] = {}
     for place, stream in enumerate(streams):
         sets = stream.null.sets
         seasonal = bounds.season != "none" and stream.name in (QUALITY, SCORE)
-        alike.setdefault((stream.kind, sets.shape, sets.tobytes(), seasonal), []).append(place)
-    for (kind, _, _, seasonal), places in alike.items():
+        apart = PARITY if stream.name.startswith(PARITY) else ""
+        if seasonal or stream.cloud is not None:
+            apart = stream.name
+        alike.setdefault((stream.kind, sets.shape, sets.tobytes(), apart), []).append(place)
+    for (kind, *_), places in alike.items():
+        first = streams[places[0]]
+        seasonal = bounds.season != "none" and first.name in (QUALITY, SCORE)
         counts = [histogram.reference for place in places if (histogram := streams[place].histogram) is not None]
         nulls = [streams[place].null for place in places]
         yield Group(
@@ -378,7 +424,9 @@ def _groups(streams: list[Stream], bounds: JudgeBounds, model: str, delta: float
             np.array([streams[place].share for place in places]),
             np.array(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 0), dtype=np.int64),
             [detector.many(nulls, bounds.alarm_days) for detector in bounds.detectors],
-            _season(streams[places[0]], bounds, model, delta) if seasonal else None,
+            _season(first, bounds, model, delta) if seasonal else None,
+            None if first.cloud is None else Witnesses(first.cloud, first.null),
+            first.name.startswith(PARITY),
         )
 
 
@@ -389,67 +437,3 @@ def _season(stream: Stream, bounds: JudgeBounds, model: str, delta: float) -> Se
         epsilon=bounds.epsilon_error if stream.kind == "labels" else bounds.epsilon_share,
         tail=Season.tail_of(delta * stream.share, bounds.period_ms, len(stream.null.names)),
     )
-
-
-def _streams(reference: Reference, bounds: JudgeBounds, delta: float) -> Iterator[Stream]:
-    if reference.error_rate is not None and reference.error_n > 0:
-        null = error_null(
-            QUALITY,
-            reference.error_rate,
-            reference.error_n,
-            delta=delta * bounds.quality_share,
-            epsilon=bounds.epsilon_error,
-        )
-        yield Stream(QUALITY, "labels", null, bounds.quality_share)
-    features = [
-        name
-        for name in sorted({*reference.edges, *reference.categories})
-        if sum(reference.counts.get(FEATURE + name, []))
-    ]
-    rest = max(1.0 - bounds.quality_share - bounds.score_share, 0.0)
-    score = reference.counts.get(SCORE, [])
-    if sum(score):
-        # The cells after the inner ones are: no number, below 0, above 1.
-        ends = [0.0, *score_edges(), 1.0]
-        yield _traffic(SCORE, score, ends, True, bounds.score_share, bounds, delta)
-    for name in features:
-        counts = reference.counts[FEATURE + name]
-        numeric = name in reference.edges
-        least, greatest = reference.ranges[name] if numeric else (0.0, 0.0)
-        inner = [least, *reference.edges[name], greatest] if numeric else reference.categories[name]
-        yield _traffic(FEATURE + name, counts, inner, numeric, rest / len(features), bounds, delta)
-
-
-def _traffic(
-    name: str,
-    counts: list[int],
-    inside: Sequence[float] | Sequence[str],
-    ordered: bool,
-    share: float,
-    bounds: JudgeBounds,
-    delta: float,
-) -> Stream:
-    """Group the inner cells, keep the others, and put below-range first and above-range last in the order.
-
-    `inside` holds the ends of the inner cells where they are ordered, else their categories.
-    """
-    full, inner = np.array(counts, dtype=np.int64), len(inside) - 1 if ordered else len(inside)
-    grouped = coarsen(full[:inner], bounds.cells) if ordered else np.arange(inner, dtype=np.int64)
-    count = int(grouped.max()) + 1 if inner else 0
-    groups = np.concatenate([grouped, np.arange(count, count + full.size - inner)])
-    by_group = np.bincount(groups, weights=full, minlength=count + full.size - inner).astype(np.int64)
-    if ordered:
-        # Distances read cells in order: below, inner, above, missing.
-        order = [count + 1, *range(count), count + 2, count]
-        firsts = np.flatnonzero(np.diff(grouped, prepend=-1)).tolist()
-        spans = [f"[{inside[one]:.4g}, {inside[after]:.4g})" for one, after in pairwise([*firsts, inner])]
-        names = ["below its range", *spans, "above its range", "missing"]
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        groups, by_group = place[groups], by_group[order]
-        line: Any = np.arange(count + 2)
-    else:
-        names = [*map(repr, inside), "missing", "unseen"]
-        line = None
-    null = share_null(name, by_group, names, ordered=line, delta=delta * share, epsilon=bounds.epsilon_share)
-    return Stream(name, "traffic", null, share, Histogram(name, groups, by_group))

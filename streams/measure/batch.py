@@ -1,4 +1,4 @@
-"""Feature values of a whole step counted at once: the same integers as value by value (`cells.add_prediction`).
+"""Features and embeddings of a whole step counted at once: the same integers as value by value (`cells.cells`).
 
 Predictions of one pane and one reference are collected; then each numeric feature is a column that is sorted, and the
 edges are sought in it in place of each value among the edges. A value that a double does not hold exactly (an integer
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.event import Scalar
+from streams.measure.embedding import EmbeddingCut
+from streams.measure.embedding import Vector as Embedding
 from streams.measure.ledger import FEATURE
 from streams.measure.reference import Cut, Numeric
 
@@ -55,6 +57,29 @@ class FeatureBatch:
                     vector[cell] = vector.get(cell, 0) + sign * count
         self._held.clear()
         self._place.clear()
+
+
+class EmbeddingBatch:
+    """What predictions add to their panes' `embedding` vectors, held back until `flush`."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int, int], tuple[Mapping[str, Vector], EmbeddingCut, int, list[Embedding]]] = {}
+
+    def add(self, pane: Mapping[str, Vector], cut: EmbeddingCut, embedding: Embedding, sign: int) -> None:
+        """Hold one prediction's embedding for a pane, whose vectors appear when they are asked for."""
+        key = (id(pane), id(cut), sign)
+        if key not in self._held:
+            self._held[key] = (pane, cut, sign, [])
+        self._held[key][3].append(embedding)
+
+    def flush(self) -> None:
+        """Add all that is held."""
+        for pane, cut, sign, rows in self._held.values():
+            for name, cells in cut.count(rows).items():
+                vector = pane[name]
+                for cell, count in cells.items():
+                    vector[cell] = vector.get(cell, 0) + sign * count
+        self._held.clear()
 
 
 def counts(known: Mapping[str, Cut], rows: Sequence[Features]) -> Iterable[tuple[str, Iterable[tuple[int, int]]]]:

@@ -16,7 +16,8 @@ from schemas.event import encode
 from schemas.inputs import Prediction, Role
 from schemas.measures import PaneDelta
 from streams.join.outcome import Change, Counted, Items, Named, Outcome, answer
-from streams.measure.batch import FeatureBatch
+from streams.measure.batch import EmbeddingBatch, FeatureBatch
+from streams.measure.embedding import EmbeddingCut
 from streams.measure.ledger import (
     BUCKET_ROWS,
     COUNT,
@@ -42,6 +43,7 @@ from streams.measure.ledger import (
     N,
     prefix_of,
 )
+from streams.measure.parity import ParityCut
 from streams.measure.ranking import ranking_cells
 from streams.measure.reading import agrees, binary, bucket_of, text
 from streams.measure.reference import Cut, cuts
@@ -56,6 +58,10 @@ Key = tuple[str, str, str, Role, str, int]
 Cuts = Mapping[str, Cut]
 Referenced = Callable[[Prediction], Cuts | None]
 """Gives the bins that a prediction's features are counted in, or None when they are not counted."""
+Embedded = Callable[[Prediction], EmbeddingCut | None]
+"""Gives how a prediction's embedding is counted, or None when it is not."""
+Compared = Callable[[Prediction], ParityCut | None]
+"""Gives the frozen rows that a prediction is compared with, or None where its version has none."""
 
 _KIND = {"explicit": EXPLICIT, "implicit": IMPLICIT, "timeout": TIMEOUT}
 _SLICE_FOLD = SCORE_BINS // SLICE_SCORE_BINS
@@ -71,6 +77,9 @@ def cells(counted: Counted, reference: Reference | None, *, sliced: bool = False
     """
     target = _target()
     add_prediction([(target, sliced)], counted.answer, cuts(reference) if reference else None, 1)
+    if reference and reference.embedding and not sliced:
+        for name, vector in EmbeddingCut.of(reference.embedding).count([counted.answer.embedding]).items():
+            target[name] |= vector
     add_outcome([(target, sliced)], counted.answer, counted.outcome, 1)
     add_ranking([(target, sliced)], counted.prediction, counted.items, 1)
     for other in counted.others:
@@ -98,6 +107,12 @@ def add_prediction(targets: Targets, prediction: Prediction, known: Cuts | None,
             given = prediction.features
             for name, cut in known.items():
                 _add(target[FEATURE + name], cut.cell(given.get(name)), sign)
+
+
+def add_parity(target: Target, prediction: Prediction, frozen: ParityCut, sign: int) -> None:
+    """Add how a standing prediction compares with its frozen row, if it has one."""
+    for name, index in frozen.cells(prediction):
+        _add(target[name], index, sign)
 
 
 def add_score(targets: Targets, prediction: Prediction, sign: int) -> None:
@@ -203,7 +218,8 @@ class Deltas:
     """The signed sums of one step's changes, by pane.
 
     `slice_of` gives a prediction's slice (`dimension=value`) or the empty text when it is in none, `named` the name
-    under which a class of a model is counted, `counts_name` whether another label name of a model is.
+    under which a class of a model is counted, `counts_name` whether another label name of a model is, `embedded` how a
+    prediction's embedding is counted, `parity` the frozen rows that it is compared with.
     """
 
     def __init__(
@@ -213,7 +229,11 @@ class Deltas:
         slice_of: Callable[[Prediction], str],
         named: Classes | None = None,
         counts_name: Callable[[str, str], bool] | None = None,
+        embedded: Embedded | None = None,
+        parity: Compared | None = None,
     ) -> None:
+        self.parity = parity
+        self.embedded = embedded
         self.counts_name = counts_name
         self.pane_ms = pane_ms
         self.referenced = referenced
@@ -221,6 +241,7 @@ class Deltas:
         self.named = named
         self.panes: dict[Key, Target] = {}
         self.features = FeatureBatch()
+        self.embeddings = EmbeddingBatch()
 
     def add(self, changes: Iterable[Change]) -> None:
         """Add changes in any order and any split."""
@@ -234,6 +255,7 @@ class Deltas:
             if after is not None:
                 self._add_all(after, 1)
         self.features.flush()
+        self.embeddings.flush()
 
     def _replace(self, before: Counted, after: Counted) -> None:
         """Put an outcome in the place of another of the same prediction."""
@@ -260,6 +282,12 @@ class Deltas:
         add_prediction(targets, prediction, None, sign)
         if known:
             self.features.add(targets[0][0], known, prediction.features, sign)
+        cut = self.embedded(prediction) if self.embedded is not None else None
+        if cut is not None:
+            self.embeddings.add(targets[0][0], cut, prediction.embedding, sign)
+        frozen = self.parity(prediction) if self.parity is not None else None
+        if frozen is not None:
+            add_parity(targets[0][0], counted.prediction, frozen, sign)
         add_outcome(targets, prediction, counted.outcome, sign, self.named)
         add_ranking(targets, counted.prediction, counted.items, sign)
         self._add_others(targets, counted, sign)

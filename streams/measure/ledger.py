@@ -31,8 +31,8 @@ can be computed again from the raw predictions and the last revision of each out
 **What one ranking contributes**, by the labels of all its items (`streams.measure.ranking` defines it): `ranking`, in
 slices too. Each list counts alike; a list in which nothing is relevant has no value and counts in [JUDGED] alone.
 
-Slices carry everything but `feature:*`, `missing`, `latency`, `label_delay`, `score.chosen`, `score.undecided`,
-`error.size` and `label.*`, with 512 score bins in place of 2,048.
+Slices carry everything but `feature:*`, `embedding*`, `missing`, `latency`, `label_delay`, `score.chosen`,
+`score.undecided`, `error.size` and `label.*`, with 512 score bins in place of 2,048.
 
 **Classes.** A model has at most 64 names of classes in a source partition (`measure.MOST_CLASSES`), the first that
 come, each of at most 64 bytes. All others count as `class:~other`, for ever, so that retractions find them.
@@ -143,6 +143,9 @@ MISSING: Final = "missing"
 LATENCY: Final = "latency"
 LABEL_DELAY: Final = "label_delay"
 FEATURE: Final = "feature:"
+EMBEDDING: Final = "embedding"
+EMBEDDING_ROWS: Final = "embedding.rows"
+PARITY: Final = "parity:"
 LABEL: Final = "label:"
 
 # labelled
@@ -163,6 +166,8 @@ SHARED, SETS = 0, 1
 LISTS, JUDGED, RELEVANT, NDCG, RECIPROCAL, HITS = 0, 1, 2, 3, 6, 7
 # missing
 NO_SCORE, NO_FEATURES, NO_SUBJECT, LOOKED = 0, 1, 2, 3
+# embedding.rows
+VECTORS_HELD, NO_VECTOR, OTHER_LENGTH, TOO_FAR = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +316,31 @@ VECTORS: Final[dict[str, Vector]] = {
             "Categorical with K categories: 0…K−1, then [K] missing, [K+1] unseen",
             sliced=False,
         ),
+        Vector(
+            EMBEDDING,
+            0,
+            "2⁻¹⁰, signed",
+            "only when the version's reference has embeddings: sums of the cosines [j] and sines [F + j] of its F "
+            "random frequencies (`embedding.EmbeddingCut`)",
+            sliced=False,
+        ),
+        Vector(
+            PARITY,
+            0,
+            "count",
+            "`parity:rows`, `parity:score` and `parity:feature:NAME`, of predictions with the key of a frozen row: "
+            "compared, differ, missing live, missing at training, then by frozen row how often it differed "
+            "(`streams.measure.parity`)",
+            sliced=False,
+        ),
+        Vector(
+            EMBEDDING_ROWS,
+            4,
+            "count",
+            "with `embedding`: predictions whose `embedding` is [VECTORS_HELD] counted there, [NO_VECTOR] absent or "
+            "empty, [OTHER_LENGTH] of another length, [TOO_FAR] away from the reference",
+            sliced=False,
+        ),
     )
 }
 
@@ -346,7 +376,7 @@ def apart(name: str) -> tuple[str, str]:
     return quoted.replace("%3A", ":").replace("%25", "%"), own
 
 
-_SIGNED: Final = (LABEL_SUM, VALUE_SUM, BUCKET_VALUE_SUM)
+_SIGNED: Final = (LABEL_SUM, VALUE_SUM, BUCKET_VALUE_SUM, EMBEDDING)
 
 
 class Ledger:

@@ -4,9 +4,9 @@ Between steps it keeps only what control said (references) and which slice value
 to lose. Every step writes at least one `Measures` to every partition of `measures`, if need be without panes, because
 the judge closes panes by the least clock that it has heard of all sources.
 
-**References and exactness.** A prediction's features are counted in its version's reference if `at_ms` ≥ the
-`ReferenceSet`'s `at_ms` (0: always). That depends on the prediction and the reference alone, so what was added can be
-taken away with the same bins, provided the reference reached every partition before such predictions: send it before
+**References and exactness.** A prediction's features and embedding are counted in its version's reference if `at_ms` ≥
+the `ReferenceSet`'s `at_ms` (0: always). That depends on the prediction and the reference alone, so what was added can
+be taken away with the same bins, provided the reference reached every partition before such predictions: send it before
 the version's first traffic, or with an `at_ms` a minute ahead. The first reference of a version stands; a later one is
 ignored, because edges that change would leave counts that nothing can take away.
 
@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.control import Control, Reference, ReferenceSet
+from schemas.control import Control, ParitySet, Reference, ReferenceSet
 from schemas.event import encode
 from schemas.inputs import Prediction
 from schemas.measures import ArmDelta, Measures, PaneDelta
@@ -34,7 +34,9 @@ from streams.join.outcome import Change
 from streams.join.partition import partition_of
 from streams.measure.ages import BIN_OF
 from streams.measure.cells import Cuts, Deltas, slice_text
+from streams.measure.embedding import EmbeddingCut
 from streams.measure.ledger import OTHER, N
+from streams.measure.parity import ParityCut, parity_fault
 from streams.measure.reading import class_name
 from streams.measure.reference import cuts, fault
 from streams.measure.trials import trials
@@ -57,8 +59,8 @@ class Frozen(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct):
-    """What a snapshot holds: references in the order heard; slices, classes and other label names let in, by model in
-    the order met.
+    """What a snapshot holds: references and parity rows in the order heard; slices, classes and other label names let
+    in, by model in the order met.
     """
 
     references: list[Frozen]
@@ -66,6 +68,7 @@ class Kept(msgspec.Struct):
     sources: list[str] = []
     classes: dict[str, list[str]] = {}
     names: dict[str, list[str]] = {}
+    parities: list[ParitySet] = []
 
 
 @dataclass(slots=True)
@@ -75,6 +78,8 @@ class MeasureState:
     partition: int
     references: dict[tuple[str, str], Frozen] = field(default_factory=dict)
     bins: dict[tuple[str, str], Cuts] = field(default_factory=dict)
+    embeddings: dict[tuple[str, str], EmbeddingCut] = field(default_factory=dict)
+    parities: dict[tuple[str, str], ParityCut] = field(default_factory=dict)
     slices: dict[str, dict[str, None]] = field(default_factory=dict)
     sources: dict[str, None] = field(default_factory=dict)
     classes: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -85,6 +90,8 @@ class MeasureState:
         key = (frozen.reference.model, frozen.reference.version)
         if key not in self.references and not fault(frozen.reference):
             self.bins[key] = cuts(frozen.reference)
+            if frozen.reference.embedding is not None:
+                self.embeddings[key] = EmbeddingCut.of(frozen.reference.embedding)
             self.references[key] = frozen
 
     def cuts_of(self, prediction: Prediction) -> Cuts | None:
@@ -92,6 +99,22 @@ class MeasureState:
         key = (prediction.model, prediction.version)
         frozen = self.references.get(key)
         return None if frozen is None or prediction.at_ms < frozen.since_ms else self.bins[key]
+
+    def embedding_of(self, prediction: Prediction) -> EmbeddingCut | None:
+        """Give how this prediction's embedding is counted; None where its reference has none."""
+        key = (prediction.model, prediction.version)
+        cut = self.embeddings.get(key)
+        return None if cut is None or prediction.at_ms < self.references[key].since_ms else cut
+
+    def freeze(self, given: ParitySet) -> None:
+        """Take parity rows unless their version has some. Those with a fault are not taken."""
+        key = (given.model, given.version)
+        if key not in self.parities and not parity_fault(given):
+            self.parities[key] = ParityCut(given)
+
+    def parity_of(self, prediction: Prediction) -> ParityCut | None:
+        """Give the frozen rows of this prediction's version; None where it has none."""
+        return self.parities.get((prediction.model, prediction.version)) if self.parities else None
 
     def source_of(self, source: str) -> str:
         """Give the name by which a label source is told; it lets new ones in while there is room."""
@@ -179,8 +202,18 @@ class Measure:
         for event in control:
             if isinstance(event, ReferenceSet):
                 state.hear(Frozen(event.at_ms, event.reference))
+            elif isinstance(event, ParitySet):
+                state.freeze(event)
         part_of = state.slice_of(self.slice_dimension)
-        deltas = Deltas(self.pane_ms, state.cuts_of, part_of, state.class_of, state.counts_name)
+        deltas = Deltas(
+            self.pane_ms,
+            state.cuts_of,
+            part_of,
+            state.class_of,
+            state.counts_name,
+            embedded=state.embedding_of,
+            parity=state.parity_of,
+        )
         deltas.add(changes)
         by_target: list[list[PaneDelta]] = [[] for _ in range(self.measures_partitions)]
         found = deltas.pane_deltas()
@@ -209,7 +242,9 @@ class Measure:
         slices = {model: list(known) for model, known in state.slices.items()}
         classes = {model: list(known) for model, known in state.classes.items()}
         names = {model: list(known) for model, known in state.names.items()}
-        return _FORMAT + encode(Kept(list(state.references.values()), slices, list(state.sources), classes, names))
+        parities = [cut.given for cut in state.parities.values()]
+        references, sources = list(state.references.values()), list(state.sources)
+        return _FORMAT + encode(Kept(references, slices, sources, classes, names, parities))
 
     def load(self, partition: int, body: bytes) -> MeasureState:
         """Read `dump`'s bytes. Raises `ValueError` for a format it does not know."""
@@ -219,6 +254,8 @@ class Measure:
         state = MeasureState(partition)
         for frozen in kept.references:
             state.hear(frozen)
+        for given in kept.parities:
+            state.freeze(given)
         state.slices = {model: dict.fromkeys(known) for model, known in kept.slices.items()}
         state.sources = dict.fromkeys(kept.sources)
         state.classes = {model: dict.fromkeys(known) for model, known in kept.classes.items()}

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from schemas.control import Reference
 from schemas.event import LabelValue, Scalar, encode
+from streams.measure.embedding import Vector, embedding_fault, learn_embedding
 from streams.measure.ledger import FEATURE, RIGHT, SCORE, SCORE_BINS, SCORE_NEG, SCORE_POS, WRONG, Ledger
 from streams.measure.reading import text
 from streams.measure.scale import Floats, bins
@@ -127,7 +128,7 @@ def fault(reference: Reference) -> str:
         or min(reference.calibration, default=0) < 0
     ):
         return "`n`, `error_n` and `calibration` count rows"
-    return ""
+    return "" if reference.embedding is None else embedding_fault(reference.embedding)
 
 
 def quantile_edges(values: Floats, count: int = BINS) -> list[float]:
@@ -172,11 +173,13 @@ def learn(
     predictions: Sequence[LabelValue | None] | None = None,
     threshold: float = 0.5,
     count: int = BINS,
+    embeddings: Sequence[Vector] | None = None,
 ) -> Reference:
     """Freeze the reference of a model version from columns of equal length.
 
     `scores` and `labels` should come from rows that the model was not fitted on: they give the error rate and the
-    score's distribution. Raises `ValueError` when columns differ in length or there are no rows.
+    score's distribution. `embeddings` are the vectors of the rows, or of some of them (`embedding.learn_embedding`).
+    Raises `ValueError` when columns differ in length or there are no rows.
     """
     n = len(scores)
     lengths = {"scores": n, "labels": len(labels)} | {name: len(column) for name, column in features.items()}
@@ -218,6 +221,7 @@ def learn(
         base_rate=positives / (positives + negatives) if positives + negatives else None,
         error_rate=wrong / (right + wrong) if right + wrong else None,
         error_n=right + wrong,
+        embedding=None if embeddings is None else learn_embedding(embeddings),
         at_ms=at_ms,
     )
     return replace(reference, id="ref-" + hashlib.sha256(encode(reference)).hexdigest()[:20])

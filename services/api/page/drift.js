@@ -79,7 +79,7 @@ function judged(one) {
   const far = latest.distances ?? {};
   const alarm = firing(`drift:${latest.stream}`.slice(0, 128));
   const alarmed = latest.alarmed || (alarm !== null && lastAlarm !== null); // it alarmed, and its alert has not ended
-  const moved = far.psi > far.psi_q95 || far.ks > far.ks_q95;
+  const moved = far.psi > far.psi_q95 || far.ks > far.ks_q95 || far.mmd2 > far.mmd2_q95 || far.differ > 0;
   const [kind, word, rank] = alarmed ? ["bad", "alarm", 4] : ratio > 0.5 ? ["warn", "rising", 3] : moved ? ["info", "moved", 2] : ["good", "steady", 1];
   const key = [latest.version, latest.deployment, latest.slice ?? "", latest.stream, latest.detector].join("|");
   return { ...one, key, stream: latest.stream, version: latest.version, last_alarm: lastAlarm, ratio, far, kind, word, rank };

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from schemas.control import PolicySet, Reference, ReferenceSet
+from schemas.control import ParityRow, ParitySet, PolicySet, Reference, ReferenceSet
 from schemas.event import encode
 from schemas.policy import Attribution, JoinPolicy, LabelRule
 from streams.join.naive import Bounds, partition_of
@@ -47,8 +47,19 @@ def reference(model: str, version: str, *, at_ms: int = 0) -> ReferenceSet:
         [random.random() for _ in range(rows)],
         [random.randrange(2) for _ in range(rows)],
         at_ms=T0_MS,
+        embeddings=[[random.gauss(0, 1), random.gauss(9, 2), random.random()] for _ in range(rows)],
     )
     return ReferenceSet(reference=one, at_ms=at_ms)
+
+
+def frozen(model: str, version: str) -> ParitySet:
+    """Freeze rows that predictions of a country are compared with."""
+    rows = [
+        ParityRow(key=["DE"], features={"price": 1, "constant": 3, "plan": "free"}, score=0.5),
+        ParityRow(key=["3"], features={"price": 0.25, "plan": True, "gone": None}),
+        ParityRow(key=[""], features={"constant": 2.9}, score=1.1),
+    ]
+    return ParitySet(id="par", model=model, version=version, key=[DIMENSION], rows=rows, absolute=0.75)
 
 
 def shape(random: Random) -> dict[str, Any]:
@@ -67,9 +78,16 @@ def shape(random: Random) -> dict[str, Any]:
         "slices": random.choice(SLICES),
         "subject": random.choice(SUBJECTS),
         **random.choice(({}, {}, {}, {"prediction": random.choice(VALUES)}, {"prediction": None})),
+        **vector(Random(f"{score} {features}")),
         **random.choice(({}, {"threshold": random.choice((0.1, 0.9, 1))})),
         **random.choice(({}, {"latency_ms": random.choice((0, 0.005, 0.01, 12.5, random.uniform(1, 900), 1e12))})),
     }
+
+
+def vector(random: Random) -> dict[str, Any]:
+    """Draw an embedding, or none; of a generator of its own, so that what else is drawn stays."""
+    usual = [random.gauss(0, 1), random.gauss(9, 2), random.random()]
+    return random.choice(({}, *({"embedding": one} for one in (None, [], [1], [0, 9.5, 1e9], usual, usual, usual))))
 
 
 def ranking(random: Random) -> list[dict[str, Any]]:
@@ -109,12 +127,12 @@ def _enriched(arrival: Arrival) -> Arrival:
     return replace(arrival, value=json.dumps(body).encode())
 
 
-def announced(history: History, *references: ReferenceSet) -> History:
-    """Put references before everything else into every partition's control log."""
+def announced(history: History, *commands: ReferenceSet | ParitySet) -> History:
+    """Put references and frozen rows before everything else into every partition's control log."""
     first = history.arrivals[0].append_ms - S if history.arrivals else T0_MS
     said = [
         Arrival(min(first, T0_MS - 1_000 * S), "control", partition, None, encode(one))
-        for one in references
+        for one in commands
         for partition in range(history.bounds.partitions)
     ]
     return replace(history, arrivals=(*said, *history.arrivals))

@@ -32,7 +32,7 @@ from streams.runtime.backlog import Backlog
 from streams.runtime.records import Records
 from streams.runtime.topics import ensure_topics
 from tests.processes import Process, process, until
-from tests.services.record.shapes import DIMENSION, announced, enriched, reference, traffic
+from tests.services.record.shapes import DIMENSION, announced, enriched, frozen, reference, traffic
 from tests.streams.join.driver import Driver
 from tests.streams.join.histories import BOUNDS, T0_MS, History, S, history
 from tests.streams.measure.naive import count
@@ -264,7 +264,8 @@ def naively(settings: Settings, given: History, pane_ms: int) -> dict[Any, Any]:
             output = name if name in (body.outputs or {}) else None
             counted = Counted(body, told[identity], 0, items.get(identity[:4]), output, tuple(others))
             standing.append(counted)
-    return count(standing, pane_ms=pane_ms, dimension=DIMENSION, references=known)
+    rows = {("m1", "1"): frozen("m1", "1")}
+    return count(standing, pane_ms=pane_ms, dimension=DIMENSION, references=known, parities=rows)
 
 
 @pytest.mark.kafka
@@ -272,7 +273,7 @@ def naively(settings: Settings, given: History, pane_ms: int) -> dict[Any, Any]:
 @pytest.mark.timeout(300)
 def test_measures_equal_sql_equal_python(kafka: LocalKafka, at: ClickHouse, tmp_path: Path) -> None:
     bounds = replace(BOUNDS, virtual=True)
-    given = announced(traffic(Random(11), 600, bounds), reference("m1", "1"))
+    given = announced(traffic(Random(11), 600, bounds), reference("m1", "1"), frozen("m1", "1"))
     settings = settings_of(at, given).model_copy(
         update={
             "namespace": f"recount-{uuid.uuid4().hex[:8]}",
@@ -304,10 +305,18 @@ def test_measures_equal_sql_equal_python(kafka: LocalKafka, at: ClickHouse, tmp_
         "label:revenue:value.sum",
     } <= named
     seen -= named
+    beside = {name for name in seen if name.startswith("parity:")}
+    assert beside == {
+        "parity:rows",
+        "parity:score",
+        *(f"parity:feature:{of}" for of in ("price", "constant", "plan", "gone")),
+    }
+    seen -= beside
     classes = {name for name in seen if name.startswith("class:")}
     assert seen - classes == {*VECTORS, "feature:price", "feature:constant", "feature:plan"} - {
         "feature:",
         "class:",
+        "parity:",
         "value",
         "value.sum",
         "bucket.value",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 
-from schemas.control import Reference, ReferenceSet
+from schemas.control import ParityRow, ParitySet, Reference, ReferenceSet
 from schemas.errors import WeirError
 from schemas.event import decode, encode
 from schemas.feedback import Feedback
@@ -44,6 +48,7 @@ def predictions(days: float) -> list[Prediction]:
             score=float(rng.random()),
             threshold=0.3,
             features={"amount": float(rng.lognormal()), "country": ["fr", "de", None][number % 3]},
+            embedding=None if number % 50 == 0 else rng.normal(size=4).tolist(),
         )
         for number in range(ROWS)
     ]
@@ -119,10 +124,13 @@ def test_a_week_of_traffic_becomes_the_reference_that_its_rows_give(
         at_ms=0,
         learnt_from="traffic",
         threshold=0.3,
+        embeddings=[one.embedding for one in told],
     )
     assert decode(reference, Reference) == twin
     assert found["error_rows"] == sum(final)
-    assert found["watched"] == ["quality:error", "score", "feature:amount", "feature:country"]
+    assert found["watched"] == ["quality:error", "score", "feature:amount", "feature:country", "embedding"]
+    assert found["embedding"]["dimension"] == 4
+    assert (found["embedding"]["vectors"], found["embedding"]["missing"]) == (ROWS - ROWS // 50, ROWS // 50)
     assert [one.name for one in Watch(twin, JudgeBounds()).streams] == found["watched"]
     with pytest.raises(WeirError, match="has a reference already"):
         reference_learn(settings, "fraud")
@@ -140,8 +148,30 @@ def test_what_spans_no_week_is_still_learning_until_a_person_confirms(
     assert "not sent (--dry-run)" in capsys.readouterr().out
     assert not sent(settings)
     reference_learn(settings, "fraud", confirm=True)
-    assert "in force from" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "in force from" in said
+    assert "embedding: 1,176 vectors of 4 numbers, 24 missing" in said
     assert len(sent(settings)) == settings.partitions
+
+
+def test_references_are_listed_with_their_embeddings_and_frozen_rows(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = [[float(i % 7), float(i % 5)] for i in range(50)]
+    one = learn("fraud", "7", {}, [0.5] * 50, [None] * 50, at_ms=0, embeddings=vectors)
+    first = ParitySet(id="par-1", model="fraud", version="7", key=["user"], rows=[ParityRow(key=["u"], score=0.5)])
+    control = [ReferenceSet(reference=one), structs.replace(first, id="par-0", key=[]), first]
+    land(settings, "control", [encode(event) for event in [*control, structs.replace(first, id="par-2")]])
+    land(settings, "predictions", [])
+    reference_ls(settings)
+    said = capsys.readouterr().out
+    assert (
+        "watched: score, embedding\nembedding: 50 vectors of 2 numbers, 0 missing\nparity: par-1, 1 rows by user"
+        in said
+    )
+    reference_ls(settings, as_json=True)
+    (told,) = asked(capsys)["references"]
+    assert told["parity"] == {"id": "par-1", "rows": 1, "key": ["user"]}
 
 
 def test_names_that_nobody_knows_are_told_with_those_that_are_known(settings: Settings) -> None:
@@ -179,6 +209,35 @@ def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
         filed(tmp_path / "absent.parquet", **none)
     with pytest.raises(WeirError, match="cannot be read"):
         filed(tmp_path / "absent.csv", **none)
+
+
+def test_a_files_embeddings_are_a_column_of_lists(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "train.parquet"
+    vectors = [[float(i % 7), i % 5, 1.0] if i % 100 else ([None, 1.0, 2.0] if i % 200 else None) for i in range(1_000)]
+    columns = {"p": [0.5] * 1_000, "v": pa.array(vectors, pa.list_(pa.float32()))}
+    pq.write_table(pa.table(columns), table)
+    file = File(table, score="p")
+    with pytest.raises(WeirError, match=r"holds neither numbers, texts nor booleans\n.*--embedding v"):
+        reference_learn(settings, "fraud", version="1", file=file, dry_run=True)
+    with pytest.raises(WeirError, match="embeddings are lists of numbers"):
+        reference_learn(settings, "fraud", version="1", file=replace(file, embedding="p"), dry_run=True)
+    with pytest.raises(WeirError, match="no column 'w'"):
+        reference_learn(settings, "fraud", version="1", file=replace(file, embedding="w"), dry_run=True)
+    reference_learn(settings, "fraud", version="1", file=replace(file, embedding="v"), dry_run=True, as_json=True)
+    found = asked(capsys)
+    assert found["watched"] == ["score", "embedding"]
+    assert found["embedding"] | {"bandwidth": 0} == {
+        "dimension": 3, "bandwidth": 0, "vectors": 990, "missing": 10, "other_length": 0, "too_far": 0,
+    }  # fmt: skip
+    pq.write_table(pa.table(columns).rename_columns(["p", "embedding"]), table)
+    reference_learn(settings, "fraud", version="1", file=file, dry_run=True, as_json=True)
+    assert asked(capsys)["id"] == found["id"]
+    long = pa.array([[0.0] * 4_097] * 1_000, pa.list_(pa.float32()))
+    pq.write_table(pa.table({**columns, "v": long}), table)
+    reference_learn(settings, "fraud", version="1", file=replace(file, embedding="v"), dry_run=True)
+    assert "embedding left out: its vectors hold more than 4,096 numbers" in capsys.readouterr().out
 
 
 def test_a_feature_that_comes_later_was_missing_before() -> None:

@@ -18,7 +18,8 @@ from streams.judge.distances import (
 )
 from streams.judge.esr import CAP, Unit, log_growth
 from streams.judge.evidence import Evidence, Null
-from streams.judge.watch import Histogram, Stream, labelled
+from streams.judge.watch import labelled
+from streams.judge.watched import Histogram, Stream
 from streams.measure.ledger import BUCKET_ROWS, BUCKETS, Ledger
 
 Ints = NDArray[np.int64]

@@ -9,7 +9,8 @@ from msgspec import msgpack
 from streams.judge.bounds import DAY_MS, JudgeBounds
 from streams.judge.controls import MONTH, PATIENCE_DAYS, PLACEBO, Controls, Injected, Placebo, Worth
 from streams.judge.evidence import Evidence
-from streams.judge.watch import QUALITY, Watch
+from streams.judge.watch import Watch
+from streams.judge.watched import QUALITY
 from streams.measure.ledger import BUCKETS, Ledger
 from streams.measure.metrics import Accuracy, Measured
 from streams.measure.tally import ledger_of

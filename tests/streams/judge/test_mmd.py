@@ -150,3 +150,9 @@ def test_edges() -> None:
     mostly = median_bandwidth(np.array([[0.0]] * 20 + [[3.0]]))
     assert mostly == pytest.approx(3 / math.sqrt(2))
     assert np.isnan(Fourier(1, 1e-9).features(np.array([[1e305], [math.nan], [math.inf]]))).all()
+
+
+@pytest.mark.parametrize("value", [1e-12, 1e-3, 1.0, 1e4, 2.5e6, 1e12, 1e300])
+@pytest.mark.parametrize("weights", [[1.0], [6.9e-6, 1.6e-6], [2.0] * 131, [0.3, 1e-6], [1e-6] * 40])
+def test_no_statistic_is_so_far_out_that_its_chance_cannot_be_told(value: float, weights: list[float]) -> None:
+    assert 0.0 <= tail(value, np.array(weights)) <= 1.0

@@ -7,7 +7,8 @@ from schemas.control import Reference
 from streams.judge.bounds import JudgeBounds
 from streams.judge.evidence import Evidence
 from streams.judge.plan import Traffic, detectable, witness_of
-from streams.judge.watch import QUALITY, Stream, Watch
+from streams.judge.watch import Watch
+from streams.judge.watched import QUALITY, Stream
 from streams.measure.reference import learn
 
 HOUR = 3_600_000

@@ -19,7 +19,8 @@ from streams.judge.gates import Layer, conclusion
 from streams.judge.processor import Judge
 from streams.judge.shares import reference_part
 from streams.judge.state import JudgeState
-from streams.judge.watch import QUALITY, Watch, labelled
+from streams.judge.watch import Watch, labelled
+from streams.judge.watched import QUALITY
 from streams.measure.ledger import Ledger
 from streams.measure.metrics import Accuracy
 from streams.measure.tally import ledger_of

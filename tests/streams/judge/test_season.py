@@ -23,7 +23,8 @@ from streams.judge.nulls import share_null
 from streams.judge.processor import Judge
 from streams.judge.replay import replay
 from streams.judge.season import HOUR_MS, HOURS, KEPT, LEAST_WEEKS, Season, hour_of_week, limits_of, week_of
-from streams.judge.watch import QUALITY, Judged, Watch
+from streams.judge.watch import Judged, Watch
+from streams.judge.watched import QUALITY
 from streams.measure.tally import ledger_of
 from streams.runtime.processor import whole_parts
 from tests.streams.judge import naive_season

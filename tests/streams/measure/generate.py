@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.control import Reference
+from schemas.control import EmbeddingReference, ParityRow, ParitySet, Reference
 from schemas.event import LabelValue
 from schemas.inputs import Item, Prediction
 from streams.join.outcome import NOTHING, Change, Counted, Items, Named, Outcome
@@ -20,6 +20,35 @@ REFERENCE = Reference(
     edges={"price": [0.0, 1.5, 2.0], "constant": []},
     ranges={"price": [-1.0, 4.0], "constant": [3.0, 3.0]},
     categories={"plan": ["free", "pro", "true", "7"]},
+    embedding=EmbeddingReference(
+        dimension=3, bandwidth=1.5, centre=[0.5, -1.0, 1e6], seed=7, frequencies=4, sums=[0] * 8, rows=[0, 0, 0, 0]
+    ),
+)
+FROZEN = ParitySet(
+    id="par-test",
+    model="a",
+    version="1",
+    key=["country", "plan"],
+    relative=1e-3,
+    rows=[
+        ParityRow(key=["DE", "free"], features={"price": 1.5, "constant": 3, "unknown": None}, score=0.5),
+        ParityRow(key=["DE", "7"], features={"price": 4, "constant": 2.9, "unknown": 1.0009}),
+        ParityRow(key=["3", "pro"], features={"price": "much", "constant": None, "unknown": 2.0}, score=1.1),
+        ParityRow(key=["3", "true"], features={"price": True}, score=0.0),
+    ],
+    until_ms=280,
+    at_ms=20,
+)
+VECTORS: tuple[list[float] | None, ...] = (
+    None,
+    [],
+    [1.0],
+    [0.5, -1.0, 1e6],
+    [0.25, 3.0, 1_000_000.5],
+    [0.1, -7.3, 999_999.9],
+    [0.5, -1.0, 1e6 + 769.0],  # a bandwidth too far
+    [0.5, 1e308, 0.0],
+    [1.0, 2.0, 3.0, 4.0],
 )
 
 LISTS: tuple[list[float | str], ...] = (["a"], ["b", "a"], ["a", "b", "b", "c"], [1.0, "1"], [0.0], [-0.0], [])
@@ -107,6 +136,7 @@ def predictions(draw: st.DrawFn, request_id: str = "r") -> Prediction:
         threshold=draw(st.sampled_from([None, 0.1, 0.9])),
         latency_ms=draw(st.sampled_from([None, 0.0, 0.01, 12.5, 1e12])),
         items=draw(rankings()),
+        embedding=draw(st.sampled_from(VECTORS)),
         outputs=draw(st.sampled_from([None, {}, {"label": 0.25, "a:b": 0.75}, {"refund": -0.5, "label": 1.0}])),
     )
 

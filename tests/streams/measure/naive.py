@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
 from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import xxhash
 from msgspec.structs import replace
 
-from schemas.control import Reference
+from schemas.control import EmbeddingReference, ParitySet, Reference
 from schemas.inputs import Prediction
 from streams.join.outcome import Counted, Outcome
 
@@ -137,6 +139,65 @@ def _feature(reference: Reference, name: str, value: Any) -> int:
     return len(known) if value is None else known.index(_words(value)) if _words(value) in known else len(known) + 1
 
 
+@cache
+def _frequencies(dimension: int, frequencies: int, seed: int) -> list[list[int]]:
+    """Frequency by frequency, a number at a time, in Python's integers."""
+    law = NormalDist()
+    found: list[list[int]] = []
+    for j in range(frequencies):
+        found.append([])
+        for i in range(dimension):
+            z = ((j * dimension + i + 1) * 0x9E3779B97F4A7C15 + seed * 0xD1342543DE82EF95) % 2**64
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+            z ^= z >> 31
+            found[-1].append(round(law.inv_cdf((z // 2**52 + 0.5) / 4096) / (2 * math.pi) * 2**14))
+    return found
+
+
+def _embedding(c: Counter[tuple[str, int]], given: EmbeddingReference, vector: Any) -> None:
+    """The features of one vector by their definition: angles are whole numbers of a 2⁻³⁰ turn."""
+    placed = []
+    if vector and len(vector) == given.dimension:
+        placed = [(x - m) * (65536 / given.bandwidth) for x, m in zip(vector, given.centre, strict=True)]
+    if not placed or any(math.isinf(x) or abs(round(x)) > 512 * 65536 for x in placed):
+        c["embedding.rows", 3 if placed else 2 if vector else 1] += 1
+        return
+    c["embedding.rows", 0] += 1
+    for j, frequency in enumerate(_frequencies(given.dimension, given.frequencies, given.seed)):
+        step = (sum(round(x) * w for x, w in zip(placed, frequency, strict=True)) + 2**17) // 2**18 % 4096
+        c["embedding", j] += round(math.cos(2 * math.pi * step / 4096) * 1024)
+        c["embedding", given.frequencies + j] += round(math.cos(2 * math.pi * ((step - 1024) % 4096) / 4096) * 1024)
+
+
+def _parity(c: Counter[tuple[str, int]], given: ParitySet, p: Prediction) -> None:
+    """A prediction beside its frozen row, a value at a time."""
+    if p.at_ms < given.at_ms or (given.until_ms and p.at_ms >= given.until_ms):
+        return
+    own = {"request_id": p.request_id, "subject": p.subject or None}
+    key = [own[n] if n in own else p.features[n] if n in p.features else p.slices.get(n) for n in given.key]
+    for at, row in enumerate(given.rows):
+        if None in key or [_words(one) for one in key] != row.key:
+            continue
+        pairs = [(f"feature:{name}", one, p.features.get(name)) for name, one in row.features.items()]
+        pairs += [] if row.score is None else [("score", row.score, p.score)]  # type: ignore[list-item]
+        wrong = False
+        for name, a, b in pairs:
+            numbers = {type(a), type(b)} <= {int, float}
+            room = Fraction(given.absolute) + Fraction(given.relative) * max(abs(a), abs(b)) if numbers else 0  # type: ignore[arg-type]
+            same = a == b and type(a) is type(b)
+            if numbers:
+                same = a == b or (float in (type(a), type(b)) and abs(Fraction(a) - Fraction(b)) <= room)  # type: ignore[arg-type]
+            c[f"parity:{name}", 0] += 1
+            if not same:
+                wrong = True
+                for cell in (1, 4 + at, *([2] if b is None else [3] if a is None else [])):
+                    c[f"parity:{name}", cell] += 1
+        c["parity:rows", 0] += 1
+        for cell in (1, 4 + at) if wrong else ():
+            c["parity:rows", cell] += 1
+
+
 def _rank(c: Counter[tuple[str, int]], p: Prediction, items: Any, home: int) -> None:
     """A ranking by the definition, the rounding apart: each sum over the list written out."""
     entries: list[Any] = []
@@ -243,6 +304,7 @@ def count(
     pane_ms: int,
     dimension: str = "",
     references: dict[tuple[str, str], Reference] | None = None,
+    parities: dict[tuple[str, str], ParitySet] | None = None,
 ) -> Counts:
     """Count everything again: `Counted`, or (prediction, outcome)."""
     getcontext().prec = 60
@@ -259,6 +321,8 @@ def count(
         for spot in spots:
             reference = (references or {}).get((p.model, p.version))
             _one(counters.setdefault(key + spot, Counter()), p, outcome, 4 if spot[0] else 1, reference)
+            if not spot[0] and (p.model, p.version) in (parities or {}):
+                _parity(counters[key + spot], (parities or {})[p.model, p.version], counted.prediction)
             if counted.items is not None:
                 home = xxhash.xxh3_64((p.subject or p.request_id).encode()).intdigest() % 64
                 _rank(counters[key + spot], p, counted.items, home)
@@ -301,6 +365,8 @@ def _one(c: Counter[tuple[str, int]], p: Prediction, outcome: Outcome, fold: int
         c["missing", 3] += 1
         for name in [*reference.edges, *reference.categories] if reference else []:
             c[f"feature:{name}", _feature(reference, name, p.features.get(name))] += 1  # type: ignore[arg-type]
+        if reference and reference.embedding:
+            _embedding(c, reference.embedding, p.embedding)
     if outcome.label is None:
         return
     w = int(outcome.weight * 1000 + 0.5)

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from schemas.inputs import Prediction
 from streams.join.outcome import NOTHING, Change, Counted, Outcome
 from streams.measure.cells import Deltas, cells, slice_text
+from streams.measure.embedding import EmbeddingCut
 from streams.measure.ledger import LABELLED, Ledger, vector_of
+from streams.measure.parity import ParityCut
 from streams.measure.reference import cuts
-from tests.streams.measure.generate import REFERENCE, changes_of, histories, outcomes, predictions, standing
+from tests.streams.measure.generate import FROZEN, REFERENCE, changes_of, histories, outcomes, predictions, standing
 from tests.streams.measure.naive import count
 
 PANE_MS = 100
@@ -22,10 +24,14 @@ Panes = dict[tuple[Any, ...], Ledger]
 
 def counted_deltas(changes: list[Change]) -> Deltas:
     bins = cuts(REFERENCE)
+    assert REFERENCE.embedding is not None
+    vectors = EmbeddingCut.of(REFERENCE.embedding)
     deltas = Deltas(
         PANE_MS,
         lambda p: bins if (p.model, p.version) == ("a", "1") else None,
         lambda p: slice_text("country", p),
+        embedded=lambda p: vectors if (p.model, p.version) == ("a", "1") else None,
+        parity=lambda p: ParityCut(FROZEN) if (p.model, p.version) == ("a", "1") else None,
     )
     deltas.add(changes)
     return deltas
@@ -44,7 +50,8 @@ def panes_of(*parts: Deltas) -> Panes:
 @given(histories(), st.randoms(use_true_random=False))
 def test_any_order_and_split_gives_what_the_naive_twin_counts(history: Any, rng: random.Random) -> None:
     changes = [change for one in history for change in changes_of(one)]
-    expected = count(standing(history), pane_ms=PANE_MS, dimension="country", references={("a", "1"): REFERENCE})
+    known: dict[str, Any] = {"references": {("a", "1"): REFERENCE}, "parities": {("a", "1"): FROZEN}}
+    expected = count(standing(history), pane_ms=PANE_MS, dimension="country", **known)
     whole = panes_of(counted_deltas(changes))
     assert {key: ledger.cells for key, ledger in whole.items()} == expected
     rng.shuffle(changes)

@@ -17,7 +17,7 @@ from streams.join.partition import partition_of
 from streams.measure.ledger import Ledger
 from streams.measure.measure import MOST_SLICES, Measure, MeasureState
 from streams.runtime.processor import Batch, Output
-from tests.streams.measure.generate import REFERENCE, changes_of, histories, standing
+from tests.streams.measure.generate import FROZEN, REFERENCE, changes_of, histories, standing
 from tests.streams.measure.naive import count
 
 
@@ -72,7 +72,7 @@ def test_steps_and_restores_add_up_to_the_naive_twin(history: Any) -> None:
     found: dict[tuple[Any, ...], Ledger] = {}
     for number, change in enumerate([None, *changes]):
         if change is None:
-            outputs = take(measure, state, [], [ReferenceSet(reference=REFERENCE)], step=0)
+            outputs = take(measure, state, [], [ReferenceSet(reference=REFERENCE), FROZEN], step=0)
         else:
             outputs = take(measure, state, [change], step=number)
         for record in measures_of(outputs):
@@ -80,7 +80,8 @@ def test_steps_and_restores_add_up_to_the_naive_twin(history: Any) -> None:
                 key = (p.model, p.version, p.deployment, p.role, p.slice, p.pane_ms)
                 found.setdefault(key, Ledger()).add_flat(p.cells)
         state = measure.load(0, measure.dump(state))
-    expected = count(standing(history), pane_ms=100, dimension="country", references={("a", "1"): REFERENCE})
+    known: dict[str, Any] = {"references": {("a", "1"): REFERENCE}, "parities": {("a", "1"): FROZEN}}
+    expected = count(standing(history), pane_ms=100, dimension="country", **known)
     assert {key: ledger.cells for key, ledger in found.items() if ledger} == expected
 
 
