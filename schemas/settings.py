@@ -162,6 +162,12 @@ class Recall(Section):
     ahead_ms: int = Field(default=30_000, ge=0, le=3_600_000)
 
 
+class Intake(Section):
+    """The mapping files (docs/intake.md) that `weir up` and `weir intake` run; with none `weir up` starts no intake."""
+
+    mappings: list[Path] = Field(default_factory=list)
+
+
 class Settings(BaseSettings):
     """Everything a Weir process may be told. See each section; `judge` holds `streams.judge.bounds.JudgeBounds`."""
 
@@ -190,6 +196,7 @@ class Settings(BaseSettings):
     train: Train = Train()
     recall: Recall = Recall()
     guard: Guard = Guard()
+    intake: Intake = Intake()
 
     @classmethod
     def settings_customise_sources(

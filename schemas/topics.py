@@ -67,6 +67,8 @@ INTERNAL: dict[str, Topic] = {
     topic.name: topic
     for topic in (
         Topic("decide-state", "model", "one", -1, compacted=True, large=True, about="the changelog of decide's table"),
+        Topic("intake-retries", "id", "one", 30 * DAY_MS, large=True, about="dead letters of intake, tried again"),
+        Topic("intake-state", "id", "one", -1, compacted=True, large=True, about="how far intake has read queries"),
     )
 }
 """Topics of one stage's own: planned and created like the others, but they carry no events for anybody else."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from services.cli.governing import add_freezes, policy_app, rollout_app
+from services.cli.intake import intake_app
 from services.cli.judging import judge_app, reference_app
 from services.cli.options import Bootstrap, ConfigFile, DataDir, Json, Namespace, Standby, load_settings
 from services.cli.processes import PROCESSES, SLOTTED
@@ -28,6 +29,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(policy_app, name="policy")
 app.add_typer(rollout_app, name="rollout")
 add_freezes(app)
+app.add_typer(intake_app, name="intake")
 app.add_typer(judge_app, name="judge")
 app.add_typer(reference_app, name="reference")
 
@@ -81,13 +83,23 @@ def _add_process(name: str, about: str) -> None:
         if context.invoked_subcommand is None:
             command_of_a_slot(standby, config, namespace, bootstrap, data_dir)
 
+    def alone_without_slot(
+        context: typer.Context,
+        config: ConfigFile = None,
+        namespace: Namespace = None,
+        bootstrap: Bootstrap = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        if context.invoked_subcommand is None:
+            command(config, namespace, bootstrap, data_dir)
+
     if name in ASKED:
-        ASKED[name].callback(invoke_without_command=True)(alone)
+        ASKED[name].callback(invoke_without_command=True)(alone if name in SLOTTED else alone_without_slot)
     else:
         app.command(name, help=f"Run the process `{name}`: {about}.")(command_of_a_slot if name in SLOTTED else command)
 
 
-ASKED = {"judge": judge_app}
+ASKED = {"intake": intake_app, "judge": judge_app}
 """Processes that can be asked something besides."""
 
 

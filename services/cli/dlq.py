@@ -4,7 +4,8 @@ A dead letter's id is the position of its record, `TOPIC/PARTITION/OFFSET` (logi
 the sender's own headers as they came, with the header `weir-retry` naming the letter, to the partition where the
 request belongs. It changes nothing by itself: repair the cause first (a policy, a setting, the clock). What cannot be
 used again becomes a new dead letter under its new position. Events with an `event_id`, or equal in all fields, count
-once however often they are retried.
+once however often they are retried. A letter of intake is `intake.MAPPING/PARTITION/OFFSET`; its document goes to the
+mapping once more as it was kept, and what is refused again keeps its id.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from schemas.topics import TOPICS, topic_name, width
 RETRY_HEADER = "weir-retry"
 OURS = (RETRY_HEADER, "weir-append-ms", "weir-hop")
 """What we added on the way. A retry is a new record: it goes where it belongs and takes the time it comes at."""
-_ID = re.compile(r"[a-z-]+/\d+/\d+(/\d+)?\Z")
+_INTAKE, _RETRIES = "intake.", "intake-retries"
+"""How the place of a letter of intake begins, and where such a letter goes: never to the team's own topic."""
+_ID = re.compile(r"([a-z-]+|intake\.[a-z0-9-]+)/\d+/\d+(/\d+)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def read_letters(settings: Settings) -> list[Letter]:
 
 def _find(settings: Settings, ids: list[str]) -> list[Letter]:
     for id in ids:
-        if not _ID.match(id) or id.split("/")[0] not in TOPICS:
+        if not _ID.match(id) or not (id.startswith(_INTAKE) or id.split("/")[0] in TOPICS):
             raise WeirError(
                 f"{id!r} is no id of a dead letter; expected TOPIC/PARTITION/OFFSET[/INDEX], such as labels/3/1041",
                 fix="copy it from `weir dlq ls`",
@@ -147,22 +150,25 @@ def _find(settings: Settings, ids: list[str]) -> list[Letter]:
 def _record(settings: Settings, one: Letter) -> dict[str, Any]:
     """Give what `Sender.send` takes. Raises `WeirError` for a letter that cannot be sent again."""
     letter = one.letter
-    if letter is None or letter.topic not in TOPICS:
+    foreign = letter is not None and letter.topic.startswith(_INTAKE)
+    if letter is None or not (foreign or letter.topic in TOPICS):
         raise WeirError(f"{one.id} cannot be retried: {one.problem or f'no topic {letter and letter.topic!r}'}")
     value = _bytes(letter.value)
     if value is None:
         raise WeirError(
             f"{one.id} ({letter.reason}) carries no value to send again",
-            fix=f"the record itself lies in {topic_name(settings.namespace, letter.topic)}, partition "
+            fix="it says where the record lies; correct it there, or start the mapping anew under another name"
+            if foreign
+            else f"the record itself lies in {topic_name(settings.namespace, letter.topic)}, partition "
             f"{letter.partition}, offset {letter.offset}; a smaller one has to come from its producer",
         )
-    key = _bytes(letter.key)
+    key = letter.topic.encode() if foreign else _bytes(letter.key)
     headers = [(name, _bytes(held)) for name, held in letter.headers if name not in OURS]
     return {
-        "topic": letter.topic,
+        "topic": _RETRIES if foreign else letter.topic,
         "value": value,
         "key": key,
-        "partition": _partition(settings, letter, key, value),
+        "partition": 0 if foreign else _partition(settings, letter, key, value),
         "headers": [*headers, (RETRY_HEADER, one.id.encode())],
         "append_ms": letter.at_ms,  # a virtual clock has reached this; elsewhere the broker stamps
     }

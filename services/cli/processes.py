@@ -24,6 +24,7 @@ Run = Callable[["Settings", threading.Event], None]
 PROCESSES: dict[str, tuple[str, str]] = {
     "record": ("services.record.run", "every event into ClickHouse, each position once"),
     "recall": ("services.recall.run", "what the join has put away, from ClickHouse"),
+    "intake": ("services.intake.run", "a team's own topics and tables become predictions, labels, signals"),
     "join": ("services.cli.stages:join", "predictions meet labels and signals; deltas of what is measured"),
     "judge": ("services.cli.stages:judge", "panes, metrics, drift, gates, reviews"),
     "decide": ("", "retrain, promote, alert (Faust)"),

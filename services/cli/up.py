@@ -53,14 +53,15 @@ class Running:
 
 
 def chosen(settings: Settings, only: Sequence[str], without: Sequence[str]) -> list[str]:
-    """Give the processes to start, in their order; `recall` only where settings enable it, or where it is named.
+    """Give the processes to start, in their order; `recall` and `intake` where settings ask, or where they are named.
 
     Raises `WeirError` for a name that does not exist.
     """
     unknown = [name for name in (*only, *without) if name not in PROCESSES]
     if unknown:
         raise WeirError(f"no process {', '.join(unknown)}", fix=f"choose from {', '.join(PROCESSES)}", code=USAGE)
-    usual = [name for name in PROCESSES if name != "recall" or settings.recall.enabled]
+    asked = {"recall": settings.recall.enabled, "intake": bool(settings.intake.mappings)}
+    usual = [name for name in PROCESSES if asked.get(name, True)]
     return [name for name in PROCESSES if name in (only or usual) and name not in without]
 
 

@@ -200,7 +200,7 @@ def record_bytes(logical: str) -> int:
     >>> record_bytes("dead-letters"), record_bytes("metrics")
     (4000000, 1000000)
     """
-    large = logical in topics.INPUTS or topics.TOPICS[logical].large
+    large = logical in topics.INPUTS or (topics.TOPICS.get(logical) or topics.INTERNAL[logical]).large
     return LARGE_MESSAGE_BYTES if large else MESSAGE_BYTES
 
 

@@ -290,6 +290,6 @@ def _plainly() -> Iterator[None]:
 
 
 def _every_topic() -> Sequence[str]:
-    from schemas.topics import TOPICS
+    from schemas.topics import INTERNAL, TOPICS
 
-    return tuple(TOPICS)
+    return (*TOPICS, *INTERNAL)
