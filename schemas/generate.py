@@ -1,4 +1,4 @@
-"""Write the JSON Schema of every event into `schemas/json/`: `python -m schemas.generate` (or `make schemas`).
+"""Write the JSON Schema of every event, and of the mapping file, into `schemas/json/`: `python -m schemas.generate` (or `make schemas`).
 
 The files are golden: a test fails when they differ from the classes, and `breaking` names every change that is not
 additive (a field removed or made required, a type narrowed, an enum value removed).
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import BaseModel
 
-from schemas import control, feedback, inputs, lifecycle, measures, recall, records
+from schemas import control, feedback, inputs, lifecycle, mapping, measures, recall, records
 
 FOLDER = Path(__file__).parent / "json"
 
@@ -41,9 +42,14 @@ EVENTS: dict[str, Any] = {
     "recalled": recall.Recalled,
 }
 
+FILES: dict[str, Any] = {"mapping": mapping.Mapping}
+"""What people write: files, whose keys an editor can complete with the schema."""
+
 
 def schema(event: Any) -> dict[str, Any]:
-    """Give the JSON Schema (draft 2020-12) of one event type."""
+    """Give the JSON Schema (draft 2020-12) of one event type, or of a file."""
+    if isinstance(event, type) and issubclass(event, BaseModel):
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **event.model_json_schema()}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(event)}
 
 
@@ -83,7 +89,7 @@ def breaking(old: dict[str, Any], new: dict[str, Any], path: str = "$") -> list[
 def main() -> None:
     """Write every file that differs and say which."""
     FOLDER.mkdir(exist_ok=True)
-    for name, event in EVENTS.items():
+    for name, event in (EVENTS | FILES).items():
         path, text = FOLDER / f"{name}.schema.json", render(event)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

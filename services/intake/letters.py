@@ -55,16 +55,14 @@ def letter(
     """Make the letter of one document: the first reason, and up to three sentences. `raw` is kept instead of it."""
     first = refusals[0]
     more = f"; and {len(refusals) - DETAILS} more" if len(refusals) > DETAILS else ""
-    value = raw if raw is not None else None if document is None else _canonical(document)
-    headers = [
-        (NAME_HEADER, stage.partition(".")[2].encode()),
-        (ABOUT_HEADER, _canonical({**about, "at": list(place)})),
-    ]
+    value = raw if raw is not None else _kept(document)
+    name = stage.partition(".")[2].encode()
+    headers = [(NAME_HEADER, name), (ABOUT_HEADER, _kept({**about, "at": list(place)}) or b"{}")]
     if raw is not None:
         headers.append((RAW_HEADER, b"1"))
     found = DeadLetter(
         reason=first.reason,
-        detail="; ".join(one.detail for one in refusals[:DETAILS]) + more,
+        detail=_sayable("; ".join(one.detail for one in refusals[:DETAILS]) + more),
         stage="intake",
         topic=stage,
         partition=place.partition,
@@ -72,8 +70,8 @@ def letter(
         append_ms=_moment(about.get("time")),
         value=None if value is None else b64encode(value).decode("ascii"),
         headers=[(name, b64encode(held).decode("ascii")) for name, held in headers],
-        request_id=first.request_id,
-        model=first.model,
+        request_id=_sayable(first.request_id),
+        model=_sayable(first.model),
         at_ms=now_ms,
     )
     body = encode(found)
@@ -97,6 +95,18 @@ def read_retry(name: str, headers: Sequence[tuple[str, bytes | None]], value: by
         return Retry(place, about, document=msgspec.json.decode(value))
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
         return None
+
+
+def _kept(document: Any) -> bytes | None:
+    """Write a document; None for one that JSON cannot say (half a surrogate pair, nesting without end)."""
+    try:
+        return None if document is None else _canonical(document)
+    except (UnicodeEncodeError, RecursionError):
+        return None
+
+
+def _sayable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _moment(time: Any) -> int:

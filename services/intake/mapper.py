@@ -186,10 +186,10 @@ class Mapper:
     def _event(self, rule: _Compiled, number: int, element: int, values: dict[str, Any], body: Any) -> Produced:
         if values.get("op") == "retract":
             values.pop("label", None)
-        if self._identify and "event_id" not in values:
-            place = "" if number == element == 0 else f".{number}.{element}"
-            values["event_id"] = f"{self.mapping.name}:{xxh3_128_hexdigest(_canonical(body))}{place}"
         try:
+            if self._identify and "event_id" not in values:
+                place = "" if number == element == 0 else f".{number}.{element}"
+                values["event_id"] = f"{self.mapping.name}:{xxh3_128_hexdigest(_canonical(body))}{place}"
             event = msgspec.convert(values, KINDS[rule.kind])
             value, key = encode(event), values["request_id"].encode()
         except msgspec.ValidationError as error:
@@ -233,7 +233,7 @@ def _names(here: Any) -> str:
     """Say what there is instead, by name, for whoever mistyped."""
     if not isinstance(here, dict):
         return f": {_kind(here)} has no fields"
-    names = [str(name)[:40] for name in here]
+    names = sorted(str(name)[:40] for name in here)
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"; it has: {', '.join(names[:NAMES_SHOWN]) or 'nothing'}{more}"
 

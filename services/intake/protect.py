@@ -69,7 +69,8 @@ class Protection:
 
     def apply(self, document: Any) -> Any:
         """Give a document as it may be seen."""
-        return self._into(self._document, document) if self._document.below else document
+        treated = self._into(self._document, document) if self._document.below else document
+        return None if treated is _GONE else treated
 
     def apply_about(self, about: dict[str, Any]) -> dict[str, Any]:
         """Give what is known of its record, as it may be seen."""

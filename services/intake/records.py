@@ -15,6 +15,7 @@ from services.intake.formats import Format, Unreadable
 from services.intake.letters import Place, Retry, letter
 from services.intake.load import Loaded
 from services.intake.mapper import Mapped, Refusal
+from services.intake.paths import segments
 from streams.runtime.processor import Output
 
 
@@ -27,7 +28,8 @@ class Conversion:
         self._mapper, self._format, self._stage = loaded.mapper, loaded.format, loaded.stage
         self._protects = bool(loaded.mapping.protect.paths)
         paths = _used(loaded)
-        self.uses_key, self.uses_headers = "key" in paths, "headers" in paths
+        self.uses_key = any(path[0] == "key" for path in paths)
+        self.headers = frozenset(path[1] for path in paths if path[0] == "headers" and len(path) > 1)
 
     def record(self, value: bytes | None, place: Place, about: dict[str, Any], now_ms: int) -> list[Output]:
         """Take one record of a topic."""
@@ -103,8 +105,8 @@ def about_record(
     about: dict[str, Any] = {"time": time_ms, "topic": topic, "partition": place.partition, "offset": place.offset}
     if conversion.uses_key:
         about["key"] = _readable(key)
-    if conversion.uses_headers:
-        about["headers"] = {name: _readable(value) for name, value in headers or ()}
+    if conversion.headers:
+        about["headers"] = {name: _readable(value) for name, value in headers or () if name in conversion.headers}
     return about
 
 
@@ -123,13 +125,13 @@ def _readable(held: bytes | None) -> Any:
         return held.hex()
 
 
-def _used(loaded: Loaded) -> set[str]:
-    """Give the names after `@` that occur in any path of the mapping."""
-    found: set[str] = set()
+def _used(loaded: Loaded) -> set[tuple[str, ...]]:
+    """Give what follows `@` in any path of the mapping."""
+    found: set[tuple[str, ...]] = set()
 
     def look(value: Any) -> None:
         if isinstance(value, str) and value.startswith("@"):
-            found.add(value[1:].split(".")[0])
+            found.add(segments(value[1:]))
         elif isinstance(value, Mapping):
             for one in value.values():
                 look(one)

@@ -7,7 +7,7 @@ and another unit gives a time near it, the right one can be named.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from schemas.event import MAX_MS
@@ -17,6 +17,7 @@ PER_MS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 DAY_MS = 86_400_000
 NEAR_MS, FAR_MS = 2 * 366 * DAY_MS, 5 * 366 * DAY_MS
 
+_MOST = Decimal(10) ** 24
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -50,8 +51,10 @@ def to_ms(value: Any, unit: str, zone: tzinfo | None = None) -> int:
     try:
         exact = Decimal(value if not isinstance(value, float) else repr(value))
         many, few = PER_MS[unit]
+        if abs(exact) > _MOST:  # such a number, written out, could take all the memory there is
+            raise ValueError
         return int((exact * many / few).to_integral_value(rounding="ROUND_FLOOR"))
-    except (InvalidOperation, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):  # of decimals, too
         hint = ': say unit = "iso"' if isinstance(value, str) else ""
         raise BadTime("bad_time", f"a time is a number in {unit}, and this is {_kind(value)}{hint}") from None
 

@@ -19,6 +19,7 @@ Take = Callable[[Any, Any, Any], Any]
 Fit = Callable[[Any], Any]
 
 SHOWN = 60
+_canonical = msgspec.json.Encoder(order="deterministic").encode
 _INTEGERS = range(-(2**63), 2**64)
 _SCALES = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
@@ -34,8 +35,8 @@ class Unfit(Exception):
 def shown(value: Any) -> str:
     """Give a value (of a protected document) for a sentence."""
     try:
-        text = msgspec.json.encode(value).decode()
-    except (TypeError, UnicodeEncodeError, msgspec.MsgspecError):
+        text = _canonical(value).decode()
+    except (TypeError, RecursionError, UnicodeEncodeError, msgspec.MsgspecError):
         text = type(value).__name__
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
