@@ -1,4 +1,4 @@
-"""Write the JSON Schema of every event, and of the mapping file, into `schemas/json/`: `python -m schemas.generate` (or `make schemas`).
+"""Write the JSON Schema of events and files into `schemas/json/`: `python -m schemas.generate` (or `make schemas`).
 
 The files are golden: a test fails when they differ from the classes, and `breaking` names every change that is not
 additive (a field removed or made required, a type narrowed, an enum value removed).

@@ -38,14 +38,15 @@ class Conversion:
             return self.outputs(mapped, place, now_ms)
         self.counts["read"] += 1
         self.counts["refused"] += 1
-        detail, raw = mapped.detail, value
+        reason, detail, raw = mapped.reason, mapped.detail, value
         if self._protects:
+            reason = "unreadable"  # of its own, so that a retry by reason does not meet letters that have no value
             detail += (
                 f"; it is not kept, because what cannot be read cannot be protected: it lies in {about.get('topic')}, "
                 f"partition {place.partition}, offset {place.offset}"
             )
             raw, about = None, {"time": about.get("time", 0)}
-        return [letter(self._stage, place, about, [Refusal(mapped.reason, detail)], now_ms, raw=raw)]
+        return [letter(self._stage, place, about, [Refusal(reason, detail)], now_ms, raw=raw)]
 
     def read(self, value: bytes | None, about: dict[str, Any], form: Format | None = None) -> Mapped | Refusal:
         """Read (in the mapping's format, or in `form`) and map one record; a refusal is of one that cannot be read."""

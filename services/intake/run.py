@@ -76,7 +76,9 @@ def run_all(settings: Settings, loaded: Sequence[Loaded], stop: threading.Event)
         finally:
             stop.set()
 
-    threads = [threading.Thread(target=one, args=(number,), name=loaded[number].name) for number in range(len(loaded))]
+    threads = [
+        threading.Thread(target=one, args=(number,), name=each.name, daemon=True) for number, each in enumerate(loaded)
+    ]  # daemons: a second Ctrl-C does not wait for them
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -37,13 +37,21 @@ def rule(**more: Any) -> dict[str, Any]:
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("typing error", {**ORDERS, "protekt": {}}, r"protekt: no such key \(did you mean `protect`\?\)"),
     ("field", {**ORDERS, "events": [rule(scores="x")]}, r"events.0.scores: no such key \(did you mean `score`\?\)"),
-    ("no id", {**ORDERS, "events": [{"kind": "label", "at_ms": "@time", "label": "y"}]}, "events.0.request_id: Field req"),
+    (
+        "no id",
+        {**ORDERS, "events": [{"kind": "label", "at_ms": "@time", "label": "y"}]},
+        "events.0.request_id: Field req",
+    ),
     ("kind", {**ORDERS, "events": [{"kind": "order"}]}, "'prediction', 'label', 'signal'"),
     ("no events", {**ORDERS, "events": []}, "events: .*at least 1"),
     ("unit", {**ORDERS, "events": [rule(at_ms={"path": "a", "unit": "sec"})]}, "'s', 'ms', 'us', 'ns' or 'iso'"),
     ("zone", {**ORDERS, "events": [rule(at_ms={"path": "a", "zone": "Berlin"})]}, "no time zone 'Berlin'"),
     ("two origins", {**ORDERS, "events": [rule(model={"path": "a", "value": 1})]}, "exactly one of `path`"),
-    ("no label", {**ORDERS, "events": [{"kind": "label", "request_id": "a", "at_ms": "@time"}]}, "a label needs `label`"),
+    (
+        "no label",
+        {**ORDERS, "events": [{"kind": "label", "request_id": "a", "at_ms": "@time"}]},
+        "a label needs `label`",
+    ),
     ("key", {**ORDERS, "protect": {"hmac": ["a"]}}, "`hmac` needs `key`"),
     ("key itself", {**ORDERS, "protect": {"hmac": ["a"], "key": "sesame"}}, "protect.key: .*pattern"),
     ("twice", {**ORDERS, "protect": {"drop": ["a"], "bucket": {"a": 5}}}, "a: protected in two ways"),

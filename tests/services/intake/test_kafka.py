@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,10 @@ def test_a_bad_row_is_a_letter_without_what_is_protected_and_can_be_tried_again(
         until(lambda: len(letters(on_kafka)) == 3, "the letters")
         until(lambda: len(events(on_kafka, "predictions")) == 1, "the good one")
     by_reason = {one.reason: one for one in letters(on_kafka)}
-    assert set(by_reason) == {"wrong_unit", "missing_field", "not_json"}
+    assert set(by_reason) == {"wrong_unit", "missing_field", "unreadable"}
     assert 'say unit = "s"' in by_reason["wrong_unit"].detail
     assert "order_id" in by_reason["missing_field"].detail
-    assert by_reason["not_json"].value is None
+    assert by_reason["unreadable"].value is None
     for message in read_to_end(on_kafka, "dead-letters"):
         assert SECRET.encode() not in (message.value() or b"")
     dlq.ls(on_kafka)
@@ -109,7 +110,10 @@ def subject_of(user: int) -> str | None:
 def test_a_topic_that_is_not_there_is_named_with_what_may_be_meant(
     on_kafka: Settings, foreign: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeirError, match="did you mean") as caught, taking(on_kafka, loaded(tmp_path, on(foreign + "x"))):
+    with (
+        pytest.raises(WeirError, match="did you mean") as caught,
+        taking(on_kafka, loaded(tmp_path, on(foreign + "x"))),
+    ):
         pass
     assert foreign in caught.value.fix
 
@@ -141,13 +145,16 @@ def test_kills_lose_nothing_and_repeat_nothing(on_kafka: Settings, foreign: str,
     def count() -> int:
         return len(list(read_to_end(on_kafka, "predictions")))
 
+    def reached(target: int) -> bool:
+        return count() >= target
+
     sent = 0
     for _ in range(5):
         more = dice.randint(3_000, 6_000)
         produce(on_kafka, foreign, [order(sent + number) for number in range(more)])
         sent, target = sent + more, count() + dice.randint(1, 2_000)
         with process(on_kafka, *command):
-            until(lambda target=target: count() >= target, "some of them")
+            until(partial(reached, target), "some of them")
     assert count() < sent, "the last kill came too late to interrupt anything"
     with process(on_kafka, *command) as last:
         until(lambda: count() >= sent, "all of them")

@@ -6,6 +6,7 @@ import re
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,13 +41,15 @@ def test_orders_and_chargebacks_become_outcomes(
     files = {}
     for name, block in shown.items():
         files[name] = tmp_path / f"{name}.toml"
-        here = block.replace('"shop.orders"', f'"{topic}"').replace("sqlite:///shop.db", f"sqlite:///{tmp_path}/shop.db")
+        here = block.replace('"shop.orders"', f'"{topic}"').replace(
+            "sqlite:///shop.db", f"sqlite:///{tmp_path}/shop.db"
+        )
         files[name].write_text(here.replace("every_s = 10", "every_s = 0.2"), encoding="utf-8")
     orders, chargebacks = (load(files[name], max_event_bytes=900_000) for name in ("orders", "chargebacks"))
     table = database(tmp_path / "shop.db")
     stop = threading.Event()
     settings = on_kafka.model_copy(update={"data_dir": tmp_path / "data"})
-    join = Worker(JoinProcessor(JoinBounds.of(settings)), settings, stop=stop)
+    join: Worker[Any] = Worker(JoinProcessor[Any](JoinBounds.of(settings)), settings, stop=stop)
     with in_thread(join.run, stop), taking(settings, orders), taking(settings, chargebacks):
         produce(settings, topic, [order(number) for number in range(COUNT)])
         for number in range(COUNT):

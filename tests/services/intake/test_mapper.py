@@ -117,7 +117,9 @@ def test_one_document_may_be_many_events() -> None:
 
 
 def test_values_are_translated_and_have_defaults() -> None:
-    translated = one(label(label={"path": "y", "map": {"paid": 0, "charged back": 1, "7": 7, "true": 1}, "default": -1}))
+    translated = one(
+        label(label={"path": "y", "map": {"paid": 0, "charged back": 1, "7": 7, "true": 1}, "default": -1})
+    )
     for theirs, ours in (("paid", 0), ("charged back", 1), (7, 7), (True, 1), ("else", -1)):
         assert bodies(translated.map({"id": "r", "y": theirs}, ABOUT))[0]["label"] == ours
     reason, detail = refused(one(label(label={"path": "y", "map": {"a": 1}})).map({"id": "r", "y": "b"}, ABOUT))
@@ -172,9 +174,7 @@ def test_an_event_that_the_join_would_not_take_is_refused() -> None:
     assert refused(one(label()).map({"id": "x" * 129, "y": 1}, ABOUT))[0] == "bad_event"
     assert refused(one(label()).map({"id": "r", "y": float("inf")}, ABOUT))[0] == "wrong_type"
     assert refused(one(label()).map({"id": "\ud800", "y": 1}, ABOUT))[0] == "bad_event"
-    small = mapper(
-        {"name": "x", "source": {"kind": "kafka", "topic": "t"}, "events": [label()]}, max_event_bytes=50
-    )
+    small = mapper({"name": "x", "source": {"kind": "kafka", "topic": "t"}, "events": [label()]}, max_event_bytes=50)
     assert refused(small.map({"id": "r", "y": "x" * 50}, ABOUT))[0] == "too_large"
 
 
@@ -195,7 +195,12 @@ paths = st.sampled_from(PATHS)
 taken = st.one_of(
     paths,
     st.builds(lambda value: {"value": value}, constants),
-    st.builds(lambda path, default, number: {"path": path, "default": default, "number": number}, paths, constants, st.booleans()),
+    st.builds(
+        lambda path, default, number: {"path": path, "default": default, "number": number},
+        paths,
+        constants,
+        st.booleans(),
+    ),
     st.builds(lambda both: {"join": both}, st.lists(paths, min_size=1, max_size=3)),
     st.builds(lambda path, found: {"path": path, "map": found}, paths, st.dictionaries(st.text(max_size=2), constants)),
 )
@@ -215,7 +220,7 @@ def _rules() -> st.SearchStrategy[dict[str, Any]]:
     common: dict[str, Any] = {"request_id": taken, "at_ms": times}
     maybe: dict[str, Any] = {"each": st.sampled_from(["a", "b", "c.a"]), "event_id": taken, "item": taken}
     conditions = {"when": st.builds(lambda path: {"path": path, "present": True}, paths)}
-    predicted = {name: taken for name in ("score", "prediction", "role", "embedding", "propensity", "latency_ms")}
+    predicted = dict.fromkeys(("score", "prediction", "role", "embedding", "propensity", "latency_ms"), taken)
     predicted |= {"features": members, "outputs": members, "experiments": members}
     predicted["items"] = st.builds(lambda each, item: {"each": each, "item": item}, paths, taken)
     return st.one_of(
@@ -227,7 +232,9 @@ def _rules() -> st.SearchStrategy[dict[str, Any]]:
             {"kind": st.just("label"), **common, "label": taken},
             optional={**maybe, **conditions, "op": taken, "confidence": taken, "name": taken},
         ),
-        st.fixed_dictionaries({"kind": st.just("signal"), **common, "signal": taken}, optional={**maybe, "value": taken}),
+        st.fixed_dictionaries(
+            {"kind": st.just("signal"), **common, "signal": taken}, optional={**maybe, "value": taken}
+        ),
     )
 
 
@@ -235,7 +242,9 @@ MARK = "5ecret"
 """In every value that is protected, and in no other."""
 protected = st.recursive(
     st.integers(0, 99).map(lambda number: f"{MARK}{number}"),
-    lambda inner: st.one_of(st.dictionaries(st.sampled_from([*NAMES, MARK]), inner, max_size=2), st.lists(inner, max_size=2)),
+    lambda inner: st.one_of(
+        st.dictionaries(st.sampled_from([*NAMES, MARK]), inner, max_size=2), st.lists(inner, max_size=2)
+    ),
     max_leaves=4,
 )
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +158,28 @@ def test_a_text_cursor_goes_back_as_far_as_a_time_does(moment: datetime, separat
 def test_queries_that_cannot_work_are_named(table: sqlite3.Connection, tmp_path: Path) -> None:
     path = tmp_path / "labels.db"
     insert(table, (1, "a"), ("text", "b"))
-    with connected(source(path, cursor="updated_at")) as one, pytest.raises(QueryFailed, match="no column 'updated_at'"):
+    with (
+        connected(source(path, cursor="updated_at")) as one,
+        pytest.raises(QueryFailed, match="no column 'updated_at'"),
+    ):
         one.columns()
-    with connected(source(path, query="SELECT nothing FROM nowhere")) as one, pytest.raises(QueryFailed, match="refuses"):
+    with (
+        connected(source(path, query="SELECT nothing FROM nowhere")) as one,
+        pytest.raises(QueryFailed, match="refuses"),
+    ):
         one.columns()
-    with connected(source(path, query="SELECT id, id FROM chargebacks")) as one, pytest.raises(QueryFailed, match="twice"):
+    with (
+        connected(source(path, query="SELECT id, id FROM chargebacks")) as one,
+        pytest.raises(QueryFailed, match="twice"),
+    ):
         one.columns()
     with pytest.raises(Away, match="no file"), connected(source(tmp_path / "none.db")):
         pass
-    with pytest.raises(WeirError, match="not installed"), connected(
-        SqlSource.model_validate({"kind": "sql", "driver": "no_such_driver", "query": "SELECT 1", "cursor": "a"})
+    with (
+        pytest.raises(WeirError, match="not installed"),
+        connected(
+            SqlSource.model_validate({"kind": "sql", "driver": "no_such_driver", "query": "SELECT 1", "cursor": "a"})
+        ),
     ):
         pass
     with pytest.raises(WeirError, match="CAST"):
@@ -247,9 +260,13 @@ def test_kills_amid_a_query_repeat_nothing(on_kafka: Settings, table: sqlite3.Co
     asked = {**LABELS["source"], "url": f"sqlite:///{tmp_path / 'labels.db'}", "every_s": 0.1, "batch": 40}
     file = file_of(tmp_path / "m", {**LABELS, "source": asked})
     insert(table, *[(number // 3, f"o-{number}") for number in range(6_000)])
+
+    def reached(target: int) -> bool:
+        return len(events(on_kafka, "labels")) >= target
+
     for target in (1, 2_000):
         with process(on_kafka, "intake", "run", str(file)):
-            until(lambda target=target: len(events(on_kafka, "labels")) >= target, "some of them")
+            until(partial(reached, target), "some of them")
     with process(on_kafka, "intake", "run", str(file)):
         until(lambda: len(events(on_kafka, "labels")) >= 6_000, "all of them")
     found = [one["request_id"] for one in events(on_kafka, "labels")]
