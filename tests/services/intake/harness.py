@@ -16,7 +16,7 @@ from typing import Any
 
 import tomlkit
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, TopicMetadata
 
 from schemas.mapping import Mapping
 from schemas.records import DeadLetter
@@ -25,7 +25,7 @@ from services.intake.load import Loaded, load
 from services.intake.mapper import Mapper
 from services.intake.run import Intake
 from services.kafka import read_to_end
-from tests.services.record.harness import environment
+from tests.services.record.harness import environment, until
 from tests.services.threads import in_thread
 
 KEY_VARIABLE, KEY = "TEST_INTAKE_KEY", "0123456789abcdef0123456789abcdef"
@@ -101,6 +101,10 @@ def make_topic(settings: Settings, name: str, partitions: int = 3, **config: str
     """Make a foreign topic."""
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap})
     admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(timeout=20)
+    until(
+        lambda: len(admin.list_topics(timeout=20).topics.get(name, TopicMetadata()).partitions or ()) == partitions,
+        name,
+    )
     return name
 
 
@@ -138,7 +142,7 @@ def taking(settings: Settings, mapping: Loaded) -> Iterator[Intake]:
 def process(settings: Settings, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run `weir …` with these settings, the key and small transactions; it is killed when the block ends."""
     given = environment(settings) | {KEY_VARIABLE: KEY}
-    given |= {"WEIR_RUNTIME__BATCH_EVENTS": "200", "WEIR_RUNTIME__COMMIT_MS": "10"}
+    given |= {"WEIR_RUNTIME__BATCH_EVENTS": "50", "WEIR_RUNTIME__COMMIT_MS": "10"}
     with subprocess.Popen([sys.executable, "-m", "services.cli", *command], env=given, stderr=subprocess.PIPE) as one:
         try:
             yield one

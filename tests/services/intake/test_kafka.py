@@ -15,8 +15,9 @@ from schemas.errors import WeirError
 from schemas.settings import Settings
 from services.cli import dlq
 from services.intake.check import advice
-from services.kafka import read_to_end
+from services.kafka import places_of, read_to_end
 from streams.join.partition import partition_of
+from streams.runtime import kafka
 from tests.services.intake.harness import (
     ORDERS,
     SECRET,
@@ -88,7 +89,7 @@ def test_a_bad_row_is_a_letter_without_what_is_protected_and_can_be_tried_again(
     wrong = by_reason["wrong_unit"]
     id = f"{wrong.topic}/{wrong.partition}/{wrong.offset}"
     with pytest.raises(WeirError, match="carries no value"):
-        dlq.retry(on_kafka, [f"intake.orders/{by_reason['not_json'].partition}/{by_reason['not_json'].offset}"])
+        dlq.retry(on_kafka, [f"intake.orders/{by_reason['unreadable'].partition}/{by_reason['unreadable'].offset}"])
     dlq.retry(on_kafka, [id])
     repaired = on(foreign)
     repaired = {**repaired, "events": [{**ORDERS["events"][0], "at_ms": {"path": "created_us", "unit": "s"}}]}
@@ -141,21 +142,24 @@ def test_latest_begins_at_the_end_and_a_restart_does_not_begin_anew(
 @pytest.mark.timeout(300)
 def test_kills_lose_nothing_and_repeat_nothing(on_kafka: Settings, foreign: str, tmp_path: Path) -> None:
     dice, command = random.Random(11), ("intake", "run", str(written(tmp_path, on(foreign))))
+    places, admin = places_of(on_kafka, "predictions"), kafka.make_admin(on_kafka)
+
+    def reached(target: int) -> bool:
+        return sum(stable for stable, _ in kafka.ends(admin, places).values()) >= target
 
     def count() -> int:
         return len(list(read_to_end(on_kafka, "predictions")))
 
-    def reached(target: int) -> bool:
-        return count() >= target
-
-    sent = 0
+    sent = interrupted = 0
     for _ in range(5):
         more = dice.randint(3_000, 6_000)
         produce(on_kafka, foreign, [order(sent + number) for number in range(more)])
-        sent, target = sent + more, count() + dice.randint(1, 2_000)
+        sent += more
+        target = sum(stable for stable, _ in kafka.ends(admin, places).values()) + dice.randint(1, 1_500)
         with process(on_kafka, *command):
             until(partial(reached, target), "some of them")
-    assert count() < sent, "the last kill came too late to interrupt anything"
+        interrupted += count() < sent
+    assert interrupted >= 3, "the kills came too late to interrupt anything"
     with process(on_kafka, *command) as last:
         until(lambda: count() >= sent, "all of them")
         last.send_signal(signal.SIGINT)
