@@ -27,6 +27,7 @@ from services.intake.load import Loaded
 from services.intake.mapper import Mapped, Refusal
 from services.intake.paths import MISSING
 from services.intake.records import Conversion, about_record
+from services.intake.registry import Unanswered
 from services.intake.values import origin
 from streams.runtime import kafka
 
@@ -96,7 +97,7 @@ def _of_file(conversion: Conversion, file: Path, last: int) -> Iterator[Line]:
         raise WeirError(f"{file} cannot be read: {error.strerror}", fix="name a file that exists", code=USAGE) from None
     now_ms = int(time.time() * 1000)
     numbered = [(number, one) for number, one in enumerate(held, 1) if one.strip()]
-    form = conversion.loaded.format or Json()
+    form = conversion.loaded.format.lines if conversion.loaded.format else Json()
     for number, one in numbered[-last:]:
         about = about_record(conversion, file.name, Place(0, number), now_ms, None, None)
         yield Line(f"{file.name}:{number}", conversion.read(one, about, form), now_ms)
@@ -121,6 +122,11 @@ def _of_topic(settings: Settings, conversion: Conversion, topic: str, last: int)
     require_topic(settings, topic)
     form = conversion.loaded.format or Json()
     messages = _latest(settings, topic, last)
+    try:
+        form.prepare([message.value() for message in messages])
+    except Unanswered as error:
+        fix = "start it, or correct `source.format`"
+        raise WeirError(str(error), fix=fix, code=ENVIRONMENT) from None
     for message in messages:
         place = Place(message.partition() or 0, message.offset() or 0)
         time_ms = max(0, message.timestamp()[1])

@@ -71,6 +71,8 @@ def load(file: Path, *, max_event_bytes: int) -> Loaded:
     identify = isinstance(source, SqlSource)
     try:
         form = format_of(source) if isinstance(source, KafkaSource) else None
+        if form is not None:
+            form.prepare([])  # its secrets, too, are missed now
     except (ValueError, ValidationError) as error:
         fix = "correct `source.format`; see docs/intake.md"
         raise WeirError(f"{file}: source.format: {error}", fix=fix, code=USAGE) from None

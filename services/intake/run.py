@@ -30,6 +30,7 @@ from services.intake.database import Away, QueryFailed, connected
 from services.intake.letters import RETRIES, Place, read_retry
 from services.intake.load import Loaded, load_all
 from services.intake.records import Conversion, about_record
+from services.intake.registry import Unanswered
 from services.intake.sql import Polling, Taken
 from streams.runtime import kafka
 from streams.runtime.failures import Fenced, KafkaFailed
@@ -104,6 +105,7 @@ class Intake:
         self._positions: dict[kafka.Place, int] = {}
         self._committed: dict[kafka.Place, int] = {}
         self._polling: Polling | None = None
+        self._stray: list[Message] = []
         self._due_at = self._shown_at = 0.0
         self._wait_s = BACKOFF_S[0]
         self._looked = self._asked = self._said_unmet = False
@@ -159,6 +161,7 @@ class Intake:
         """Nothing is open here: a transaction begins and ends between two polls."""
         consumer.unassign()
         self._pending, self._positions, self._committed, self._polling = None, {}, {}, None
+        self._stray = []  # read again: taken now, it would move the position past what comes before it
         self.progress.partitions, self.progress.ready = {}, False
 
     def _take_up(self) -> None:
@@ -182,10 +185,11 @@ class Intake:
             self._polling = Polling.begin(self._source, self.loaded.mapper, self.loaded.name, kept)
         if self._pending is not places or self.stop.is_set():
             return
-        self._pending, self._positions = None, starts
+        self._pending, self._positions, self._stray = None, starts, []
         self._committed = {place: offset for place, offset in starts.items() if place not in fresh}
         assigned = [TopicPartition(*place, offset) for place, offset in starts.items()]
         self._consumer.assign(assigned)
+        self._consumer.resume(assigned)  # a pause outlives the assignment in which it was made
         self._commit([])  # where a group began is committed at once: a restart must not begin anew at a later end
         self.progress.ready = True
         _log.info("assigned", stage=self.loaded.stage, offsets={f"{t}/{p}": at for (t, p), at in starts.items()})
@@ -228,8 +232,11 @@ class Intake:
     def _turn(self) -> None:
         self._take_up()
         most = min(BATCH, self.settings.runtime.batch_events)
-        messages = self._consumer.consume(most, max(0.01, self.settings.runtime.commit_ms / 1000))
+        stray, self._stray = self._stray, []
+        messages = stray + self._consumer.consume(most, max(0.01, self.settings.runtime.commit_ms / 1000))
         self.progress.polled_at = time.monotonic()
+        if not self._prepared(messages):
+            return
         outputs = self._take(messages)
         if outputs or any(self._moved(place) for place in self._positions if self._is_due()):
             self._commit(outputs)
@@ -237,6 +244,37 @@ class Intake:
             self._poll(self._polling)
         if self._is_due():
             self._show()
+
+    def _prepared(self, messages: Sequence[Message]) -> bool:
+        """Ask for what the format needs to read these, as often as it takes, keeping the membership.
+
+        False: the process was asked to stop, or the partitions were taken away.
+        """
+        form = self.loaded.format
+        values = [message.value() for message in messages if message.error() is None]
+        if form is None or not values:
+            return True
+        positions, wait_s = self._positions, BACKOFF_S[0]
+        while True:
+            try:
+                form.prepare(values)
+            except Unanswered as error:
+                self.progress.ready = False
+                fix = "start it, or correct `source.format`"
+                _log.warning("waiting", stage=self.loaded.stage, reason=str(error), again_in_s=wait_s, fix=fix)
+            else:
+                self.progress.ready = True
+                return True
+            places = [TopicPartition(*place) for place in positions]
+            self._consumer.pause(places)
+            until = time.monotonic() + wait_s
+            while time.monotonic() < until and not self.stop.is_set() and self._positions is positions:
+                self._stray += self._consumer.consume(1, 0.1)  # what comes in spite of the pause is next
+                self.progress.polled_at = time.monotonic()
+            if self.stop.is_set() or self._positions is not positions:
+                return False
+            self._consumer.resume(places)
+            wait_s = min(2 * wait_s, BACKOFF_S[1])
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._shown_at >= SHOW_S

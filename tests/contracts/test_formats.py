@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.intake.formats import Format, Row, Unreadable
+from tests.services.intake.registry_server import frame, registry, write
 
 KINDS = sorted(Format.members)
 MARK = "5ecret"
@@ -19,10 +21,34 @@ WRITTEN: dict[str, bytes] = {
     "debezium": json.dumps({"before": None, "after": ROW, "op": "c", "ts_ms": 5, "source": {"ts_ms": 4}}).encode(),
 }
 """The same row in every format."""
+SCHEMA: dict[str, Any] = {
+    "type": "record",
+    "name": "Row",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "at", "type": "double"},
+        {"name": "text", "type": "string"},
+        {"name": "list", "type": {"type": "array", "items": ["null", "long"]}},
+        {"name": "object", "type": {"type": "map", "values": "boolean"}},
+    ],
+}
+WRITTEN["avro"] = frame(1, write(SCHEMA, ROW))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schemas() -> Iterator[None]:
+    """Serve the schema for formats that ask a registry."""
+    with registry() as server:
+        server.schemas[1] = {"schema": json.dumps(SCHEMA)}
+        MORE["avro"] = {"registry": server.url}
+        yield
+
+
+MORE: dict[str, dict[str, Any]] = {}
 
 
 def of(kind: str) -> Format:
-    return Format.parse({"kind": kind})
+    return Format.parse({"kind": kind, **MORE.get(kind, {})})
 
 
 def is_json(value: Any) -> bool:
@@ -87,6 +113,13 @@ def test_hostile_bytes_are_refused(kind: str, value: bytes) -> None:
 def test_a_record_that_is_cut_off_is_refused(kind: str, cut: int) -> None:
     with pytest.raises(Unreadable):
         of(kind).read(WRITTEN[kind][:-cut])
+
+
+def test_json_behind_a_schemas_number() -> None:
+    framed = Format.parse({"kind": "json", "framed": True})
+    assert framed.read(frame(5, WRITTEN["json"])).document == ROW
+    with pytest.raises(Unreadable, match="first byte"):
+        framed.read(WRITTEN["json"])
 
 
 def test_debezium() -> None:

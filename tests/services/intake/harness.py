@@ -141,7 +141,7 @@ def taking(settings: Settings, mapping: Loaded) -> Iterator[Intake]:
 @contextmanager
 def process(settings: Settings, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run `weir …` with these settings, the key and small transactions; it is killed when the block ends."""
-    given = environment(settings) | {KEY_VARIABLE: KEY}
+    given = environment(settings) | {KEY_VARIABLE: KEY, "WEIR_RUNTIME__WORKER": settings.runtime.worker}
     given |= {"WEIR_RUNTIME__BATCH_EVENTS": "50", "WEIR_RUNTIME__COMMIT_MS": "10"}
     with subprocess.Popen([sys.executable, "-m", "services.cli", *command], env=given, stderr=subprocess.PIPE) as one:
         try:

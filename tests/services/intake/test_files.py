@@ -95,7 +95,7 @@ def test_files_that_are_none_and_secrets_that_are_missing(tmp_path: Path, monkey
     (tmp_path / "key").write_text("k" * 32 + "\n")
     assert load(written(tmp_path, keyed), max_event_bytes=900_000).name == "orders"
     form = {**ORDERS, "source": {"kind": "kafka", "topic": "t", "format": "xml"}}
-    with pytest.raises(WeirError, match="known kinds: debezium, json"):
+    with pytest.raises(WeirError, match="known kinds: avro, debezium, json"):
         load(written(tmp_path, form), max_event_bytes=900_000)
 
 

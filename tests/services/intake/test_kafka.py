@@ -18,6 +18,7 @@ from services.intake.check import advice
 from services.kafka import places_of, read_to_end
 from streams.join.partition import partition_of
 from streams.runtime import kafka
+from streams.runtime.offsets import GroupOffsets
 from tests.services.intake.harness import (
     ORDERS,
     SECRET,
@@ -167,3 +168,25 @@ def test_kills_lose_nothing_and_repeat_nothing(on_kafka: Settings, foreign: str,
         assert last.returncode == 0, said.decode()
     ids = [one["request_id"] for one in events(on_kafka, "predictions")]
     assert len(ids) == len(set(ids)) == sent
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_second_worker_takes_over_what_a_killed_one_leaves(on_kafka: Settings, foreign: str, tmp_path: Path) -> None:
+    command = ("intake", "run", str(written(tmp_path, on(foreign))))
+    other = on_kafka.model_copy(update={"runtime": on_kafka.runtime.model_copy(update={"worker": "1"})})
+    total = 20_000
+
+    def count() -> int:
+        return len(list(read_to_end(on_kafka, "predictions")))
+
+    with process(other, *command) as stays:
+        with GroupOffsets(on_kafka, "intake.orders", "test") as group:
+            until(lambda: group.committed([(foreign, 0)])[foreign, 0] >= 0, "the first worker's assignment")
+        with process(on_kafka, *command):
+            produce(on_kafka, foreign, [order(number) for number in range(total)])
+            until(lambda: count() >= total // 4, "some of them")
+        until(lambda: count() >= total or stays.poll() is not None, "all of them")
+        assert stays.poll() is None, stays.stderr and stays.stderr.read().decode()
+    ids = [one["request_id"] for one in events(on_kafka, "predictions")]
+    assert len(ids) == len(set(ids)) == total
