@@ -10,17 +10,23 @@ from pathlib import Path
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, ResourceType
 
-from schemas.errors import ENVIRONMENT, WeirError
+from schemas.errors import ENVIRONMENT, USAGE, WeirError
 from schemas.mapping import KafkaSource, Mapping, SqlSource
 from schemas.settings import Settings
 from services.intake.database import Away, connected
 from services.intake.load import Loaded, load_all
 from streams.runtime import kafka
-from streams.runtime.topics import check_topics
+from streams.runtime.topics import check_topics, planned
 
 
 def require_topic(settings: Settings, topic: str) -> None:
-    """Raise `WeirError` when a topic does not exist, naming those that are called like it."""
+    """Raise `WeirError` when a topic does not exist, naming those that are called like it, or is one of ours."""
+    if topic in {plan.topic for plan in planned(settings)}:
+        raise WeirError(
+            f"{topic} is one of Weir's own topics: what intake writes would come back to it",
+            fix="name a topic of yours as `source.topic`",
+            code=USAGE,
+        )
     counts = kafka.partition_counts(kafka.make_admin(settings), settings)
     if topic in counts:
         return

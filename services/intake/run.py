@@ -12,6 +12,7 @@ of the offset, so that a successor knows which state to wait for.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -44,10 +45,13 @@ BATCH = 5_000
 SHOW_S, BACKOFF_S = 1.0, (0.5, 30.0)
 ENOUGH = 1_000
 """After so many documents a protected path that met none is named."""
+SETTLE_S = 3.0
+"""For how long it is asked whether a later leader knows more of a log that ends before what was read."""
 QUERY_MS = 1_800_000
 """How long a query may take before the group gives its place to another."""
 
 _log = structlog.get_logger()
+_rdkafka = logging.getLogger("librdkafka")
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -148,7 +152,7 @@ class Intake:
         properties = kafka.consumer_properties(self.settings, client, group, instance=client)
         if isinstance(self._source, SqlSource):
             properties["max.poll.interval.ms"] = QUERY_MS
-        consumer = Consumer(properties)
+        consumer = Consumer(properties, logger=_rdkafka)
         topics = [self._retries, *([self._topic] if self._topic else [])]
         consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
         return consumer
@@ -169,13 +173,21 @@ class Intake:
         if places is None:
             return
         found = committed(self._consumer, places)
-        first = kafka.earliest(kafka.make_admin(self.settings, self.loaded.stage), places)
+        admin = kafka.make_admin(self.settings, self.loaded.stage)
+        first, ends = kafka.earliest(admin, places), kafka.ends(admin, places)
+        deadline = time.monotonic() + SETTLE_S
+        while any(found[place].offset > ends[place][1] for place in places) and time.monotonic() < deadline:
+            self.stop.wait(0.2)  # a broker that has just become the leader may not know its end yet
+            ends = kafka.ends(admin, places)
         fresh = [place for place, commit in found.items() if commit.offset < 0]
         known = any(place[0] == self._topic and commit.offset >= 0 for place, commit in found.items())
-        starts = {place: max(commit.offset, first[place]) for place, commit in found.items() if commit.offset >= 0}
+        starts: dict[kafka.Place, int] = {}
         for place, commit in found.items():
-            if 0 <= commit.offset < first[place]:
+            if first[place] <= commit.offset <= ends[place][1]:
+                starts[place] = commit.offset
+            elif commit.offset >= 0:
                 self._say_gone(place, commit.offset, first[place])
+                starts[place] = first[place]
         starts |= self._first_starts([place for place in fresh if place[0] == self._topic], first, known=known)
         starts |= {place: first[place] for place in fresh if place[0] == self._retries}
         own = (self._retries, 0)
@@ -186,7 +198,7 @@ class Intake:
         if self._pending is not places or self.stop.is_set():
             return
         self._pending, self._positions, self._stray = None, starts, []
-        self._committed = {place: offset for place, offset in starts.items() if place not in fresh}
+        self._committed = {place: offset for place, offset in starts.items() if found[place].offset == offset}
         assigned = [TopicPartition(*place, offset) for place, offset in starts.items()]
         self._consumer.assign(assigned)
         self._consumer.resume(assigned)  # a pause outlives the assignment in which it was made
@@ -217,6 +229,17 @@ class Intake:
         }
 
     def _say_gone(self, place: kafka.Place, wanted: int, first: int) -> None:
+        """Say that what is next was deleted, or that the log ends before it: then it is another, and is read whole."""
+        if wanted > first:
+            _log.error(
+                "topic_made_anew",
+                stage=self.loaded.stage,
+                topic=place[0],
+                partition=place[1],
+                offsets=[wanted, first],
+                effect="it ends before what was read last, so it is read from its beginning",
+            )
+            return
         _log.error(
             "records_gone",
             stage=self.loaded.stage,
@@ -280,7 +303,7 @@ class Intake:
         return time.monotonic() - self._shown_at >= SHOW_S
 
     def _moved(self, place: kafka.Place) -> bool:
-        return self._positions[place] > self._committed.get(place, -1)
+        return self._positions[place] != self._committed.get(place, -1)
 
     def _take(self, messages: Sequence[Message]) -> list[Output]:
         outputs: list[Output] = []

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from schemas.errors import WeirError
 from schemas.settings import Settings
+from schemas.topics import topic_name
 from services.cli import dlq
 from services.intake.check import advice
 from services.kafka import places_of, read_to_end
@@ -138,6 +140,27 @@ def test_latest_begins_at_the_end_and_a_restart_does_not_begin_anew(
     with taking(on_kafka, mapping):
         until(lambda: events(on_kafka, "predictions"), "what came in between")
     assert [one["request_id"] for one in events(on_kafka, "predictions")] == ["o-000001"]
+
+
+def test_a_topic_that_ends_before_what_was_read_is_read_whole(on_kafka: Settings, foreign: str, tmp_path: Path) -> None:
+    produce(on_kafka, foreign, [order(number) for number in range(30)])
+    group = kafka.group_id(on_kafka.namespace, "intake.orders")
+    member = kafka.make_consumer(on_kafka, "test", group)
+    member.commit(offsets=[TopicPartition(foreign, number, 1_000) for number in range(3)], asynchronous=False)
+    member.close()
+    mapping = loaded(tmp_path, on(foreign))
+    with taking(on_kafka, mapping):
+        until(lambda: len(events(on_kafka, "predictions")) == 30, "all of it")
+    produce(on_kafka, foreign, [order(30)])
+    with taking(on_kafka, mapping):
+        until(lambda: len(events(on_kafka, "predictions")) >= 31, "the next one")
+    assert len(events(on_kafka, "predictions")) == 31
+
+
+def test_our_own_topics_are_no_source(on_kafka: Settings, tmp_path: Path) -> None:
+    mapping = loaded(tmp_path, on(topic_name(on_kafka.namespace, "labels")))
+    with pytest.raises(WeirError, match="Weir's own"), taking(on_kafka, mapping):
+        pass
 
 
 @pytest.mark.timeout(300)
