@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+import tomllib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import USAGE, WeirError
+from schemas.mapping import Mapping, SqlSource
 from schemas.settings import Settings
 from services.intake.attempt import attempt
 from services.intake.check import check, check_all
@@ -28,6 +31,8 @@ from tests.services.intake.harness import (
     produce,
     written,
 )
+
+GUIDE = Path(__file__).parents[3] / "docs" / "intake.md"
 
 
 def rule(**more: Any) -> dict[str, Any]:
@@ -71,6 +76,16 @@ def test_what_is_wrong_with_a_file_is_named(tables: dict[str, Any], said: str, t
     with pytest.raises(WeirError, match=said) as caught:
         read(written(tmp_path, {"name": "x", **tables} if tables.get("name") != "Orders!" else {**tables}))
     assert caught.value.code == USAGE
+
+
+def test_every_example_of_the_guide_is_valid() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 3
+    for block in map(tomllib.loads, blocks):
+        if "name" in block:
+            Mapping.model_validate(block)
+        else:
+            SqlSource.model_validate(block["source"])
 
 
 def test_files_that_are_none_and_secrets_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
