@@ -33,6 +33,7 @@ from services.intake.load import Loaded, load_all
 from services.intake.records import Conversion, about_record
 from services.intake.registry import Unanswered
 from services.intake.sql import Polling, Taken
+from services.intake.starts import starts_of
 from streams.runtime import kafka
 from streams.runtime.failures import Fenced, KafkaFailed
 from streams.runtime.health import PartitionProgress, Progress, serve
@@ -45,8 +46,6 @@ BATCH = 5_000
 SHOW_S, BACKOFF_S = 1.0, (0.5, 30.0)
 ENOUGH = 1_000
 """After so many documents a protected path that met none is named."""
-SETTLE_S = 3.0
-"""For how long it is asked whether a later leader knows more of a log that ends before what was read."""
 QUERY_MS = 1_800_000
 """How long a query may take before the group gives its place to another."""
 
@@ -173,23 +172,7 @@ class Intake:
         if places is None:
             return
         found = committed(self._consumer, places)
-        admin = kafka.make_admin(self.settings, self.loaded.stage)
-        first, ends = kafka.earliest(admin, places), kafka.ends(admin, places)
-        deadline = time.monotonic() + SETTLE_S
-        while any(found[place].offset > ends[place][1] for place in places) and time.monotonic() < deadline:
-            self.stop.wait(0.2)  # a broker that has just become the leader may not know its end yet
-            ends = kafka.ends(admin, places)
-        fresh = [place for place, commit in found.items() if commit.offset < 0]
-        known = any(place[0] == self._topic and commit.offset >= 0 for place, commit in found.items())
-        starts: dict[kafka.Place, int] = {}
-        for place, commit in found.items():
-            if first[place] <= commit.offset <= ends[place][1]:
-                starts[place] = commit.offset
-            elif commit.offset >= 0:
-                self._say_gone(place, commit.offset, first[place])
-                starts[place] = first[place]
-        starts |= self._first_starts([place for place in fresh if place[0] == self._topic], first, known=known)
-        starts |= {place: first[place] for place in fresh if place[0] == self._retries}
+        starts = starts_of(self.settings, self.loaded.stage, self._source, self._consumer, found, self.stop)
         own = (self._retries, 0)
         if isinstance(self._source, SqlSource) and own in starts:
             number = int(found[own].metadata) if found[own].metadata.isdigit() else 0
@@ -208,47 +191,6 @@ class Intake:
 
     def _alive(self) -> None:
         self.progress.polled_at = time.monotonic()
-
-    def _first_starts(
-        self, places: list[kafka.Place], first: dict[kafka.Place, int], *, known: bool
-    ) -> dict[kafka.Place, int]:
-        """Say where to begin what was never read. A partition that the topic gained later is read whole."""
-        if not places:
-            return {}
-        start = self._source.start if isinstance(self._source, KafkaSource) and not known else "earliest"
-        if start == "earliest":
-            return {place: first[place] for place in places}
-        ends = kafka.ends(kafka.make_admin(self.settings, self.loaded.stage), places)
-        if start == "latest":
-            return {place: ends[place][0] for place in places}
-        since_ms = max(0, int(time.time() * 1000) - self.settings.join.skew_ms)
-        asked = [TopicPartition(*place, since_ms) for place in places]
-        told = self._consumer.offsets_for_times(asked, timeout=30)
-        return {
-            (tp.topic, tp.partition): tp.offset if tp.offset >= 0 else ends[tp.topic, tp.partition][0] for tp in told
-        }
-
-    def _say_gone(self, place: kafka.Place, wanted: int, first: int) -> None:
-        """Say that what is next was deleted, or that the log ends before it: then it is another, and is read whole."""
-        if wanted > first:
-            _log.error(
-                "topic_made_anew",
-                stage=self.loaded.stage,
-                topic=place[0],
-                partition=place[1],
-                offsets=[wanted, first],
-                effect="it ends before what was read last, so it is read from its beginning",
-            )
-            return
-        _log.error(
-            "records_gone",
-            stage=self.loaded.stage,
-            topic=place[0],
-            partition=place[1],
-            offsets=[wanted, first],
-            effect="what lay there never becomes an event",
-            fix=f"lengthen retention.ms of {place[0]} beyond the longest downtime",
-        )
 
     # --- one turn
 
