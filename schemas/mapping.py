@@ -192,6 +192,12 @@ class SqlSource(Part):
         return self
 
 
+class FileSource(Part):
+    """Tables that a command names, such as `weir watch`'s: one document a row."""
+
+    kind: Literal["file"]
+
+
 class Protect(Part):
     """What must not leave the source as it is. Applied first of all, to events and to dead letters alike.
 
@@ -233,7 +239,7 @@ class Mapping(Part):
 
     v: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
-    source: Annotated[KafkaSource | SqlSource, Discriminator("kind")]
+    source: Annotated[KafkaSource | SqlSource | FileSource, Discriminator("kind")]
     protect: Protect = Protect()
     events: Annotated[list[AnyRule], Field(min_length=1)]
 

@@ -174,6 +174,67 @@ def trace(
 
 
 @app.command()
+def watch(
+    predictions: Annotated[Path, typer.Argument(help="Predictions: Parquet (a file or a directory) or CSV.")],
+    labels: Annotated[Path | None, typer.Option(help="Labels, where they are not in the same table.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="What was usual, like PREDICTIONS; else the first rows are.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option("--map", help="A mapping file (docs/intake.md); else columns are known by name.")
+    ] = None,
+    request_id: Annotated[str | None, typer.Option("--id", help="The column of request ids.")] = None,
+    at: Annotated[str | None, typer.Option(help="The column of times.")] = None,
+    score: Annotated[str | None, typer.Option(help="The column of scores.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="The column of predicted classes or values.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of labels.")] = None,
+    label_at: Annotated[str | None, typer.Option(help="The column of the labels' times.")] = None,
+    label_id: Annotated[str | None, typer.Option(help="The labels' column of request ids.")] = None,
+    version: Annotated[str | None, typer.Option(help="The column of model versions.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The column of users, for intervals that hold.")] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="Leave this column out (repeat).")] = None,
+    slice_: Annotated[str | None, typer.Option("--slice", help="Tell figures for each value of this column.")] = None,
+    model: Annotated[str, typer.Option(help="What the model is called.")] = "model",
+    reference_share: Annotated[float, typer.Option(help="The share of rows that are the reference.")] = 0.3,
+    horizon: Annotated[str | None, typer.Option(help="How long labels are waited for: 7d.")] = None,
+    negative: Annotated[
+        bool, typer.Option("--negative", help="Without a label in time the outcome is negative (0).")
+    ] = False,
+    pane: Annotated[str | None, typer.Option(help="How long panes are: 1h. Else by the number of rows.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Expected false alarms in 30 days.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report here: one file, nothing to load.")] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option("--fail-on", help="Exit with 1 when: alarm; refused; a stream; a limit, auc<0.7 (repeat)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take tables of predictions and labels through the loop that runs live. Needs no Kafka, no server, no torch."""
+    from services.cli.watch import duration_ms, watch_files
+    from services.watch.run import Options
+
+    said = {
+        "request_id": request_id, "at": at, "score": score, "prediction": prediction, "label": label,
+        "label_at": label_at, "label_id": label_id, "version": version, "subject": subject,
+    }  # fmt: skip
+    options = Options(
+        given={role: column for role, column in said.items() if column is not None},
+        without=without or [],
+        map=mapping,
+        model=model,
+        slice=slice_,
+        reference_share=reference_share,
+        horizon_ms=duration_ms(horizon, "--horizon"),
+        negative=negative,
+        pane_ms=duration_ms(pane, "--pane"),
+        budget=budget,
+    )
+    raise typer.Exit(
+        watch_files(predictions, labels, reference, options, html=html, fail_on=fail_on or [], as_json=json)
+    )
+
+
+@app.command()
 def drift(
     reference: Annotated[Path, typer.Argument(help="What was usual: Parquet (a file or a directory) or CSV.")],
     current: Annotated[Path, typer.Argument(help="What is now.")],

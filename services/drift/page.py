@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from services.drift.peers_report import peers_section
 from services.drift.report import figures, heads, summary, told_apart
 from services.drift.run import Drift
-from streams.judge.compare import Compared
+from streams.judge.compare import Cell, Compared
 
 DRAWN = 200
 """So many columns, the worst, have a picture; a table names all."""
 WIDTH, HEIGHT, GAP = 640, 120, 1
 
-_STYLE = Path(__file__).with_name("page.css")
+STYLE = Path(__file__).with_name("page.css")
 
 
 def page(found: Drift, held: list[str]) -> str:
@@ -30,7 +31,7 @@ def page(found: Drift, held: list[str]) -> str:
     others = f"<section><h2>Not compared</h2>{''.join(f'<p>{line}</p>' for line in left)}</section>" if left else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Drift: {escape(found.current)}</title><style>{_STYLE.read_text(encoding="utf-8")}</style></head><body><main>
+<title>Drift: {escape(found.current)}</title><style>{STYLE.read_text(encoding="utf-8")}</style></head><body><main>
 <h1>Drift</h1>
 <section><p><span class="key b">reference</span> {escape(found.reference)}, {found.rows[0]:,} rows</p>
 <p><span class="key a">current</span> {escape(found.current)}, {found.rows[1]:,} rows</p>
@@ -64,26 +65,27 @@ def _row(number: int, one: Compared, found: Drift) -> str:
 def _section(number: int, one: Compared) -> str:
     return (
         f'<section id="c{number}"><h2>{escape(one.name)} <span class="{one.verdict}">{one.verdict}</span></h2>'
-        f'<p class="quiet">{escape(one.sentence)}</p>{_picture(one)}</section>'
+        f'<p class="quiet">{escape(one.sentence)}</p>{picture(one.name, one.cells)}</section>'
     )
 
 
-def _picture(one: Compared) -> str:
-    """Draw shares of both sides, a pair of bars for each cell."""
-    if not one.cells or not one.n or not one.m:
+def picture(title: str, cells: Sequence[Cell]) -> str:
+    """Draw the shares of reference and current, a pair of bars for each cell; nothing where one side has no rows."""
+    n, m = sum(a for _, a, _ in cells), sum(c for _, _, c in cells)
+    if not n or not m:
         return ""
-    tallest = max(max(a / one.n, c / one.m) for _, a, c in one.cells)
-    step = WIDTH / len(one.cells)
+    tallest = max(max(a / n, c / m) for _, a, c in cells)
+    step = WIDTH / len(cells)
     wide = max((step - 2 * GAP) / 2, 0.5)
     bars = []
-    for place, (name, a, c) in enumerate(one.cells):
-        shares = a / one.n, c / one.m
+    for place, (name, a, c) in enumerate(cells):
+        shares = a / n, c / m
         tall = [share / tallest * HEIGHT for share in shares]
         x = place * step + GAP
-        title = f"<title>{escape(name)}: {shares[0]:.1%} → {shares[1]:.1%}</title>"
-        bars.append(f"<g>{title}{_bar('b', x, wide, tall[0])}{_bar('a', x + wide, wide, tall[1])}</g>")
-    first, last = escape(one.cells[0][0]), escape(one.cells[-1][0])
-    label = f"{escape(one.name)}: shares of {len(one.cells)} cells, reference and current"
+        told = f"<title>{escape(name)}: {shares[0]:.1%} → {shares[1]:.1%}</title>"
+        bars.append(f"<g>{told}{_bar('b', x, wide, tall[0])}{_bar('a', x + wide, wide, tall[1])}</g>")
+    first, last = escape(cells[0][0]), escape(cells[-1][0])
+    label = f"{escape(title)}: shares of {len(cells)} cells, reference and current"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 2}" role="img" aria-label="{label}">{"".join(bars)}</svg>'
         f'<p class="quiet">{first} … {last}</p>'

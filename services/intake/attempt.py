@@ -64,10 +64,9 @@ def attempt(
     if topic is not None and file is not None:
         raise WeirError("--topic and --file exclude each other", fix="name one of them", code=USAGE)
     conversion, tally = Conversion(loaded), Tally()
-    source = loaded.mapping.source
     if file is not None:
         lines = _of_file(conversion, file, last)
-    elif isinstance(source, SqlSource) and topic is None:
+    elif isinstance(source := loaded.live, SqlSource) and topic is None:
         lines = _of_query(conversion, source, last)
     else:
         named = topic or (source.topic if isinstance(source, KafkaSource) else "")

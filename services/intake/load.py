@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.errors import ENVIRONMENT, USAGE, WeirError
-from schemas.mapping import KafkaSource, Mapping, SqlSource
+from schemas.mapping import FileSource, KafkaSource, Mapping, SqlSource
 from services.intake.formats import Format, format_of
 from services.intake.mapper import Mapper
 
@@ -36,6 +36,18 @@ class Loaded:
         return self.mapping.name
 
     @property
+    def live(self) -> KafkaSource | SqlSource:
+        """The source, where it is one that goes on. Raises `WeirError` (usage) for a mapping of files."""
+        source = self.mapping.source
+        if isinstance(source, FileSource):
+            raise WeirError(
+                f"{self.file} is a mapping of files, and `weir intake` reads topics and databases",
+                fix=f'use it with `weir watch FILE --map {self.file}`, or say `kind = "kafka"` or "sql"',
+                code=USAGE,
+            )
+        return source
+
+    @property
     def stage(self) -> str:
         """What its group, its transactional id and its dead letters are called by."""
         return f"{STAGE}.{self.mapping.name}"
@@ -46,6 +58,7 @@ def load_all(files: Sequence[Path], *, max_event_bytes: int) -> list[Loaded]:
     loaded = [load(file, max_event_bytes=max_event_bytes) for file in files]
     names = [one.name for one in loaded]
     for one in loaded:
+        _ = one.live
         if names.count(one.name) > 1:
             raise WeirError(
                 f"two mappings are called {one.name!r}: they would share a group and take each other's records",

@@ -101,7 +101,7 @@ class Intake:
         self.conversion = Conversion(loaded)
         self.progress = Progress(loaded.stage, settings.runtime.worker)
         self.health = serve(self.progress, settings.runtime, health_port)
-        self._source = loaded.mapping.source
+        self._source = loaded.live
         self._retries = topic_name(settings.namespace, RETRIES)
         self._topic = self._source.topic if isinstance(self._source, KafkaSource) else ""
         self._pending: list[kafka.Place] | None = None

@@ -13,10 +13,10 @@ most b, under any dependence, as long as counts are no wilder than that law. Tha
 theorem as of the e-SR; so the alarms stand beside its budget, with one of their own.
 
 **Quiet at first.** Nothing alarms before `warm_up_ms` (a week) of a stream was learnt: "learning, N of M" until then.
-One alarm is raised when a jump begins; it ends with the first pane nearer to the usual than to the bound. A jump that
-lasts for a day is what is usual from then on: all hours are raised by as much. Hours remember about four weeks. Panes
-without a single request leave no trace in `measures`, so E is that of panes with requests: too high rather than too
-low.
+The pane in which a stream begins is not learnt: it is a part of one. One alarm is raised when a jump begins; it ends
+with the first pane nearer to the usual than to the bound. A jump that lasts for a day is what is usual from then on:
+all hours are raised by as much. Hours remember about four weeks. Panes without a single request leave no trace in
+`measures`, so E is that of panes with requests: too high rather than too low.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Usual:
 
     def take(self, count: int, start: int, end: int, law: Law) -> Verdict:
         """Look at a closed pane; `fail` where a jump begins."""
-        if self.began_ms < 0:
+        first = self.began_ms < 0
+        if first:
             self.began_ms = start
         self.last_ms = end
         expected, learnt_from = self.expected(start)
@@ -105,7 +106,8 @@ class Usual:
             self._endure(count, end, expected)
         else:
             self.jump_rows = self.jump_expected = 0.0
-            self._learn(count, start, end, expected)
+            if not first:
+                self._learn(count, start, end, expected)
         return Verdict(
             outcome="fail" if begins else "pass" if known and not jump else "inconclusive",
             gate="traffic",

@@ -120,3 +120,11 @@ def test_a_stream_that_never_spoke_has_no_bound() -> None:
     assert usual.expected(0) == (0.0, 0.0)
     assert upper(0.0, 0.1, 1e-3) == float("inf")
     assert usual.take(0, 0, SIZE, LAW).outcome == "inconclusive"
+
+
+def test_the_pane_in_which_a_stream_begins_is_not_what_is_usual() -> None:
+    usual, hour = Usual(), 3_600_000
+    usual.take(8, 0, hour, LAW)  # a version that began a few minutes before the pane's end
+    for pane in range(1, 2 * 168):
+        verdict = usual.take(100 + pane % 7, pane * hour, (pane + 1) * hour, LAW)
+        assert verdict.outcome != "fail", verdict.sentence

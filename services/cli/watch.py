@@ -1,0 +1,84 @@
+"""`weir watch`: its surface; `services.watch` does the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from schemas.errors import FAILURE, OK, USAGE, WeirError
+from services.watch.page import page
+from services.watch.report import as_object, fails, print_report
+from services.watch.run import Advance, Options, Say, Tables, watch
+
+
+def watch_files(
+    predictions: Path,
+    labels: Path | None,
+    reference: Path | None,
+    options: Options,
+    *,
+    html: Path | None,
+    fail_on: Sequence[str],
+    as_json: bool,
+) -> int:
+    """Watch, print, write the page; give the exit code: `FAILURE` when a condition of `fail_on` holds."""
+    with _progress() as (say, advance), Tables(say) as tables:
+        opened = tables.open(predictions)
+        beside = None if labels is None else tables.open(labels)
+        usual = None if reference is None else tables.open(reference)
+        found = watch(opened, beside, usual, options, say=say, advance=advance)
+    held = fails(found, fail_on)
+    if html is not None:
+        try:
+            html.write_text(page(found, held), encoding="utf-8")
+        except OSError as error:
+            raise WeirError(f"{html} cannot be written: {error.strerror}", fix="name another file") from None
+    if as_json:
+        print(json.dumps(as_object(found, held), allow_nan=False))
+    else:
+        print_report(found, Console(markup=False))
+        if html is not None:
+            print(f"report: {html}")
+    for one in held:
+        print(f"weir: failed: {one}", file=sys.stderr)
+    return FAILURE if held else OK
+
+
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(text: str | None, option: str) -> int | None:
+    """Read a duration. Raises `WeirError` (usage).
+
+    >>> duration_ms("90m", "--horizon"), duration_ms("7d", "--horizon"), duration_ms(None, "--pane")
+    (5400000, 604800000, None)
+    """
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS_MS or not number.isascii() or not number.isdigit() or int(number) == 0:
+        raise WeirError(f"{option} {text}: expected a duration such as 90s, 15m, 6h or 7d", fix="give one", code=USAGE)
+    return int(number) * _UNITS_MS[unit]
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Say, Advance]]:
+    """Show a bar on standard error, where somebody looks at it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def say(text: str) -> None:
+            bar.reset(task, description=text)
+
+        def advance(rows: int) -> None:
+            bar.advance(task, rows)
+
+        yield say, advance

@@ -1,0 +1,161 @@
+"""Rows of tables as events, in the order in which they would have come: a prediction at its time, a label at its own.
+
+A label without a time counts as known as soon as its prediction was made. What a mapping refuses is counted by reason,
+with the first few sentences; nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+from msgspec.structs import replace
+
+from schemas.event import encode
+from schemas.inputs import Label, Prediction, Role
+from services.intake.database import plain
+from services.intake.mapper import Mapper, Produced
+
+BATCH: Final = 8_192
+EXAMPLES: Final = 5
+ORDER: Final = {"predictions": 0, "labels": 1, "signals": 2}
+
+Batches = Callable[[], Iterator[pa.RecordBatch]]
+Advance = Callable[[int], None]
+
+
+class Arrived(NamedTuple):
+    """An event and when it came. They sort by time; of one moment predictions come first."""
+
+    at_ms: int
+    order: int
+    number: int
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class Made(NamedTuple):
+    """What is kept of a prediction at hand; `value` is all of it."""
+
+    at_ms: int
+    number: int
+    request_id: str
+    model: str
+    version: str
+    role: Role
+    value: bytes
+
+
+@dataclass(slots=True)
+class Refused:
+    """Rows of which no event came, by reason, and the first sentences."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, row: str, reason: str, detail: str) -> None:
+        """Count one."""
+        self.counts[reason] += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(f"{row}: {detail}")
+
+
+@dataclass(slots=True)
+class Events:
+    """What came of the tables: events, predictions and labels by themselves, and what was refused."""
+
+    arrived: list[Arrived] = field(default_factory=list)
+    made: list[Made] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    refused: Refused = field(default_factory=Refused)
+    rows: int = 0
+
+    def add(self, one: Produced) -> None:
+        """Add an event."""
+        number, at_ms = len(self.arrived), one.event.at_ms
+        self.arrived.append(Arrived(at_ms, ORDER[one.topic], number, one.topic, one.key, one.value))
+        if one.topic == "predictions":
+            said: Prediction = one.event
+            self.made.append(Made(at_ms, number, said.request_id, said.model, said.version, said.role, one.value))
+        elif one.topic == "labels":
+            self.labels.append(one.event)
+
+    def sort(self) -> None:
+        """Put all of it into the order of time; the table's where times are equal."""
+        self.arrived.sort()
+        self.made.sort()
+        self.labels.sort(key=lambda label: label.at_ms)
+
+
+def take(
+    events: Events, name: str, batches: Iterator[pa.RecordBatch], mapper: Mapper, now_ms: int, advance: Advance
+) -> None:
+    """Add the events of one table. `name` is what its rows are called in refusals."""
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            about = {"time": now_ms, "topic": name, "partition": 0, "offset": number}
+            mapped = mapper.map({column: plain(value) for column, value in row.items()}, about)
+            for one in mapped.events:
+                events.add(one)
+            for refusal in mapped.refusals:
+                events.refused.add(f"{name} row {number + 1}", refusal.reason, refusal.detail)
+            number += 1
+        events.rows += batch.num_rows
+        advance(batch.num_rows)
+
+
+def known_at_once(events: Events) -> None:
+    """Give labels without a time (0) that of the first prediction of their request, or of the last of all."""
+    made: dict[str, int] = {}
+    for one in events.made:
+        made[one.request_id] = min(one.at_ms, made.get(one.request_id, one.at_ms))
+    last_ms = max(made.values(), default=0)
+    labels = iter(range(len(events.labels)))
+    for place, arrived in enumerate(events.arrived):
+        if arrived.topic != "labels":
+            continue
+        number = next(labels)
+        if arrived.at_ms == 0:
+            label = events.labels[number]
+            label = events.labels[number] = replace(label, at_ms=made.get(label.request_id, last_ms))
+            events.arrived[place] = arrived._replace(at_ms=label.at_ms, value=encode(label))
+
+
+def first_values(batches: Iterator[pa.RecordBatch], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Give, by role, the first value of a column that is not null; roles whose column has none are left out."""
+    found: dict[str, Any] = {}
+    for batch in batches:
+        for role, column in columns.items():
+            if role not in found:
+                values = batch.column(column).drop_null()
+                if len(values):
+                    found[role] = plain(values[0].as_py())
+        if len(found) == len(columns):
+            break
+    return found
+
+
+def longest_wait_ms(events: Events) -> int:
+    """Give the longest time from a prediction to a label of its request; 0 without any."""
+    made = {one.request_id: one.at_ms for one in events.made}
+    waits = (label.at_ms - made[label.request_id] for label in events.labels if label.request_id in made)
+    return max(max(waits, default=0), 0)
+
+
+def outcomes(labels: Sequence[Label], label_name: str) -> dict[tuple[str, str | None], Any]:
+    """Give the last label of each request (and item) of one label name; one that was taken back is gone."""
+    found: dict[tuple[str, str | None], Any] = {}
+    for label in labels:
+        if label.name != label_name:
+            continue
+        place = label.request_id, label.item
+        if label.op == "retract":
+            found.pop(place, None)
+        else:
+            found[place] = label.label
+    return found

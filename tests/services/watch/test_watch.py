@@ -1,0 +1,198 @@
+"""Tables through the loop: what is said of them is what plain arithmetic says, and what was planted is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from schemas.errors import WeirError
+from services.watch.columns import roles
+from services.watch.report import as_object, fails, figures
+from services.watch.run import Held, Options, Watched, watch
+from tests.services.watch.tables import DAY_S, START_S, made
+
+
+def run(table: pa.Table, labels: pa.Table | None = None, **said: object) -> Watched:
+    """Watch tables in memory."""
+    return watch(Held(table), None if labels is None else Held(labels), None, Options(**said))  # type: ignore[arg-type]
+
+
+def since(found: Watched, name: str) -> float:
+    """Give a figure of the time after the reference."""
+    [figure] = [one for one in figures(found, "") if one.name == name]
+    assert figure.since is not None
+    assert figure.since.value is not None
+    return figure.since.value
+
+
+def test_figures_are_those_of_the_rows() -> None:
+    table = made(1, 6_000)
+    found = run(table)
+    later = table.filter(pc.greater_equal(table["timestamp"], found.cuts[""] / 1000))
+    score, label = later["score"].to_numpy(), later["label"].to_numpy()
+    assert since(found, "accuracy") == pytest.approx(np.mean((score >= 0.5) == label), abs=1e-12)
+    assert since(found, "auc") == pytest.approx(roc_auc_score(label, score), abs=0.002)
+    assert since(found, "brier") == pytest.approx(np.mean((score - label) ** 2), abs=1e-4)
+    assert sum(one.n for one in found.series("", "accuracy")) == 6_000
+    assert found.references[""].n == 6_000 - len(later)
+
+
+def test_what_was_planted_is_found_and_nothing_else() -> None:
+    quiet = run(made(2, 6_000))
+    assert [one.stream for one in quiet.alarms] == []
+    found = run(made(2, 9_000, broken=True, older=8.0))
+    assert {one.stream for one in found.alarms} == {"quality:error", "feature:age"}
+    changed_ms = (START_S + 20 * DAY_S * 2 / 3) * 1000
+    assert min(one.at_ms for one in found.alarms) >= changed_ms - found.pane_ms
+    [auc] = [one for one in figures(found, "") if one.name == "auc"]
+    assert auc.verdict == "worse"
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    table = made(3, 3_000, broken=True)
+    shuffled = table.take(np.random.default_rng(9).permutation(table.num_rows))
+    ids = pa.array([f"r{place}" for place in range(table.num_rows)])
+    plain = as_object(run(table.append_column("id", ids)), [])
+    order = pa.array(np.argsort(np.argsort(shuffled["timestamp"].to_numpy(), kind="stable"), kind="stable"))
+    again = as_object(run(shuffled.append_column("id", ids.take(order))), [])
+    assert {**plain, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_labels_of_their_own_come_late_and_silence_is_an_answer(tmp_path: Path) -> None:
+    table = made(4, 4_000).append_column("order.no", pa.array([f"o-{place}" for place in range(4_000)]))
+    positive = table.filter(pc.equal(table["label"], 1))
+    late = np.random.default_rng(4).random(positive.num_rows) < 0.1
+    delay = np.where(late, 3.0, 0.5) * DAY_S
+    labels = pa.table(
+        {
+            "order_no": positive["order.no"],
+            "fraud": positive["label"],
+            "when": (positive["timestamp"].to_numpy() + delay).astype(np.int64),
+        }
+    )
+    said = {"request_id": "order.no", "label": "fraud", "label_at": "when"}
+    found = run(table.drop_columns("label"), labels, given=said, horizon_ms=2 * DAY_S * 1000, negative=True)
+    told = as_object(found, [])
+    # What came after the horizon does not count, so its outcome is what silence said.
+    closed = sum(one["n"] for one in told["versions"][0]["series"]["positive_rate"])
+    hits = sum(one["n"] * one["value"] for one in told["versions"][0]["series"]["positive_rate"])
+    in_time = positive.filter(pa.array(~late))
+    last_s = (found.replayed.clock_ms - 2 * DAY_S * 1000) / 1000
+    assert closed == pytest.approx(pc.sum(pc.less_equal(table["timestamp"], last_s)).as_py(), abs=0.02 * 4_000)
+    assert hits == pytest.approx(in_time.num_rows * closed / 4_000, rel=0.05)
+    assert told["labels_unmatched"] == late.sum()
+    assert set(told["refused"]) == {"outside_horizon"}
+    assert told["silence"] == "negative"
+    assert told["alarms"] == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.integers(0, 10**9)),
+            st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.just(0.5)),
+            st.one_of(st.none(), st.integers(-1, 2)),
+            st.one_of(st.none(), st.text(max_size=3)),
+            st.integers(0, 5),
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_every_row_is_an_event_or_a_refusal(rows: list[tuple[object, ...]]) -> None:
+    names = ("at", "score", "label", "word", "id")
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    table = pa.table({name: pa.array(column, from_pandas=False) for name, column in columns.items()})
+    try:
+        found = run(table, given={"request_id": "id"})
+    except WeirError as error:
+        assert error.fix  # noqa: PT017
+        return
+    refused = found.events.refused.counts.total()
+    assert refused + len(found.events.made) + len(found.events.labels) >= len(rows)
+    json.dumps(as_object(found, []), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said", "message"),
+    [
+        (["score", "label"], {}, "no column that is a time by name"),
+        (["timestamp", "label"], {"given": {"score": "probability"}}, "there is no column 'probability' for score"),
+        (["timestamp", "score", "label"], {"slice": "country"}, "there is no column 'country' to slice by"),
+        (["timestamp", "score", "label"], {"reference_share": 1.5}, "expected a share between 0 and 1"),
+        (["timestamp", "score", "label"], {"budget": -1.0}, "a budget of -1 cannot be"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(columns: list[str], said: dict[str, object], message: str) -> None:
+    with pytest.raises(WeirError, match=message) as raised:
+        run(made(1, 500).select(columns), **said)
+    assert raised.value.fix
+
+
+def test_too_few_rows_are_not_judged_and_that_is_said() -> None:
+    found = run(made(1, 300))
+    assert found.references == {}
+    assert any("too few to compare with" in note for note in found.notes)
+
+
+def test_without_labels_only_what_needs_none_is_judged() -> None:
+    found = run(made(5, 9_000, older=8.0).drop_columns("label"))
+    assert {one.stream for one in found.alarms} == {"feature:age"}
+    assert any("there are no labels" in note for note in found.notes)
+    assert not [one for one in figures(found, "") if one.name == "accuracy"]
+
+
+def test_versions_are_judged_each_against_its_own_beginning() -> None:
+    table = made(6, 8_000)
+    version = pa.array(["v1"] * 4_000 + ["v2"] * 4_000)
+    found = run(table.append_column("version", version))
+    assert set(found.references) == {"v1", "v2"}
+    assert found.cuts["v2"] > found.cuts["v1"]
+    assert found.alarms == []
+
+
+def test_fail_on_says_what_holds() -> None:
+    found = run(made(2, 9_000, broken=True))
+    held = fails(found, ["alarm", "auc<0.7", "auc>0.99", "quality:error", "feature:age", "refused"])
+    assert [line.split()[0] for line in held] == [f"{len(found.alarms)}", "auc", "quality:error:"]
+    with pytest.raises(WeirError, match="neither `alarm`"):
+        fails(found, ["anything"])
+    with pytest.raises(WeirError, match="no metric"):
+        fails(found, ["acuracy<0.5"])
+
+
+def test_columns_are_known_by_name() -> None:
+    schema = pa.schema(
+        [("Request-ID", pa.string()), ("created_at", pa.timestamp("us")), ("Y_Score", pa.float64()), ("x", pa.int64())]
+    )
+    found = roles(schema, {}, ())
+    assert dict(found.said) == {"request_id": "Request-ID", "at": "created_at", "score": "Y_Score"}
+    assert found.features == ("x",)
+    seen = roles(pa.schema([("seen", pa.date32()), ("tags", pa.list_(pa.string()))]), {}, ())
+    assert [name for name, _ in seen.left_out] == ["seen", "tags"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_files_give_what_memory_gives(kind: str, tmp_path: Path) -> None:
+    from services.watch.run import Tables
+
+    table = made(7, 2_000)
+    path = tmp_path / f"rows.{kind}"
+    if kind == "csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+    with Tables(lambda text: None) as tables:
+        filed = as_object(watch(tables.open(path), None, None, Options()), [])
+    assert {**filed, "seconds": 0} == {**as_object(run(table), []), "seconds": 0}
