@@ -9,20 +9,29 @@ import { Unauthorised, ask, dropToken, follow, keepToken, takeToken } from "./ne
 import { drawPipeline } from "./pipeline.js";
 import { drawQuality, redraw } from "./quality.js";
 import { drawRollout } from "./rollout.js";
+import { drawSlices } from "./slices.js";
 import { about, alerted, decided, drifted, fires, measured, since, state } from "./state.js";
+import { drawThresholds, redrawThresholds, setCost, takeCosts } from "./thresholds.js";
 import { drawTiles } from "./tiles.js";
 
 const PACE_MS = 250;
 const SPOKEN_MS = 10_000;
 const LANDED_MS = 2_000;
-const AGAIN_MS = { overview: 10_000, pipeline: 5_000, delay: 10_000, alerts: 15_000, drift: 60_000, rollout: 60_000, quality: 60_000 };
-const PANELS = { quality: drawQuality, drift: drawDrift, delay: drawFeedback, rollout: () => drawRollout(openDecision), alerts: drawAlerts, pipeline: drawPipeline };
+const AGAIN_MS = { overview: 10_000, pipeline: 5_000, delay: 10_000, alerts: 15_000, drift: 60_000, rollout: 60_000, quality: 60_000, thresholds: 60_000, slices: 60_000 };
+const PANELS = {
+  quality: drawQuality, thresholds: drawThresholds, slices: () => drawSlices(chooseSlice), drift: drawDrift, delay: drawFeedback,
+  rollout: () => drawRollout(openDecision), alerts: drawAlerts, pipeline: drawPipeline,
+};
 
-const PER_MODEL = ["quality", "drift", "delay", "rollout", "alerts"];
-const ALSO = { alerts: ["drift", "rollout"], drift: ["quality"], rollout: ["quality", "drift"], overview: ["drift", "rollout", "delay"] };
+const PER_MODEL = ["quality", "thresholds", "slices", "drift", "delay", "rollout", "alerts"];
+const ALSO = {
+  alerts: ["drift", "rollout"], drift: ["quality"], rollout: ["quality", "drift", "thresholds"],
+  overview: ["thresholds", "slices", "drift", "rollout", "delay"],
+};
 
 let unfollow = () => {};
 let timers = [];
+let typed = 0; // the timer of a cost that is being typed
 let generation = 0; // answers to questions of an earlier choice are dropped
 
 // --- drawing
@@ -92,6 +101,10 @@ const QUESTIONS = {
       newer.forEach(drifted);
     };
   },
+  thresholds: async () => keep("thresholds", await ask(`models/${encodeURIComponent(state.model)}/thresholds`, {
+    cost_fp: String(state.costs.cost_fp), cost_fn: String(state.costs.cost_fn), slice: state.slice, from_ms: since(),
+  })),
+  slices: async () => keep("slices", await ask(`models/${encodeURIComponent(state.model)}/slices`, { metric: state.metric })),
   delay: async () => keep("delay", await ask(`models/${encodeURIComponent(state.model)}/delay`, { from_ms: since() })),
   rollout: async () => keep("rollout", await ask(`models/${encodeURIComponent(state.model)}/rollout`)),
   alerts: async () => keep("alerts", await ask("alerts", { model: state.model })),
@@ -249,12 +262,25 @@ async function choose(changes, ...panels) {
   await Promise.all(panels.map(fetchPanel));
 }
 
+/** Show one slice: the panels that can, from the list of slices. */
+function chooseSlice(slice) {
+  state.slice = slice;
+  choices();
+  choose({}, "quality", "thresholds");
+  $("slice").focus();
+}
+
 function theme() {
   const chosen = $("theme").value;
   localStorage.setItem("weir.theme", chosen);
   if (chosen) document.documentElement.dataset.theme = chosen;
   else delete document.documentElement.dataset.theme;
+  recolour();
+}
+
+function recolour() {
   redraw();
+  redrawThresholds();
 }
 
 function showZone() {
@@ -346,10 +372,21 @@ function spy() {
 }
 
 $("model").onchange = (event) => choose({ model: event.target.value }, ...PER_MODEL);
-$("slice").onchange = (event) => choose({ slice: event.target.value }, "quality");
-$("metric").onchange = (event) => choose({ metric: event.target.value }, "quality");
+$("slice").onchange = (event) => choose({ slice: event.target.value }, "quality", "thresholds");
+$("metric").onchange = (event) => choose({ metric: event.target.value }, "quality", "slices");
 $("window").onchange = (event) => choose({ window: event.target.value }, "quality");
-$("range").onchange = (event) => choose({ range: Number(event.target.value) }, "quality", "delay");
+$("range").onchange = (event) => choose({ range: Number(event.target.value) }, "quality", "thresholds", "delay");
+$("judged").onchange = (event) => {
+  state.judged = event.target.value;
+  touch("thresholds");
+};
+for (const [id, name] of [["cost-fp", "cost_fp"], ["cost-fn", "cost_fn"]]) {
+  $(id).oninput = (event) => {
+    if (!setCost(name, event.target)) return;
+    clearTimeout(typed);
+    typed = setTimeout(() => fetchPanel("thresholds"), PACE_MS);
+  };
+}
 $("pause").onclick = pause;
 $("theme").onchange = theme;
 $("zone").onclick = () => {
@@ -364,10 +401,11 @@ $("entry-form").onsubmit = (event) => {
   keepToken($("token").value.trim());
   open();
 };
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 addEventListener("hashchange", () => location.hash.startsWith("#token=") && takeToken() && open());
 
 $("theme").value = localStorage.getItem("weir.theme") ?? "";
+takeCosts();
 theme();
 showZone();
 spy();

@@ -62,6 +62,12 @@ export function table(caption, columns, rows, keyOf) {
     h("table", { class: "stack" }, h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
 }
 
+/** A piece of a line as a chart draws it, for its legend. */
+export function sample(colour, dash) {
+  return h("svg", { width: 26, height: 10, class: `c${colour}`, "aria-hidden": "true" },
+    h("line", { x1: 0, y1: 5, x2: 26, y2: 5, stroke: "currentColor", "stroke-width": 3, "stroke-dasharray": dash.join(" ") || null }));
+}
+
 /** Say why there is nothing to see, and what to do. */
 export function empty(why, todo) {
   return h("div", { class: "empty" }, h("b", {}, why), h("span", { class: "quiet" }, todo));

@@ -1,14 +1,14 @@
 // The quality chart: a line and a band per version, the open end dashed and grey (what it will be, where that was told
 // ahead), marks for what happened, and the same as a sentence and a table.
 
-import { $, empty, h, nothingYet, show, table } from "./dom.js";
+import { DASHES, axis, colours, faded, size } from "./canvas.js";
+import { $, empty, h, nothingYet, sample, show, table } from "./dom.js";
 import { clock, count, figure, interval, share, tick, time, zone } from "./format.js";
 import { about, champion, deserted, marks, series, since, state } from "./state.js";
 
 const MOST = 6;
 const ROWS = 30;
 const LEAST_SPAN = 0.1; // an axis that zooms into noise makes it look like drift
-const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 5], [1, 4]];
 let plot = null;
 let built = "";
 let shown = [];
@@ -74,11 +74,6 @@ function foretold(point) {
   return `${BASIS[point.estimator]} it will be ${interval(point)}${known ? ", with no interval yet" : ` with ${share(point.level)}`}.${fared}`;
 }
 
-function sample(colour, dash) {
-  return h("svg", { width: 26, height: 10, class: `c${colour}`, "aria-hidden": "true" },
-    h("line", { x1: 0, y1: 5, x2: 26, y2: 5, stroke: "currentColor", "stroke-width": 3, "stroke-dasharray": dash.join(" ") || null }));
-}
-
 function legend(at) {
   const rows = shown.map((one) => {
     const points = [...one.closed, ...(one.projected.length ? one.projected : one.open)];
@@ -116,13 +111,6 @@ function details() {
 }
 
 // --- the canvas
-
-function colours() {
-  const of = (name) => getComputedStyle(document.querySelector(`#swatches .${name}`)).color;
-  return { ink: of("ink"), quiet: of("quiet"), line: of("line"), bad: of("bad"), warn: of("warn"), good: of("good"), info: of("info"), series: DASHES.map((_, n) => of(`c${n}`)) };
-}
-
-const faded = (colour, alpha) => colour.replace("rgb(", "rgba(").replace(")", `, ${alpha})`);
 
 /** Give columns for uPlot: times, then per version value, low, high of what is closed and of what is open. */
 function columns() {
@@ -172,10 +160,9 @@ function options(colour) {
     );
     bands.push({ series: [at + 2, at + 1], fill: faded(own, 0.16) }, { series: [at + 5, at + 4], fill: faded(colour.quiet, 0.14) });
   });
-  const axis = { stroke: colour.quiet, grid: { stroke: colour.line, width: 1 }, ticks: { stroke: colour.line, width: 1 }, font: "12px system-ui" };
   return {
     ms: 1,
-    ...size(),
+    ...size($("quality-chart")),
     series: chartSeries,
     bands,
     legend: { show: false },
@@ -188,8 +175,8 @@ function options(colour) {
       y: { range: (_, least, most) => yRange(least, most) },
     },
     axes: [
-      { ...axis, size: 32, values: (u, ticks) => ticks.map((at) => tick(at, (ticks[1] ?? at) - ticks[0])) },
-      { ...axis, size: 52, values: (_, ticks) => ticks.map((value) => figure(value, 2)) },
+      axis(colour, { size: 32, values: (u, ticks) => ticks.map((at) => tick(at, (ticks[1] ?? at) - ticks[0])) }),
+      axis(colour, { size: 52, values: (_, ticks) => ticks.map((value) => figure(value, 2)) }),
     ],
     hooks: { draw: [(u) => drawMarks(u, colour)], setCursor: [(u) => legend(u.cursor.idx === null || u.cursor.idx === undefined ? null : u.data[0][u.cursor.idx])] },
   };
@@ -235,8 +222,6 @@ function drawMarks(u, colour) {
   ctx.restore();
 }
 
-const size = () => ({ width: Math.max(240, $("quality-chart").clientWidth), height: innerWidth < 640 ? 260 : 320 });
-
 /** Draw again after a change of size or colours. */
 export function redraw() {
   built = "";
@@ -244,5 +229,5 @@ export function redraw() {
 }
 
 new ResizeObserver(() => {
-  if (plot && $("quality-chart").clientWidth && plot.width !== size().width) plot.setSize(size());
+  if (plot && $("quality-chart").clientWidth && plot.width !== size($("quality-chart")).width) plot.setSize(size($("quality-chart")));
 }).observe($("quality-chart"));

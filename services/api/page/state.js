@@ -8,8 +8,12 @@ export const state = {
   slice: "",
   window: "rolling",
   range: 86_400_000,
+  costs: { cost_fp: 1, cost_fn: 1 }, // what a mistake costs, for the thresholds
+  judged: "", // the version whose thresholds are shown; empty: the one that serves
   quality: null, // {points: Map, better, least, most, pane_ms}
   drift: null, // {streams: Map, alarms, budget}
+  thresholds: null,
+  slices: null,
   delay: null,
   rollout: null,
   alerts: null,

@@ -43,7 +43,7 @@ def house(
     migrate(settings)
     tell(settings, origin_ms)
     with recording(settings), serving(settings) as asker:
-        topics = ("metrics", "drift", "feedback", "steps", "predictions", "labels", "alerts", "control")
+        topics = ("metrics", "measures", "drift", "feedback", "steps", "predictions", "labels", "alerts", "control")
         until(lambda: not any(lags(settings, "record", topics).values()), "the story to land")
         yield asker
     client = clickhouse.client()

@@ -15,13 +15,14 @@ from schemas.event import encode
 from schemas.feedback import Feedback
 from schemas.inputs import Label, Prediction
 from schemas.lifecycle import Alert, Candidate, DecidePolicy, Deployment, Promote, Retrain, RolloutStatus
-from schemas.measures import ArmForecast, Drift, Forecast, Gate, Metric, Review
+from schemas.measures import ArmForecast, Drift, Forecast, Gate, Measures, Metric, PaneDelta, Review
 from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter, Step
 from schemas.settings import Settings
 from schemas.verdict import Verdict
 from services.kafka import Sender
 from streams.decide.turn import fingerprint, hashed
+from streams.measure.tally import ledger_of
 
 MODEL, MINUTE_MS = "ctr", 60_000
 PANES, WINDOW = 180, 20
@@ -52,9 +53,8 @@ def metric(version: str, start: int, end: int, value: float, n: int, at_ms: int,
         low=round(value - half, 4),
         high=round(min(1.0, value + half), 4),
         n=n,
-        subjects=64,
         at_ms=at_ms,
-        **{"maturity": 0.97, "closed": True, **more},
+        **{"maturity": 0.97, "closed": True, "subjects": 64, **more},
     )
 
 
@@ -102,6 +102,27 @@ def figures(origin_ms: int, rng: random.Random) -> Iterator[Metric]:
                     windows=27.5,
                     slack=0.03,
                 )
+
+
+def slices(origin_ms: int) -> Iterator[Metric]:
+    """Give the last closed window of v2 by country: one is much worse, one is tiny."""
+    end = origin_ms + (PANES - 3) * MINUTE_MS
+    for country, value, n, subjects in (("DE", 0.78, 2_100, 64), ("FR", 0.6, 1_500, 64), ("LU", 0.4, 5, 4)):
+        yield metric(
+            "v2", end - WINDOW * MINUTE_MS, end, value, n, end, slice=f"country={country}", subjects=subjects
+        )  # fmt: skip
+
+
+def counted(origin_ms: int, rng: random.Random) -> Iterator[Measures]:
+    """Give the counts behind the thresholds of v1: scores that are the chances of their labels."""
+    scores = [rng.random() for _ in range(2_000)]
+    labels = [int(rng.random() < score) for score in scores]
+    ledger = ledger_of(scores, labels, [f"u{number % 300}" for number in range(len(scores))])
+    at_ms = origin_ms + (PANES - 30) * MINUTE_MS
+    pane = PaneDelta(
+        model=MODEL, version="v1", deployment="v1", pane_ms=at_ms, pane_size_ms=MINUTE_MS, cells=ledger.flat()
+    )  # fmt: skip
+    yield Measures(source=0, sources=1, step=1, clock_ms=at_ms + MINUTE_MS, panes=[pane])
 
 
 def drifts(origin_ms: int, rng: random.Random) -> Iterator[Drift]:
@@ -317,6 +338,10 @@ def tell(settings: Settings, origin_ms: int, seed: int = 0) -> None:
                 sender.send(topic, encode(event), key=key, partition=copy)
         for figure in figures(origin_ms, rng):
             sender.send("metrics", encode(figure), key=MODEL.encode())
+        for figure in slices(origin_ms):
+            sender.send("metrics", encode(figure), key=MODEL.encode())
+        for measures in counted(origin_ms, random.Random(seed)):
+            sender.send("measures", encode(measures), key=b"0")
         for forecast in forecasts(origin_ms):
             sender.send("forecasts", encode(forecast), key=forecast.source.encode())
         for drift in drifts(origin_ms, rng):

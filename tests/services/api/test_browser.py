@@ -107,6 +107,37 @@ def test_shows_what_the_story_tells(page: Page, house: Asker) -> None:
     expect(sources.locator("tr", has_text="desk")).to_contain_text("learning")
 
 
+def test_thresholds_follow_what_mistakes_cost(page: Page, house: Asker) -> None:
+    opened(page, house)
+    thresholds = page.locator("#thresholds")
+    expect(thresholds.get_by_role("img", name=re.compile("A false positive costs 1"))).to_be_visible()
+    told = house.get(f"models/{MODEL}/thresholds", cost_fp=1, cost_fn=1)["versions"][0]["best"]
+    assert 0.3 < told["threshold"] < 0.7
+    expect(page.locator("#thresholds-caption")).to_contain_text(f"{told['cost']:.3f} an outcome")
+    page.get_by_role("spinbutton", name="a false negative").fill("20")
+    dear = house.get(f"models/{MODEL}/thresholds", cost_fp=1, cost_fn=20)["versions"][0]["best"]
+    assert dear["threshold"] < 0.2
+    expect(page.locator("#thresholds-caption")).to_contain_text("a false negative 20")
+    expect(page.locator("#thresholds-caption")).to_contain_text(f"{dear['cost']:.3f} an outcome")
+    assert "cost_fn=20" in page.url  # it can be sent to somebody
+    page.get_by_role("spinbutton", name="a false negative").fill("-1")
+    expect(page.get_by_text("A cost is a number from 0 on.")).to_be_visible()
+    page.locator("#thresholds summary").click()
+    expect(thresholds.locator("tbody tr", has_text="least cost")).to_have_count(1)
+
+
+def test_slices_stand_worst_first(page: Page, house: Asker) -> None:
+    opened(page, house)
+    lanes = page.get_by_role("list", name="Slices of accuracy, the worst first").get_by_role("listitem")
+    expect(lanes).to_have_count(3)
+    expect(lanes.first).to_contain_text("country=FR")
+    expect(lanes.first).to_contain_text("worse by")
+    expect(lanes.last).not_to_contain_text("worse by")
+    page.get_by_role("button", name="country=FR").click()
+    expect(page.locator("#slice")).to_have_value("country=FR")
+    expect(page.locator("#thresholds")).to_contain_text("No scored outcome of country=FR in this span of time.")
+
+
 def test_tables_stand_behind_the_charts(page: Page, house: Asker) -> None:
     opened(page, house)
     page.locator("#quality-table summary", has_text="Show as table").click()

@@ -53,8 +53,8 @@ def test_quality_has_closed_windows_and_a_maturing_end(house: Asker, origin_ms: 
     last = closed[-1]
     stored = asked(
         house,
-        f"SELECT concat(toString(value), ' ', toString(n)) FROM metrics WHERE version = 'v1' AND metric = 'accuracy' "
-        f"AND closed AND to_ms = {last['to_ms']} AND from_ms = {last['from_ms']}",
+        f"SELECT concat(toString(value), ' ', toString(n)) FROM metrics WHERE version = 'v1' AND slice = '' "
+        f"AND metric = 'accuracy' AND closed AND to_ms = {last['to_ms']} AND from_ms = {last['from_ms']}",
     )
     assert stored == f"{last['value']} {last['n']}"
     assert last["low"] < last["value"] < last["high"]
@@ -128,7 +128,10 @@ def test_rollout_tells_stage_gate_and_what_led_here(house: Asker) -> None:
 
 def test_thresholds_are_asked_with_costs(house: Asker) -> None:
     answer = house.get(f"models/{MODEL}/thresholds", cost_fp=2.0, cost_fn=0.5, points=3)
-    assert (answer["cost_fp"], answer["cost_fn"], answer["versions"]) == (2.0, 0.5, [])  # the story has no deltas
+    assert (answer["cost_fp"], answer["cost_fn"]) == (2.0, 0.5)
+    (one,) = answer["versions"]
+    assert (one["version"], one["positives"] + one["negatives"]) == ("v1", 2_000)
+    assert abs(one["best"]["threshold"] - 0.8) < 0.1  # a positive is worth it where p · 0.5 ≥ (1 − p) · 2
     assert answer["to_ms"] > answer["from_ms"] > 0
     for wrong in ({"cost_fp": -1}, {"cost_fn": "nan"}, {"points": 2}, {"from_ms": -1}):
         assert house.client.get(f"/v1/models/{MODEL}/thresholds", params=wrong).status_code == 422
@@ -143,7 +146,8 @@ def test_what_fires_about_a_model_is_one_incident(house: Asker) -> None:
 def test_slices_of_the_version_that_was_measured_last_come_with_the_whole(house: Asker) -> None:
     answer = house.get(f"models/{MODEL}/slices", metric="accuracy")
     stored = asked(house, "SELECT uniqExact(slice) FROM metrics WHERE slice != '' AND closed AND metric = 'accuracy'")
-    assert len(answer["slices"]) <= int(stored)
+    assert len(answer["slices"]) == int(stored) == 3
+    assert [one["worse"] for one in answer["slices"]] == [True, True, False]
     assert answer["whole"]["slice"] == ""
     assert (answer["better"], answer["level"]) == ("higher", 0.95)
     assert all(one["version"] == answer["whole"]["version"] for one in answer["slices"])
