@@ -85,3 +85,20 @@ def counts(column: pa.ChunkedArray) -> dict[str | None, int]:
         column = column.cast(column.type.value_type)
     found: list[dict[str, Any]] = pc.value_counts(column).to_pylist()
     return {row["values"]: row["counts"] for row in found}
+
+
+SERIAL_LEAST = 100
+"""So many rows at least, before a column of integers that are all different is taken for their numbers."""
+
+
+def is_serial(column: pa.ChunkedArray) -> bool:
+    """Say whether integers number the rows: each occurs once, and at least half of their range does.
+
+    >>> is_serial(pa.chunked_array([[*range(500, 900)]])), is_serial(pa.chunked_array([[*range(0, 900, 3)]]))
+    (True, False)
+    """
+    rows = len(column)
+    if not pa.types.is_integer(column.type) or rows < SERIAL_LEAST or column.null_count:
+        return False
+    ends = pc.min_max(column).as_py()
+    return bool(ends["max"] - ends["min"] < 2 * rows and pc.count_distinct(column).as_py() == rows)

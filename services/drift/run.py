@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from schemas.errors import USAGE, WeirError
 from services.drift.classifier import tell_apart
-from services.drift.column import counts, kind_of, numbers, together, vectors
+from services.drift.column import counts, is_serial, kind_of, numbers, together, vectors
 from services.drift.peers import Peer, Wanted, beside
 from services.drift.table import Say, Table, open_table
 from streams.judge.compare import ALPHA, LEAST, Compared, compare_categories, compare_numbers, judge_all
@@ -185,7 +185,10 @@ def _compare(before: Table, after: Table, name: str, parts: Sequence[str] | None
     if "embedding" in kinds:
         return _embeddings(before, after, name, None)
     if "category" not in kinds:
-        return compare_numbers(name, numbers(before.column(name)), numbers(after.column(name)))
+        sides = before.column(name), after.column(name)
+        if all(is_serial(side) for side in sides):
+            return "integers that are all different and close together: they number the rows"
+        return compare_numbers(name, *map(numbers, sides))
     reference = before.column(name)
     found = counts(reference)
     known = len(found) - (None in found)

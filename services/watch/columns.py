@@ -103,6 +103,13 @@ def _unfit(kind: pa.DataType) -> str:
     return "a time" if types.is_temporal(kind) else f"neither numbers, texts nor booleans: {kind}"
 
 
+def without_serials(found: Roles, serials: Sequence[str]) -> Roles:
+    """Leave out columns that number the rows, such as the index that pandas writes."""
+    features = tuple(name for name in found.features if name not in serials)
+    left_out = (*found.left_out, *((name, "it numbers the rows") for name in serials))
+    return replace(found, features=features, left_out=left_out)
+
+
 def with_units(found: Roles, first: Table[str, Any]) -> Roles:
     """Add the units of times, from the first value of each time column that is not null."""
     return replace(found, units={role: unit_of(value) for role, value in first.items()})

@@ -24,6 +24,7 @@ from schemas.inputs import Prediction
 from schemas.measures import Drift, Metric
 from schemas.policy import DAY_MS, HOUR_MS, MINUTE_MS, JoinPolicy
 from schemas.settings import Settings
+from services.drift.column import is_serial
 from services.drift.table import open_table
 from services.intake.load import load
 from services.intake.mapper import Mapper
@@ -210,6 +211,7 @@ def _plan(predictions: Source, labels: Source | None, options: Options, notes: l
         return _Plan(mapper, mapper if labels is not None else None, names, label_names, [f"by {options.map}"], [])
     inside = {role: column for role, column in options.given.items() if labels is None or role not in _OF_LABELS}
     found = columns.roles(predictions.schema, inside, options.without)
+    found = columns.without_serials(found, [name for name in found.features if _is_serial(predictions, name)])
     found = columns.with_units(found, _firsts(predictions, found, ("at", "label_at")))
     if labels is None and found.of("label") is None:
         notes.append("there are no labels: drift of features and score is judged, quality is not")
@@ -244,6 +246,13 @@ def _plan(predictions: Source, labels: Source | None, options: Options, notes: l
 
 
 _OF_LABELS: Final = ("label", "label_at", "label_id")
+
+
+def _is_serial(table: Source, name: str) -> bool:
+    kind = table.schema.field(name).type
+    if not pa.types.is_integer(kind):
+        return False
+    return is_serial(pa.chunked_array([batch.column(0) for batch in table.batches([name], 1 << 16)], kind))
 
 
 def _firsts(table: Source, found: columns.Roles, roles: Sequence[str]) -> dict[str, Any]:

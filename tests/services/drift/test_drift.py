@@ -270,3 +270,13 @@ def test_nothing_in_common_is_all_gone(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("y\n1\n")
     said = compare_files(tmp_path / "a.csv", tmp_path / "b.csv")
     assert (said.gone, said.new, said.drifted) == (["x"], ["y"], ["x"])
+
+
+def test_integers_that_number_the_rows_are_left_out_and_others_are_not(tmp_path: Path) -> None:
+    paths = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    for path, start in zip(paths, (0, 50_000), strict=True):
+        numbered = np.arange(start, start + 20_000)
+        pq.write_table(pa.table({"row": numbered, "cents": numbered * 7, "few": numbered % 9}), path)
+    found = compare_files(*paths)
+    assert dict(found.left_out).keys() == {"row"}
+    assert {one.name: one.verdict for one in found.columns} == {"cents": "drift", "few": "steady"}

@@ -169,7 +169,7 @@ def test_lists_of_texts_are_left_out_and_a_number_that_became_a_list_is_changed(
 def test_terminal_json_page_and_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = tmp_path / "a.parquet", tmp_path / "b.parquet"
     for path, shift in zip(paths, (0.0, 0.5), strict=True):
-        pq.write_table(pa.table({"e": lists(cloud(400, int(shift * 2), shift=shift)), "x": np.arange(400)}), path)
+        pq.write_table(pa.table({"e": lists(cloud(400, int(shift * 2), shift=shift)), "x": np.arange(400.0)}), path)
     found = compare_files(*paths)
     text = page(found, [])
     assert "<th>MMD²</th>" in text

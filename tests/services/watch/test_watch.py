@@ -162,6 +162,13 @@ def test_versions_are_judged_each_against_its_own_beginning() -> None:
     assert found.alarms == []
 
 
+def test_a_column_that_numbers_the_rows_is_no_feature() -> None:
+    table = made(2, 6_000)
+    found = run(table.append_column("Unnamed: 0", pa.array(range(6_000))))
+    assert found.left_out == [("Unnamed: 0", "it numbers the rows")]
+    assert found.alarms == []
+
+
 def test_fail_on_says_what_holds() -> None:
     found = run(made(2, 9_000, broken=True))
     held = fails(found, ["alarm", "auc<0.7", "auc>0.99", "quality:error", "feature:age", "refused"])
