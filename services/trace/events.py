@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.inputs import Prediction
 from services.trace.request import Request
 from services.trace.shape import Fate, Happened
-from services.trace.words import ENDED, REFUSED, Place, named, place_of, position, position_of, readable, says
+from services.trace.words import ENDED, REFUSED, Place, named, place_of, position, position_of, readable, says, time
 from streams.join import naive
 from streams.join.naive import Admitted, Record, Refused
 
@@ -49,7 +49,7 @@ def _fate_of(request: Request, place: Place, read: Admitted | Refused) -> tuple[
         stands = request.standing[naive.identity_of(event.body)]
         if stands.key == event.key:
             return "standing", ""
-        return "conflict", f"another prediction of this identity stands, made at {stands.body.at_ms}"
+        return "conflict", f"another prediction of this identity stands, made at {time(stands.body.at_ms)} UTC"
     counted = [one for one in request.outcomes if naive.counts(event, one, request.bounds)]
     if counted:
         return "joined", f"counts for {', '.join(sorted({named(one) for one in counted}))}"
@@ -58,4 +58,4 @@ def _fate_of(request: Request, place: Place, read: Admitted | Refused) -> tuple[
         return "dead", ENDED.get(reason, reason)
     end_ms = event.append_ms + request.bounds.early_label_ms + request.bounds.grace_ms
     waits = "waits for its prediction" if not request.standing else "counts for no prediction of its request"
-    return "parked", f"{waits}; if that stays so it ends as a dead letter ({reason}) at {end_ms} or later"
+    return "parked", f"{waits}; if that stays so it ends as a dead letter ({reason}) at {time(end_ms)} UTC or later"

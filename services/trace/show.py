@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
@@ -11,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.trace.shape import Answer, Figure, Happened, Pane, Revision, Story, Taught, Told
-from services.trace.words import short
+from services.trace.words import short, time
 
 COLOURS = {
     "standing": "bold",
@@ -168,14 +166,3 @@ def number(value: float | None) -> str:
     ('?', '0.5', '0.1235')
     """
     return "?" if value is None else f"{value:.4g}"
-
-
-def time(at_ms: int | None) -> str:
-    """Write a time in UTC, to the millisecond.
-
-    >>> time(1_767_225_600_250)
-    '2026-01-01 00:00:00.250'
-    """
-    if at_ms is None:
-        return "?"
-    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d}"

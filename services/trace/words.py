@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -103,6 +104,17 @@ def short(value: object) -> str:
     """Write a value as JSON, cut where it is long."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+
+
+def time(at_ms: int | None) -> str:
+    """Write a time in UTC, to the millisecond.
+
+    >>> time(1_767_225_600_250)
+    '2026-01-01 00:00:00.250'
+    """
+    if at_ms is None:
+        return "?"
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d}"
 
 
 def span(span_ms: int) -> str:
