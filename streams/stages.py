@@ -11,7 +11,7 @@ import threading
 from schemas.errors import USAGE, WeirError
 from schemas.settings import Settings
 from streams.join.admission import JoinBounds
-from streams.join.columns.warm import warm
+from streams.join.columns.warm import warm_until
 from streams.join.processor import JoinProcessor
 from streams.judge.bounds import JudgeBounds
 from streams.judge.processor import Judge
@@ -21,8 +21,7 @@ from streams.runtime.worker import run
 
 
 def join_processor(settings: Settings) -> JoinProcessor[MeasureState]:
-    """Build the join with what measures its outcomes, and compile it where that has not been done."""
-    warm()
+    """Build the join with what measures its outcomes."""
     measure = Measure(
         partitions=settings.partitions,
         measures_partitions=settings.measures_partitions,
@@ -49,7 +48,9 @@ def judge_processor(settings: Settings) -> Judge:
 
 
 def join(settings: Settings, stop: threading.Event, history: History | None = None) -> None:
-    """Run the join and measure."""
+    """Run the join and measure; first compile them where that has not been done."""
+    if not warm_until(stop):
+        return
     run(join_processor(settings), settings, stop, history)
 
 

@@ -33,7 +33,9 @@ from services.reference.run import learnt
 from services.watch import columns
 from services.watch.replay import Replayed, replay
 from services.watch.rows import Events, Made, first_values, known_at_once, longest_wait_ms, outcomes, take
+from streams.join.columns.warm import warm
 from streams.judge.bounds import JudgeBounds
+from streams.runtime.compiled import is_ready
 
 PANES_MS: Final = (
     *(MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, 3 * HOUR_MS, 6 * HOUR_MS, 12 * HOUR_MS, DAY_MS, 7 * DAY_MS),
@@ -167,6 +169,9 @@ def watch(
     pane_ms = options.pane_ms or pane_for(made[0].at_ms, made[-1].at_ms, len(made))
     references, cuts = _references(events, reference, options, pane_ms, policy, now_ms, notes)
     bounds = _bounds(options, pane_ms)
+    if not is_ready():
+        say("compiling the join, once for this machine and version")
+        warm()
     say("joining, measuring, judging")
     until_ms = events.arrived[-1].at_ms + pane_ms + bounds.grace_ms
     if not options.negative:

@@ -1,10 +1,13 @@
-"""Compile everything that the join runs compiled, once for this machine and version: about ten seconds.
+"""Compile everything that the join runs compiled, once for this machine and version: some twenty seconds of CPU.
 
 python -m streams.join.columns
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 import time
 from typing import Any
 
@@ -25,11 +28,33 @@ from streams.runtime.records import Records
 _log = structlog.get_logger()
 
 
+POLL_S = 0.1
+
+
+def warm_until(stop: threading.Event) -> bool:
+    """Run `warm`, unless `stop` is set while all of it is still being compiled; say whether it was run.
+
+    Compiling cannot be interrupted, so a process of its own does it, which can.
+    """
+    if not is_ready():
+        _tell()
+        making = subprocess.Popen([sys.executable, "-m", "streams.join.columns"], stdout=subprocess.DEVNULL)
+        while making.poll() is None:
+            if stop.wait(POLL_S):
+                making.kill()
+                making.wait()
+                return False
+    warm()
+    return True
+
+
+def _tell() -> None:
+    _log.info("compiling", what="the join", once="for this machine and version", takes="some twenty seconds of CPU")
+
+
 def warm() -> float:
     """Run everything once, so that it is compiled, or loaded where it has been. Gives the seconds that it took."""
     began = time.monotonic()
-    if not is_ready():
-        _log.info("compiling", what="the join", once="for this machine and version", takes="about ten seconds")
     bounds = JoinBounds(
         skew_ms=1000, early_label_ms=1, grace_ms=1, partitions=1, max_event_bytes=1 << 16, virtual=False
     )
