@@ -158,6 +158,24 @@ def verify(
 
 
 @app.command()
+def doctor(
+    config: ConfigFile = None,
+    namespace: Namespace = None,
+    bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Look at settings, disk, Kafka, ClickHouse, topics and policies; say what is wrong and how to mend it."""
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
+    from services import logs
+    from services.doctor.run import doctor as run
+
+    logs.configure("weir", "critical")  # what clients say of what is away is told as a finding
+
+    raise typer.Exit(run(settings, as_json=json))
+
+
+@app.command()
 def trace(
     request_id: Annotated[str, typer.Argument(help="As the app sent it.")],
     config: ConfigFile = None,

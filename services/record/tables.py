@@ -228,7 +228,7 @@ def migrate(settings: Settings) -> None:
 
     database = database_of(settings)
     tables, views = statements(database), view_statements(database)
-    digest = xxhash.xxh3_128_hexdigest("\n".join(tables + views).encode())
+    digest = _digest(database)
     client = connect(settings, database=False)
     try:
         before = _migrated(client, settings)
@@ -247,6 +247,15 @@ def migrate(settings: Settings) -> None:
         ) from None
     finally:
         client.close()
+
+
+def is_migrated(client: HttpClient, settings: Settings) -> bool:
+    """Say whether tables and views are as this program makes them. Raises `WeirError` as `migrate` does."""
+    return _migrated(client, settings) == _digest(database_of(settings))
+
+
+def _digest(database: str) -> str:
+    return xxhash.xxh3_128_hexdigest("\n".join(statements(database) + view_statements(database)).encode())
 
 
 def _migrated(client: HttpClient, settings: Settings) -> str | None:
