@@ -228,7 +228,8 @@ def watch(
     json: Json = False,
 ) -> None:
     """Take tables of predictions and labels through the loop that runs live. Needs no Kafka, no server, no torch."""
-    from services.cli.watch import duration_ms, watch_files
+    from services.cli.watch import watch_files
+    from services.watch.columns import duration_ms
     from services.watch.run import Options
 
     said = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from schemas.errors import FAILURE, OK, USAGE, WeirError
+from schemas.errors import FAILURE, OK, WeirError
 from services.watch.page import page
 from services.watch.report import as_object, fails, print_report
 from services.watch.run import Advance, Options, Say, Tables, watch
@@ -48,23 +48,6 @@ def watch_files(
     for one in held:
         print(f"weir: failed: {one}", file=sys.stderr)
     return FAILURE if held else OK
-
-
-_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def duration_ms(text: str | None, option: str) -> int | None:
-    """Read a duration. Raises `WeirError` (usage).
-
-    >>> duration_ms("90m", "--horizon"), duration_ms("7d", "--horizon"), duration_ms(None, "--pane")
-    (5400000, 604800000, None)
-    """
-    if text is None:
-        return None
-    number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS_MS or not number.isascii() or not number.isdigit() or int(number) == 0:
-        raise WeirError(f"{option} {text}: expected a duration such as 90s, 15m, 6h or 7d", fix="give one", code=USAGE)
-    return int(number) * _UNITS_MS[unit]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.measures import Drift
+from services.watch.columns import duration_ms
 from services.watch.page import page
 from services.watch.report import as_object, fails, summary
 from services.watch.run import Options, Watched, held
@@ -33,11 +34,12 @@ class Report:
         return as_object(self.found, [])
 
     def to_html(self, path: str | Path | None = None) -> str:
-        """Give the report as one HTML document, and write it where a path is given."""
+        """Give the report as one HTML document; with a path write it there, and give the path."""
         text = page(self.found, [])
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        if path is None:
+            return text
+        Path(path).write_text(text, encoding="utf-8")
+        return str(path)
 
     def _repr_html_(self) -> str:
         # A frame of its own keeps the report's styles from the notebook's.
@@ -57,20 +59,22 @@ def watch(
     model: str = "model",
     slice: str | None = None,
     reference_share: float = 0.3,
-    horizon_ms: int | None = None,
+    horizon: str | None = None,
     negative: bool = False,
-    pane_ms: int | None = None,
+    pane: str | None = None,
     budget: float | None = None,
     **given: str,
 ) -> Report:
     """Take data frames (pandas, polars, pyarrow) through the loop.
 
-    What the columns are is read from their names; `given` says it otherwise: `request_id="order_id"`, `at="ts"`,
-    `score=…`, `prediction=…`, `label=…`, `label_at=…`, `version=…`, `subject=…`. `labels` may be a frame of its own,
-    with a request id. `reference` is a frame like `predictions` of what was usual; without it the first
-    `reference_share` of the rows is. See `weir watch --help` for the rest. Raises `WeirError` (usage) for frames that
-    cannot be understood.
+    What the columns are is read from their names; `given` says it otherwise: `id="order_id"`, `at="ts"`, `score=…`,
+    `prediction=…`, `label=…`, `label_at=…`, `label_id=…`, `version=…`, `subject=…`, `latency=…`. `labels` may be a frame
+    of its own, with a request id (a column, not the index). `horizon` and `pane` are durations: "7d". `reference` is a
+    frame like `predictions` of what was usual; without it the first `reference_share` of the rows is. See
+    `weir watch --help` for the rest. Raises `WeirError` (usage) for frames that cannot be understood.
     """
+    if "id" in given:
+        given["request_id"] = given.pop("id")
     options = Options(
         given=given,
         without=without or (),
@@ -78,9 +82,9 @@ def watch(
         model=model,
         slice=slice,
         reference_share=reference_share,
-        horizon_ms=horizon_ms,
+        horizon_ms=duration_ms(horizon, "horizon"),
         negative=negative,
-        pane_ms=pane_ms,
+        pane_ms=duration_ms(pane, "pane"),
         budget=budget,
     )
     found = watch_tables(

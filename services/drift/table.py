@@ -101,7 +101,7 @@ def _is_parquet(path: Path) -> bool:
 
 def _copy(path: Path, to: Path) -> None:
     """Stream a CSV into a Parquet file."""
-    with csv.open_csv(path, _read_options()) as stream:
+    with csv.open_csv(path, _read_options(), _parse_options(path)) as stream:
         names = stream.schema.names
     _refuse_twins(path, names)
     types: dict[str, pa.DataType] = {}
@@ -120,11 +120,18 @@ def _copy(path: Path, to: Path) -> None:
 def _write(path: Path, to: Path, types: dict[str, pa.DataType]) -> None:
     convert = csv.ConvertOptions(column_types=types, null_values=NULLS, strings_can_be_null=True)
     with (
-        csv.open_csv(path, _read_options(), convert_options=convert) as stream,
+        csv.open_csv(path, _read_options(), _parse_options(path), convert) as stream,
         pq.ParquetWriter(to, stream.schema) as out,
     ):
         for batch in stream:
             out.write_batch(batch)
+
+
+def _parse_options(path: Path) -> csv.ParseOptions:
+    """Take `;` or a tab for what separates columns where the header has more of these than commas."""
+    with path.open("rb") as file:
+        head = file.readline(1 << 16)
+    return csv.ParseOptions(delimiter=max((",", ";", "\t"), key=lambda mark: head.count(mark.encode())))
 
 
 def _read_options() -> csv.ReadOptions:

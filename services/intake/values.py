@@ -42,9 +42,11 @@ def shown(value: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """Take text; a whole number is written out, because ids are often numbers."""
+    """Take text; a whole number is written out, because ids are often numbers (and 7.0 where others are missing)."""
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise Unfit("wrong_type", f"expected text or a whole number, found {shown(value)}")
@@ -161,6 +163,8 @@ def _value(source: Value, fit: Fit, *, scale: bool = False) -> Take:
 
 
 def _translated(value: Any, said: Taken) -> Any:
+    if value is None and "null" not in said.map and said.default is None:
+        return None
     if value is not MISSING and said.map:
         key = value if isinstance(value, str) else shown(value)
         value = said.map.get(key, MISSING)

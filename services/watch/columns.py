@@ -103,6 +103,14 @@ def _unfit(kind: pa.DataType) -> str:
     return "a time" if types.is_temporal(kind) else f"neither numbers, texts nor booleans: {kind}"
 
 
+def without_request_id(found: Roles) -> Roles:
+    """Let a column go that was taken for request ids by its name, and repeats: rows are requests then."""
+    column = found.said["request_id"]
+    said = {role: name for role, name in found.said.items() if role != "request_id"}
+    why = "it repeats, so it is no request id; if it names users say --subject"
+    return replace(found, said=said, left_out=(*found.left_out, (column, why)))
+
+
 def without_serials(found: Roles, serials: Sequence[str]) -> Roles:
     """Leave out columns that number the rows, such as the index that pandas writes."""
     features = tuple(name for name in found.features if name not in serials)
@@ -179,7 +187,8 @@ def _time(found: Roles, role: str, table: str, option: str) -> dict[str, Any]:
     column = found.of(role)
     if column is None:
         raise WeirError(
-            f"the table of {table} has no column that is a time by name: without times there is no drift",
+            f"the table of {table} has no column that is a time by name: without times there is no drift; it has "
+            f"{', '.join(found.features[:20]) or 'none'}",
             fix=f"say which: {option} COLUMN",
             code=USAGE,
         )
@@ -195,3 +204,20 @@ def _path(column: str) -> str:
     """
     escaped = column.replace(".", "\\.")
     return f"$.{escaped}" if escaped.startswith(("@", "$")) else escaped
+
+
+_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(text: str | None, option: str) -> int | None:
+    """Read a duration. Raises `WeirError` (usage).
+
+    >>> duration_ms("90m", "--horizon"), duration_ms("7d", "--horizon"), duration_ms(None, "--pane")
+    (5400000, 604800000, None)
+    """
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS_MS or not number.isascii() or not number.isdigit() or int(number) == 0:
+        raise WeirError(f"{option} {text}: expected a duration such as 90s, 15m, 6h or 7d", fix="give one", code=USAGE)
+    return int(number) * _UNITS_MS[unit]

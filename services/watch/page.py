@@ -55,11 +55,12 @@ def _alarms(found: Watched) -> str:
     if not found.alarms:
         return ""
     rows = "".join(
-        f"<tr><td>{moment(one.at_ms)}</td><td>{escape(one.stream)}</td><td>{escape(one.version)}</td><td>{times}</td>"
+        f"<tr><td>{moment(one.at_ms)}</td><td>{escape(one.stream)}</td><td>{escape(one.version)}</td>"
+        f"<td>{moment(one.to_ms - found.pane_ms)}</td><td>{times}</td>"
         f'<td class="text">{escape(one.evidence.sentence)}</td></tr>'
         for one, times in grouped(found)
     )
-    head = "<tr><th>first</th><th>stream</th><th>version</th><th>times</th>"
+    head = "<tr><th>first</th><th>stream</th><th>version</th><th>pane from</th><th>times</th>"
     head += '<th class="text">evidence of the first</th></tr>'
     return f'<section class="wide"><h2>Alarms</h2><table><thead>{head}</thead><tbody>{rows}</tbody></table></section>'
 

@@ -158,7 +158,7 @@ class _Loop:
     def _bury(self, letter: DeadLetter) -> None:
         self.found.dead[letter.reason] += 1
         if len(self.found.dead_examples) < EXAMPLES:
-            self.found.dead_examples.append(f"{letter.reason}: {letter.detail}")
+            self.found.dead_examples.append(f"{letter.request_id or letter.topic}: {letter.reason}: {letter.detail}")
 
 
 def _told(outputs: Sequence[Output]) -> list[Output]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from schemas.errors import USAGE, WeirError
 from schemas.measures import Drift
+from services.watch.doubts import doubts
 from services.watch.run import Watched
 from streams.measure import metrics
 from streams.measure.ledger import COUNT, LABELLED, Ledger, N
@@ -120,12 +121,15 @@ def unmatched(found: Watched) -> int:
 def fails(found: Watched, conditions: Sequence[str]) -> list[str]:
     """Say which conditions of `--fail-on` hold: `alarm`, `refused`, a stream, or a metric's limit (`auc<0.7`).
 
-    A limit is of the time since the reference. Raises `WeirError` (usage) for what is none of these.
+    A limit is of the time since the reference. Raises `WeirError` (usage) for what is none of these, and for what
+    cannot be told: silence of what was not looked at is no pass.
     """
     held = []
     known = {one.stream for one in found.last.values() if not one.stream.startswith(CONTROLS)}
     for condition in conditions:
         if condition == "alarm":
+            if not found.references:
+                raise _untold(condition, "nothing was judged", found)
             if found.alarms:
                 count = len(found.alarms)
                 held.append(f"{count} alarm{'' if count == 1 else 's'}: {found.alarms[0].evidence.sentence}")
@@ -155,15 +159,23 @@ def _beyond(found: Watched, name: str, sign: str, bound: str) -> list[str]:
     except ValueError:
         fix = "give a number: auc<0.7"
         raise WeirError(f"--fail-on {name}{sign}{bound}: {bound} is no number", fix=fix, code=USAGE) from None
-    held = []
+    held, told = [], 0
     for version in found.references:
         one = next((figure.since for figure in figures(found, version) if figure.name == name), None)
         if one is None or one.value is None:
             continue
+        told += 1
         if one.value < limit if sign == "<" else one.value > limit:
             where = f" of {version}" if version else ""
             held.append(f"{name}{where} is {span(one)}, {'below' if sign == '<' else 'above'} {limit:g}")
+    if not told:
+        raise _untold(f"{name}{sign}{bound}", f"there is no {name} of the time since the reference", found)
     return held
+
+
+def _untold(condition: str, why: str, found: Watched) -> WeirError:
+    said = "; ".join(notes(found)[:2]) or "see the report without --fail-on"
+    return WeirError(f"--fail-on {condition} cannot be told: {why}", fix=said, code=USAGE)
 
 
 def as_object(found: Watched, held: Sequence[str]) -> dict[str, Any]:
@@ -257,12 +269,7 @@ def span(one: Measured | None) -> str:
 
 def notes(found: Watched) -> list[str]:
     """Give what has to be known to read the report rightly."""
-    lost = unmatched(found)
-    if not lost:
-        return found.notes
-    hours = found.policy.horizon_ms / 3_600_000
-    said = f"{lost:,} labels reach no prediction: their request is unknown, or they are later than {hours:.3g} hours"
-    return [*found.notes, said]
+    return [*doubts(found), *found.notes]
 
 
 def summary(found: Watched) -> str:
@@ -280,7 +287,8 @@ def summary(found: Watched) -> str:
 def print_report(found: Watched, console: Console, top: int = SHOWN) -> None:
     """Print what people look at first; `--html` and `--json` have the rest."""
     events = found.events
-    text = f"{found.model}: {len(events.made):,} predictions, {len(events.labels):,} labels"
+    horizon = f"{found.policy.horizon_ms / 3_600_000:.3g} hours"
+    text = f"{found.model}: {len(events.made):,} predictions, {len(events.labels):,} labels, waited for {horizon}"
     console.print(text, style="bold", highlight=False)
     for line in found.roles:
         console.print(line, highlight=False)
@@ -291,7 +299,8 @@ def print_report(found: Watched, console: Console, top: int = SHOWN) -> None:
     raised = grouped(found)
     for one, times in raised[:top]:
         where = " ".join(part for part in (one.version, one.slice) if part)
-        line = f"{moment(one.at_ms)} {where + ' ' if where else ''}{one.stream}: {one.evidence.sentence}"
+        pane = f"of {moment(one.to_ms - found.pane_ms)} to {moment(one.to_ms)}"
+        line = f"{moment(one.at_ms)} {where + ' ' if where else ''}{one.stream}, {pane}: {one.evidence.sentence}"
         again = f"; {times - 1} more since" if times > 1 else ""
         console.print(Text("alarm ", "bold red").append(line + again, "default"))
     if len(raised) > top:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.control import Reference, ReferenceSet
 from schemas.errors import USAGE, WeirError
@@ -44,6 +45,7 @@ MOST_PANES: Final = 120
 LEAST_ROWS: Final = 100
 """A pane is as short as it can be with at least this many rows on average, and at most `MOST_PANES` of them."""
 LEAST_REFERENCE: Final = 200
+HELD_PANES: Final = 4_000
 WINDOW_PANES: Final = 20
 MAX_EVENT_BYTES: Final = 900_000
 
@@ -163,10 +165,12 @@ def watch(
     made = events.made
     if not made:
         why = f": {events.refused.examples[0]}" if events.refused.examples else ""
-        raise WeirError(f"no prediction came of {events.rows:,} rows{why}", fix="correct the mapping", code=USAGE)
+        fix = "correct the mapping" if options.map is not None else "correct the column, or say how to read it: --map"
+        raise WeirError(f"no prediction came of {events.rows:,} rows{why}", fix=fix, code=USAGE)
     model = _one_model(made)
     policy = _policy(model, events, options, notes)
     pane_ms = options.pane_ms or pane_for(made[0].at_ms, made[-1].at_ms, len(made))
+    _refuse_too_many_panes(events, pane_ms)
     references, cuts = _references(events, reference, options, pane_ms, policy, now_ms, notes)
     bounds = _bounds(options, pane_ms)
     if not is_ready():
@@ -214,8 +218,15 @@ def _plan(predictions: Source, labels: Source | None, options: Options, notes: l
     if options.map is not None:
         mapper = load(options.map, max_event_bytes=MAX_EVENT_BYTES).mapper
         return _Plan(mapper, mapper if labels is not None else None, names, label_names, [f"by {options.map}"], [])
+    known = {*columns.NAMES, "label_id"}
+    if odd := sorted({*options.given} - known):
+        raise WeirError(f"there is no role {odd[0]!r}", fix=f"one of {', '.join(sorted(known))}", code=USAGE)
+    if unknown := [name for name in options.without if name not in names]:
+        raise WeirError(f"there is no column {unknown[0]!r} to leave out", fix="name one as it stands", code=USAGE)
     inside = {role: column for role, column in options.given.items() if labels is None or role not in _OF_LABELS}
     found = columns.roles(predictions.schema, inside, options.without)
+    if labels is None and "request_id" not in options.given and not _is_unique(predictions, found.of("request_id")):
+        found = columns.without_request_id(found)
     found = columns.without_serials(found, [name for name in found.features if _is_serial(predictions, name)])
     found = columns.with_units(found, _firsts(predictions, found, ("at", "label_at")))
     if labels is None and found.of("label") is None:
@@ -251,6 +262,15 @@ def _plan(predictions: Source, labels: Source | None, options: Options, notes: l
 
 
 _OF_LABELS: Final = ("label", "label_at", "label_id")
+
+
+def _is_unique(table: Source, name: str | None) -> bool:
+    if name is None:
+        return True
+    column = pa.chunked_array(
+        [batch.column(0) for batch in table.batches([name], 1 << 16)], table.schema.field(name).type
+    )
+    return bool(pc.count_distinct(column).as_py() == len(column) - column.null_count)
 
 
 def _is_serial(table: Source, name: str) -> bool:
@@ -301,6 +321,16 @@ def _policy(model: str, events: Events, options: Options, notes: list[str]) -> J
         # Late labels are told as such, not as those of requests that have been forgotten.
         retain_ms=max(DAY_MS, events.arrived[-1].at_ms - events.arrived[0].at_ms),
     )
+
+
+def _refuse_too_many_panes(events: Events, pane_ms: int) -> None:
+    panes = (events.arrived[-1].at_ms - events.arrived[0].at_ms) // pane_ms + 1
+    if panes > HELD_PANES:
+        raise WeirError(
+            f"the tables span {panes:,} panes of {pane_ms / 1000:g} s, and at most {HELD_PANES:,} are held",
+            fix="make panes longer (--pane 1h), or leave out rows with a wrong time",
+            code=USAGE,
+        )
 
 
 def pane_for(first_ms: int, last_ms: int, rows: int) -> int:

@@ -97,5 +97,6 @@ def test_a_notebook_shows_frames(tmp_path: Path) -> None:
     assert report.fails("auc<0.9")
     assert "quality:error" in repr(report)
     assert report._repr_html_().startswith("<iframe srcdoc=")
-    assert report.to_html(tmp_path / "r.html") == (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert report.to_html(tmp_path / "r.html") == str(tmp_path / "r.html")
+    assert report.to_html() == (tmp_path / "r.html").read_text(encoding="utf-8")
     assert report.to_dict() | {"seconds": 0} == watch(table).to_dict() | {"seconds": 0}

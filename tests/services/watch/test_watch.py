@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from schemas.errors import WeirError
 from services.watch.columns import roles
-from services.watch.report import as_object, fails, figures
+from services.watch.report import as_object, fails, figures, notes
 from services.watch.run import Held, Options, Watched, watch
 from tests.services.watch.tables import DAY_S, START_S, made
 
@@ -203,3 +203,72 @@ def test_files_give_what_memory_gives(kind: str, tmp_path: Path) -> None:
     with Tables(lambda text: None) as tables:
         filed = as_object(watch(tables.open(path), None, None, Options()), [])
     assert {**filed, "seconds": 0} == {**as_object(run(table), []), "seconds": 0}
+
+
+def noted(found: Watched, words: str) -> bool:
+    return any(words in note for note in notes(found))
+
+
+def test_a_column_called_id_that_repeats_is_no_request_id() -> None:
+    table = made(2, 9_000, broken=True)
+    users = pa.array(np.random.default_rng(1).integers(0, 900, 9_000))
+    found = run(table.append_column("id", users))
+    assert {one.stream for one in found.alarms} == {"quality:error"}
+    assert [name for name, _ in found.left_out] == ["id"]
+    told = run(table.append_column("id", users), given={"request_id": "id"})
+    assert noted(told, "predictions have the request id of another one and were left out")
+
+
+def test_a_limit_that_cannot_be_told_is_no_pass() -> None:
+    for table, condition in (
+        (made(1, 4_000).drop_columns("label"), "auc<0.7"),
+        (made(1, 4_000), "mae>1"),
+        (made(1, 250), "alarm"),
+    ):
+        with pytest.raises(WeirError, match="cannot be told") as raised:
+            fails(run(table), [condition])
+        assert raised.value.code == 2
+
+
+def test_what_a_report_does_not_say_is_said() -> None:
+    table = made(1, 4_000)
+    spoken = table.set_column(2, "label", pc.if_else(pc.equal(table["label"], 1), "yes", "no"))
+    assert noted(run(spoken), "labels cannot be held against their prediction")
+    percent = table.set_column(1, "score", pc.multiply(table["score"], 100.0))
+    assert noted(run(percent), "is the score in percent?")
+    numbers = pa.table({"at": table["timestamp"], "prediction": table["age"], "label": pc.add(table["age"], 0.5)})
+    assert noted(run(numbers), "quality raises no alarm here")
+    moved = table["timestamp"].to_numpy().copy()
+    moved[7] = 2e9
+    assert noted(run(table.set_column(0, "timestamp", pa.array(moved))), "far from the time of all others")
+    assert not notes(run(made(1, 9_000)))[1:]
+
+
+def test_labels_before_their_prediction_and_the_slowest_ones_are_named() -> None:
+    table = made(1, 4_000).append_column("id", pa.array([f"r{place}" for place in range(4_000)]))
+    delay = np.full(4_000, 3_600.0)
+    delay[:200], delay[-8:] = -3_600.0, 20 * DAY_S
+    labels = pa.table({"id": table["id"], "label": table["label"], "at": table["timestamp"].to_numpy() + delay})
+    found = run(table.drop_columns("label"), labels)
+    assert noted(found, "200 labels are dated before their prediction")
+    assert noted(found, "a shorter --horizon tells sooner")
+
+
+def test_panes_are_bounded_and_typing_errors_named() -> None:
+    for said, message in (
+        ({"pane_ms": 1_000}, "at most 4,000 are held"),
+        ({"without": ["nix"]}, "no column 'nix' to leave out"),
+        ({"given": {"horizon_ms": "5"}}, "no role 'horizon_ms'"),
+    ):
+        with pytest.raises(WeirError, match=message):
+            run(made(1, 500), **said)
+
+
+def test_semicolons_separate_columns_too(tmp_path: Path) -> None:
+    from services.watch.run import Tables
+
+    path = tmp_path / "rows.csv"
+    pyarrow.csv.write_csv(made(7, 2_000), path, pyarrow.csv.WriteOptions(delimiter=";"))
+    with Tables(lambda text: None) as tables:
+        found = watch(tables.open(path), None, None, Options())
+    assert len(found.events.made) == 2_000
