@@ -69,9 +69,9 @@ def watch(
 
     What the columns are is read from their names; `given` says it otherwise: `id="order_id"`, `at="ts"`, `score=…`,
     `prediction=…`, `label=…`, `label_at=…`, `label_id=…`, `version=…`, `subject=…`, `latency=…`. `labels` may be a
-    frame of its own, with a request id (a column, not the index). `horizon` and `pane` are durations: "7d". `reference` is a
-    frame like `predictions` of what was usual; without it the first `reference_share` of the rows is. See
-    `weir watch --help` for the rest. Raises `WeirError` (usage) for frames that cannot be understood.
+    frame of its own, with a request id (a column, not the index). `horizon` and `pane` are durations: "7d".
+    `reference` is a frame like `predictions` of what was usual; without it the first `reference_share` of the rows is.
+    See `weir watch --help` for the rest. Raises `WeirError` (usage) for frames that cannot be understood.
     """
     if "id" in given:
         given["request_id"] = given.pop("id")
