@@ -89,7 +89,7 @@ class Said(Verdicts):
             threshold=self.alarm_days,
             value=None if math.isnan(share) else share,
             n=int(self.n[place]),
-            sentence=_sentence(null.names[witness], evidence, self.alarm_days, limit, alarmed),
+            sentence=_sentence(null.names[witness], evidence, self.alarm_days, limit, share, alarmed),
         )
 
 
@@ -229,7 +229,10 @@ def _where(rows: Ints) -> slice | Ints:
     return slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
 
 
-def _sentence(name: str, evidence: float, alarm_days: float, limit: float, alarmed: bool) -> str:
+def _sentence(name: str, evidence: float, alarm_days: float, limit: float, share: float, alarmed: bool) -> str:
     if alarmed:
-        return f"{name} is above {limit:.4g}: evidence {evidence:.3g} reached {alarm_days:.3g} days per false alarm"
+        here = "" if math.isnan(share) else f" ({share:.3g} in this pane)"
+        return (
+            f"{name} is above {limit:.4g}{here}: evidence {evidence:.3g} reached {alarm_days:.3g} days per false alarm"
+        )
     return f"no alarm: the evidence that {name} is above {limit:.4g} is {evidence:.3g} of {alarm_days:.3g}"
