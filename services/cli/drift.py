@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas.errors import FAILURE, OK, USAGE, WeirError
+from services.cli.bar import bar
 from services.drift.page import page
 from services.drift.parity import match_files, parity_fails
 from services.drift.parity_report import parity_as_object, print_parity
 from services.drift.peers import wanted
 from services.drift.report import as_object, print_table
-from services.drift.run import Tell, compare_files, fails
-from services.drift.table import Say
+from services.drift.run import compare_files, fails
 from streams.judge.parity import ABSOLUTE, RELATIVE
 
 
@@ -59,10 +57,10 @@ def drift(
     if peer_python and not compare:
         raise WeirError("--peer-python says where peers are", fix="say which: --compare evidently,nannyml", code=USAGE)
     peers = wanted(compare, peer_python, top) if compare is not None else None
-    with _progress() as (say, tell):
+    with bar() as shown:
         found = compare_files(
             reference, current, only=only, without=without, embeddings=embeddings, classify=classify,
-            alpha=alpha, least=least, peers=peers, say=say, tell=tell,
+            alpha=alpha, least=least, peers=peers, say=shown.say, tell=shown.teller("comparing"),
         )  # fmt: skip
     held = fails(found, fail_on)
     if html is not None:
@@ -97,9 +95,9 @@ def _parity(
     for name, value in (("tolerance", tolerance), ("absolute", absolute)):
         if not (value >= 0 and math.isfinite(value)):
             raise WeirError(f"--{name} {value:g}: expected a number of at least 0", fix="leave it out", code=USAGE)
-    with _progress() as (say, _):
+    with bar() as shown:
         found = match_files(
-            reference, current, keys, only=only, without=without, relative=tolerance, absolute=absolute, say=say
+            reference, current, keys, only=only, without=without, relative=tolerance, absolute=absolute, say=shown.say
         )
     held = parity_fails(found, fail_on)
     if as_json:
@@ -109,20 +107,3 @@ def _parity(
     for one in held:
         print(f"weir: failed: {one}", file=sys.stderr)
     return FAILURE if held else OK
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Say, Tell]]:
-    """Show a bar on standard error, where somebody looks at it."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("opening", total=None)
-
-        def say(text: str) -> None:
-            bar.update(task, description=text)
-
-        def tell(done: int, total: int) -> None:
-            bar.update(task, description="comparing", completed=done, total=total)
-
-        yield say, tell

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas.errors import FAILURE, OK, WeirError
+from services.cli.bar import bar
 from services.watch.page import page
 from services.watch.report import as_object, fails, print_report
-from services.watch.run import Advance, Options, Say, Tables, watch
+from services.watch.run import Options, Tables, watch
 
 
 def watch_files(
@@ -28,11 +27,11 @@ def watch_files(
     as_json: bool,
 ) -> int:
     """Watch, print, write the page; give the exit code: `FAILURE` when a condition of `fail_on` holds."""
-    with _progress() as (say, advance), Tables(say) as tables:
+    with bar() as shown, Tables(shown.say) as tables:
         opened = tables.open(predictions)
         beside = None if labels is None else tables.open(labels)
         usual = None if reference is None else tables.open(reference)
-        found = watch(opened, beside, usual, options, say=say, advance=advance)
+        found = watch(opened, beside, usual, options, say=shown.say, advance=shown.advance)
     held = fails(found, fail_on)
     if html is not None:
         try:
@@ -48,20 +47,3 @@ def watch_files(
     for one in held:
         print(f"weir: failed: {one}", file=sys.stderr)
     return FAILURE if held else OK
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Say, Advance]]:
-    """Show a bar on standard error, where somebody looks at it."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("opening", total=None)
-
-        def say(text: str) -> None:
-            bar.reset(task, description=text)
-
-        def advance(rows: int) -> None:
-            bar.advance(task, rows)
-
-        yield say, advance
