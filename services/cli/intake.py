@@ -28,7 +28,7 @@ def intake_try(
     json: Json = False,
 ) -> None:
     """Show line by line what would come out; send nothing. Exits with 1 when a line is refused."""
-    settings, _ = load_settings(config, namespace, bootstrap, data_dir)
+    settings, _ = load_settings(config, namespace, bootstrap, data_dir, asks=file is None)
     from services.intake.attempt import attempt
     from services.intake.load import load
 
