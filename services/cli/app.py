@@ -230,7 +230,7 @@ def watch(
     """Take tables of predictions and labels through the loop that runs live. Needs no Kafka, no server, no torch."""
     from services.cli.watch import watch_files
     from services.watch.columns import duration_ms
-    from services.watch.run import Options
+    from services.watch.reading import Options
 
     said = {
         "request_id": request_id, "at": at, "score": score, "prediction": prediction, "label": label,

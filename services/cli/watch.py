@@ -12,8 +12,10 @@ from rich.console import Console
 from schemas.errors import FAILURE, OK, WeirError
 from services.cli.bar import bar
 from services.watch.page import page
+from services.watch.reading import Options
 from services.watch.report import as_object, fails, print_report
-from services.watch.run import Options, Tables, watch
+from services.watch.run import watch
+from services.watch.tables import Tables
 
 
 def watch_files(

@@ -9,9 +9,11 @@ from typing import Any
 from schemas.measures import Drift
 from services.watch.columns import duration_ms
 from services.watch.page import page
+from services.watch.reading import Options
 from services.watch.report import as_object, fails, summary
-from services.watch.run import Options, Watched, held
+from services.watch.run import Watched
 from services.watch.run import watch as watch_tables
+from services.watch.tables import held
 
 
 class Report:

@@ -17,8 +17,10 @@ from sklearn.metrics import roc_auc_score
 
 from schemas.errors import WeirError
 from services.watch.columns import roles
+from services.watch.reading import Options
 from services.watch.report import as_object, fails, figures, notes
-from services.watch.run import Held, Options, Watched, watch
+from services.watch.run import Watched, watch
+from services.watch.tables import Held, Tables
 from tests.services.watch.tables import DAY_S, START_S, made
 
 
@@ -192,8 +194,6 @@ def test_columns_are_known_by_name() -> None:
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_files_give_what_memory_gives(kind: str, tmp_path: Path) -> None:
-    from services.watch.run import Tables
-
     table = made(7, 2_000)
     path = tmp_path / f"rows.{kind}"
     if kind == "csv":
@@ -265,8 +265,6 @@ def test_panes_are_bounded_and_typing_errors_named() -> None:
 
 
 def test_semicolons_separate_columns_too(tmp_path: Path) -> None:
-    from services.watch.run import Tables
-
     path = tmp_path / "rows.csv"
     pyarrow.csv.write_csv(made(7, 2_000), path, pyarrow.csv.WriteOptions(delimiter=";"))
     with Tables(lambda text: None) as tables:
