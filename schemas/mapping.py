@@ -198,6 +198,15 @@ class FileSource(Part):
     kind: Literal["file"]
 
 
+def _bare(path: str) -> str:
+    """Give the one spelling of a protected path: all of them begin at the document, with `$.` or without.
+
+    >>> _bare("$.user.id"), _bare("@key")
+    ('user.id', '@key')
+    """
+    return path.removeprefix("$.")
+
+
 class Protect(Part):
     """What must not leave the source as it is. Applied first of all, to events and to dead letters alike.
 
@@ -221,7 +230,8 @@ class Protect(Part):
     def _consistent(self) -> Protect:
         if self.hmac and self.key is None:
             raise ValueError("`hmac` needs `key`: env:NAME or file:PATH")
-        twice = sorted({path for path in self.paths if self.paths.count(path) > 1})
+        plain = [_bare(path) for path in self.paths]
+        twice = sorted({path for path in self.paths if plain.count(_bare(path)) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)}: protected in two ways; say one")
         return self
@@ -245,7 +255,7 @@ class Mapping(Part):
 
     @model_validator(mode="after")
     def _cursor_is_stored(self) -> Mapping:
-        if isinstance(self.source, SqlSource) and self.source.cursor in self.protect.paths:
+        if isinstance(self.source, SqlSource) and {self.source.cursor, "*"} & set(map(_bare, self.protect.paths)):
             raise ValueError(
                 f"the cursor {self.source.cursor!r} is protected, and a cursor has to be stored as it is: "
                 "take another column, a number or a time"

@@ -289,7 +289,8 @@ def _decimal(raw: Callable[[bytes, int], tuple[bytes, int]], schema: dict[str, A
         held, at = raw(body, at)
         unscaled = int.from_bytes(held, "big", signed=True)
         try:
-            return (unscaled / 10**scale if scale else unscaled), at
+            number = unscaled / 10**scale
+            return (number if scale else unscaled), at
         except OverflowError:
             raise BadAvro("a decimal beyond a double") from None
 

@@ -24,6 +24,8 @@ from services.intake.load import secret
 
 ALIAS = "weir_rows"
 BUSY_S = 5.0
+_MOST_DIGITS = 308
+"""A decimal beyond a double is no number that an event could carry, and written out it may take all the memory."""
 _PLACEHOLDERS = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric": ":1", "named": ":bound"}
 
 
@@ -177,7 +179,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return plain(float(value)) if value != value.to_integral_value() or not value.is_finite() else int(value)
+        if not value.is_finite() or value.adjusted() > _MOST_DIGITS:
+            return None
+        return plain(float(value)) if value != value.to_integral_value() else int(value)
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, timedelta):

@@ -96,7 +96,12 @@ class Mapper:
 
     def map(self, document: Any, about: Table[str, Any]) -> Mapped:
         """Protect and map. `about` has at least `time`, the record's own (ms); `op` `d` means that it was deleted."""
-        return self.map_protected(self.protection.apply(document), self.protection.apply_about(dict(about)))
+        try:
+            seen, known = self.protection.apply(document), self.protection.apply_about(dict(about))
+        except RecursionError:  # JSON may be nested deeper than rules can follow; nothing unprotected may be kept of it
+            refusal = Refusal("unreadable", "the document is nested too deeply to be protected, and is not kept")
+            return Mapped(None, {"time": about.get("time", 0)}, refusals=[refusal])
+        return self.map_protected(seen, known)
 
     def map_protected(self, document: Any, about: dict[str, Any]) -> Mapped:
         """Map what has been protected before: a dead letter that is tried again."""

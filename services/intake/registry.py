@@ -17,6 +17,8 @@ MAGIC, FRAME = 0, 5
 TIMEOUT_S = 10.0
 AGAIN_S = 60.0
 """After so long a schema that was unknown is asked for again: registries that copy one another lag."""
+NO_SUCH = (400, 404, 410, 422)
+"""Answers about the number itself: bytes that only look framed must not hold up all that comes after them."""
 DEPTH = 20
 """How far schemas may refer to others."""
 
@@ -90,7 +92,7 @@ class Registry:
             answer = httpx2.get(f"{self._url}{path}", auth=self._auth, timeout=TIMEOUT_S)
         except httpx2.HTTPError as error:
             raise Unanswered(f"the schema registry {self._url} does not answer: {error}") from None
-        if answer.status_code == 404:
+        if answer.status_code in NO_SUCH:
             raise UnknownSchema(f"the schema registry {self._url} has no {path}")
         if answer.status_code != 200:
             raise Unanswered(f"the schema registry {self._url} answers {answer.status_code} to {path}")

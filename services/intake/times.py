@@ -17,7 +17,7 @@ PER_MS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 DAY_MS = 86_400_000
 NEAR_MS, FAR_MS = 2 * 366 * DAY_MS, 5 * 366 * DAY_MS
 
-_MOST = Decimal(10) ** 24
+_MOST = 10**24
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -43,7 +43,7 @@ def to_ms(value: Any, unit: str, zone: tzinfo | None = None) -> int:
     """
     if unit == "iso":
         return _from_text(value, zone)
-    if type(value) is int:
+    if type(value) is int and abs(value) <= _MOST:  # one of thousands of digits could not even be told
         many, few = PER_MS[unit]
         return value * many // few
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
@@ -116,4 +116,6 @@ def _from_text(value: Any, zone: tzinfo | None) -> int:
 
 def _kind(value: Any) -> str:
     names = {bool: "true or false", str: "text", dict: "an object", list: "a list", type(None): "null"}
-    return names.get(type(value), "no such number" if isinstance(value, (float, Decimal)) else type(value).__name__)
+    return names.get(
+        type(value), "no such number" if isinstance(value, (int, float, Decimal)) else type(value).__name__
+    )

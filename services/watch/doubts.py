@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from services.watch.rows import made_at
 from services.watch.run import Watched
 from streams.measure.ledger import MEASURED, REGRESSED, SCORED, UNMEASURABLE
 
@@ -36,9 +37,9 @@ def _repeated(found: Watched) -> Iterator[str]:
 
 def _labels(found: Watched) -> Iterator[str]:
     events, horizon_ms = found.events, found.policy.horizon_ms
-    made: dict[str, int] = {}
-    for one in events.made:
-        made.setdefault(one.request_id, one.at_ms)
+    made = made_at(events)
+    if events.contradicted:
+        yield f"{events.contradicted:,} labels differ from a later row of the same request and time: it counts"
     waits = np.array([label.at_ms - made[label.request_id] for label in events.labels if label.request_id in made])
     count: Counter[str] = Counter()
     count["unknown"] = len(events.labels) - len(waits)

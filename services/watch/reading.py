@@ -15,7 +15,7 @@ from services.drift.column import is_serial
 from services.intake.load import load
 from services.intake.mapper import Mapper
 from services.watch import columns
-from services.watch.rows import Advance, Events, first_values, known_at_once, take
+from services.watch.rows import Advance, Events, first_values, known_at_once, last_row_stands, take
 from services.watch.tables import Source
 
 MAX_EVENT_BYTES: Final = 900_000
@@ -134,4 +134,5 @@ def read(how: Plan, predictions: Source, labels: Source | None, now_ms: int, adv
         take(events, "labels", labels.batches(how.label_columns, 8_192), how.labels, now_ms, advance)
     known_at_once(events)
     events.sort()
+    last_row_stands(events)
     return events

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 from msgspec.structs import replace
 
+from schemas.errors import USAGE, WeirError
 from schemas.event import encode
 from schemas.inputs import Label, Prediction, Role
 from services.intake.database import plain
@@ -73,6 +74,7 @@ class Events:
     labels: list[Label] = field(default_factory=list)
     refused: Refused = field(default_factory=Refused)
     rows: int = 0
+    contradicted: int = 0
 
     def add(self, one: Produced) -> None:
         """Add an event."""
@@ -97,7 +99,7 @@ def take(
     """Add the events of one table. `name` is what its rows are called in refusals."""
     number = 0
     for batch in batches:
-        for row in batch.to_pylist():
+        for row in _told(batch, batch.to_pylist):
             about = {"time": now_ms, "topic": name, "partition": 0, "offset": number}
             mapped = mapper.map({column: plain(value) for column, value in row.items()}, about)
             for one in mapped.events:
@@ -109,11 +111,21 @@ def take(
         advance(batch.num_rows)
 
 
+def _told(batch: pa.RecordBatch, give: Callable[[], Any]) -> Any:
+    try:
+        return give()
+    except (ArithmeticError, LookupError, ValueError, pa.ArrowException) as error:
+        times = [one.name for one in batch.schema if pa.types.is_temporal(one.type)] or batch.schema.names
+        raise WeirError(
+            f"column {' or '.join(times)} holds a time or a zone that there is not: {error}",
+            fix="correct it, or give it as numbers or ISO 8601 text",
+            code=USAGE,
+        ) from None
+
+
 def known_at_once(events: Events) -> None:
     """Give labels without a time (0) that of the first prediction of their request, or of the last of all."""
-    made: dict[str, int] = {}
-    for one in events.made:
-        made[one.request_id] = min(one.at_ms, made.get(one.request_id, one.at_ms))
+    made = made_at(events)
     last_ms = max(made.values(), default=0)
     labels = iter(range(len(events.labels)))
     for place, arrived in enumerate(events.arrived):
@@ -126,6 +138,36 @@ def known_at_once(events: Events) -> None:
             events.arrived[place] = arrived._replace(at_ms=label.at_ms, value=encode(label))
 
 
+def last_row_stands(events: Events) -> None:
+    """Leave out labels that a later row contradicts at the same moment, and count them; events are in order.
+
+    The join, which knows no rows, would choose one by its hash, and the reference another.
+    """
+    last: dict[tuple[str, str, str | None, str, int], int] = {}
+    odd: set[tuple[str, str, str | None, str, int]] = set()
+    keys = [(one.request_id, one.name, one.item, one.source, one.at_ms) for one in events.labels]
+    for number, (key, label) in enumerate(zip(keys, events.labels, strict=True)):
+        before = events.labels[last.get(key, number)]
+        if (before.op, before.label) != (label.op, label.label):
+            odd.add(key)
+        last[key] = number
+    if not odd:
+        return
+    kept = [key not in odd or last[key] == number for number, key in enumerate(keys)]
+    of_labels = iter(kept)
+    events.arrived = [one for one in events.arrived if one.topic != "labels" or next(of_labels)]
+    events.labels = [one for one, keeps in zip(events.labels, kept, strict=True) if keeps]
+    events.contradicted = kept.count(False)
+
+
+def made_at(events: Events) -> dict[str, int]:
+    """Give when each request was predicted: of several predictions the first stands."""
+    made: dict[str, int] = {}
+    for one in events.made:
+        made[one.request_id] = min(one.at_ms, made.get(one.request_id, one.at_ms))
+    return made
+
+
 def first_values(batches: Iterator[pa.RecordBatch], columns: Mapping[str, str]) -> dict[str, Any]:
     """Give, by role, the first value of a column that is not null; roles whose column has none are left out."""
     found: dict[str, Any] = {}
@@ -134,7 +176,7 @@ def first_values(batches: Iterator[pa.RecordBatch], columns: Mapping[str, str]) 
             if role not in found:
                 values = batch.column(column).drop_null()
                 if len(values):
-                    found[role] = plain(values[0].as_py())
+                    found[role] = plain(_told(batch.select([column]), values[0].as_py))
         if len(found) == len(columns):
             break
     return found
@@ -142,7 +184,7 @@ def first_values(batches: Iterator[pa.RecordBatch], columns: Mapping[str, str]) 
 
 def longest_wait_ms(events: Events) -> int:
     """Give the longest time from a prediction to a label of its request; 0 without any."""
-    made = {one.request_id: one.at_ms for one in events.made}
+    made = made_at(events)
     waits = (label.at_ms - made[label.request_id] for label in events.labels if label.request_id in made)
     return max(max(waits, default=0), 0)
 

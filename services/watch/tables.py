@@ -66,14 +66,27 @@ class Tables:
 
 def held(frame: Any, what: str) -> Held:
     """Give a data frame (pandas, polars, pyarrow: whatever speaks Arrow) as a table. Raises `WeirError` (usage)."""
-    if isinstance(frame, pa.Table):
-        return Held(frame)
-    if type(frame).__module__.partition(".")[0] == "pandas":
-        return Held(pa.Table.from_pandas(frame, preserve_index=False))
-    if hasattr(frame, "__arrow_c_stream__"):
-        return Held(pa.table(frame))
-    if isinstance(frame, Mapping):
-        return Held(pa.table(dict(frame)))
+    try:
+        table = _arrow(frame)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        said = " ".join(str(error).split())[:200]
+        fix = "give columns of one length and type each, every name once"
+        raise WeirError(f"{what} cannot be read as a table: {said}", fix=fix, code=USAGE) from None
+    if table is not None:
+        twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+        if twice:
+            raise WeirError(f"{what} has the column {twice[0]!r} twice", fix="name each column once", code=USAGE)
+        return Held(table)
     raise WeirError(
         f"{what} is a {type(frame).__name__}, which is no table", fix="give a data frame or an Arrow table", code=USAGE
     )
+
+
+def _arrow(frame: Any) -> pa.Table | None:
+    if isinstance(frame, pa.Table):
+        return frame
+    if type(frame).__module__.partition(".")[0] == "pandas":
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    if hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame)
+    return pa.table(dict(frame)) if isinstance(frame, Mapping) else None

@@ -13,7 +13,7 @@ from schemas.policy import DAY_MS, JoinPolicy
 from services.reference.rows import Rows
 from services.reference.run import learnt
 from services.watch.reading import Options, plan, read
-from services.watch.rows import Events, Made, outcomes
+from services.watch.rows import Events, Made, made_at, outcomes
 from services.watch.tables import Source
 
 LEAST_REFERENCE: Final = 200
@@ -69,7 +69,7 @@ def references_of(
 
 def _outcomes(events: Events, policy: JoinPolicy) -> dict[str, Any]:
     """Give each request's outcome as the join will: by the last label in time, or by silence."""
-    made = {one.request_id: one.at_ms for one in events.made}
+    made = made_at(events)
     in_time = [
         label
         for label in events.labels

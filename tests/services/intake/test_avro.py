@@ -197,6 +197,13 @@ def test_schemas_that_are_none(schema: Any) -> None:
         compile_schema(schema)
 
 
+def test_a_decimal_of_thousands_of_digits_is_refused() -> None:
+    decimal = compile_schema({"type": "bytes", "logicalType": "decimal", "precision": 9_999, "scale": 0})
+    assert decimal(b"\x10\x7f" + b"\xff" * 7) == 2**63 - 1
+    with pytest.raises(BadAvro, match="beyond a double"):
+        decimal(b"\x88\x27" + b"\x7f" * 2_500)
+
+
 def test_billions_of_nothing_take_no_memory() -> None:
     with pytest.raises(BadAvro, match="more than"):
         compile_schema({"type": "array", "items": "null"})(b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01")
@@ -223,6 +230,9 @@ def test_the_registry_is_asked_once_and_follows_references() -> None:
                 schemas.reader(number)
         with pytest.raises(Unanswered, match="401"):
             Registry(server.url, "user:wrong").reader(7)
+        for server.status in (400, 422):
+            with pytest.raises(UnknownSchema, match="has no"):
+                Registry(server.url, "user:pass:word").reader(2**32 - 1)
         server.status = 503
         with pytest.raises(Unanswered, match="503"):
             Registry(server.url, "user:pass:word").reader(7)

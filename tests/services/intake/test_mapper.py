@@ -299,3 +299,14 @@ def test_it_never_raises_never_leaks_and_gives_what_the_join_takes(
             assert [one.detail for one in repeated.refusals] == [one.detail for one in mapped.refusals]
     said += repr((mapped.skipped, mapped.document, mapped.about)).encode()
     assert MARK.encode() not in said
+
+
+def test_a_document_that_is_nested_too_deeply_to_be_protected_is_refused_and_not_kept() -> None:
+    deep = msgspec.json.decode(
+        b'{"id": "r", "y": 1, "a": ' + b"[" * 600 + b'"' + SECRET.encode() + b'"' + b"]" * 600 + b"}"
+    )
+    about = {**ABOUT, "key": SECRET}
+    mapped = one(label(), protect={"drop": ["a.b"]}).map(deep, about)
+    assert refused(mapped)[0] == "unreadable"
+    assert (mapped.document, mapped.about) == (None, {"time": NOW_MS})
+    assert len(one(label()).map(deep, about).events) == 1

@@ -67,6 +67,12 @@ def test_every_wrong_unit_is_named(said: str, right: str) -> None:
     assert caught.value.reason == "wrong_unit"
 
 
+def test_a_number_of_thousands_of_digits_is_a_bad_time() -> None:
+    for unit in UNITS:
+        with pytest.raises(BadTime, match="no such number"):
+            to_ms(10**4_299, unit)
+
+
 def test_an_old_time_is_no_wrong_unit() -> None:
     ten_years = NOW_MS - 10 * 366 * times.DAY_MS
     times.check(ten_years, "ms", ten_years, NOW_MS)

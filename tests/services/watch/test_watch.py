@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from schemas.errors import WeirError
+from schemas.errors import USAGE, WeirError
+from services.client import watch as watch_frames
 from services.watch.columns import roles
 from services.watch.reading import Options
 from services.watch.report import as_object, fails, figures, notes
@@ -270,3 +271,46 @@ def test_semicolons_separate_columns_too(tmp_path: Path) -> None:
     with Tables(lambda text: None) as tables:
         found = watch(tables.open(path), None, None, Options())
     assert len(found.events.made) == 2_000
+
+
+def test_of_labels_of_one_moment_the_last_row_stands_in_the_join_and_in_the_reference() -> None:
+    table = made(3, 2_000)
+    ids = [f"r{number}" for number in range(2_000)]
+    truth = table.column("label").to_pylist()
+    predictions = table.drop(["label"]).append_column("request_id", [ids])
+    twice = pa.table(
+        {"request_id": [one for one in ids for _ in (0, 1)], "label": [v for y in truth for v in (1 - y, y)]}
+    )
+    found, right = (run(predictions, labels) for labels in (twice, pa.table({"request_id": ids, "label": truth})))
+    assert since(found, "auc") == since(right, "auc")
+    assert found.references[""].error_rate == right.references[""].error_rate
+    assert not found.alarms
+    assert noted(found, "2,000 labels differ from a later row")
+
+
+def test_a_repeated_request_waits_for_its_label_from_its_first_prediction_on() -> None:
+    at = [START_S + 600 * number for number in range(1_000)]
+    ids = [f"r{number}" for number in range(1_000)]
+    again = [one + 30 * DAY_S for one in at]
+    predictions = pa.table({"request_id": ids * 2, "timestamp": at + again, "score": [0.25, 0.75] * 1_000})
+    labels = pa.table({"request_id": ids, "label_at": [one + 50 * 3_600 for one in at], "label": [0, 1] * 500})
+    found = run(predictions, labels)
+    assert found.policy.horizon_ms == 50 * 3_600_000
+    assert found.replayed.counters["labels.joined"] == 1_000
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"timestamp": [1, 2], "score": [0.5]},
+        {"timestamp": [1], "score": [2**70]},
+        pa.Table.from_arrays([pa.array([1]), pa.array([0.5]), pa.array([0.5])], names=["timestamp", "score", "score"]),
+        pa.table({"timestamp": pa.array([569_002_233_600], pa.timestamp("s")), "score": [0.5]}),
+        pa.table({"timestamp": pa.array([1], pa.timestamp("s", "Nowhere/X")), "score": [0.5]}),
+    ],
+    ids=["lengths", "large", "twice", "year 20000", "zone"],
+)
+def test_frames_that_are_no_tables_are_said_to_be_so(frame: object) -> None:
+    with pytest.raises(WeirError) as caught:
+        watch_frames(frame)
+    assert caught.value.code == USAGE
