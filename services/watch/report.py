@@ -112,6 +112,11 @@ def labelled(found: Watched, version: str) -> tuple[int, int]:
     return sum(one.get(LABELLED, COUNT) for one in sides), sum(one.get(N) for one in sides)
 
 
+def versions(found: Watched) -> set[str]:
+    """Give every version that predicted, those that could not be judged among them."""
+    return {version for version, _, _ in found.replayed.ledgers}
+
+
 def unmatched(found: Watched) -> int:
     """Count the labels that reach no prediction: of an unknown request, or later than the horizon."""
     counters = found.replayed.counters
@@ -130,6 +135,9 @@ def fails(found: Watched, conditions: Sequence[str]) -> list[str]:
         if condition == "alarm":
             if not found.references:
                 raise _untold(condition, "nothing was judged", found)
+            unjudged = sorted(versions(found) - found.references.keys())
+            if unjudged and not found.alarms:
+                raise _untold(condition, f"version {unjudged[0]} was not judged", found)
             if found.alarms:
                 count = len(found.alarms)
                 held.append(f"{count} alarm{'' if count == 1 else 's'}: {found.alarms[0].evidence.sentence}")
@@ -160,7 +168,7 @@ def _beyond(found: Watched, name: str, sign: str, bound: str) -> list[str]:
         fix = "give a number: auc<0.7"
         raise WeirError(f"--fail-on {name}{sign}{bound}: {bound} is no number", fix=fix, code=USAGE) from None
     held, told = [], 0
-    for version in found.references:
+    for version in sorted(versions(found)):
         one = next((figure.since for figure in figures(found, version) if figure.name == name), None)
         if one is None or one.value is None:
             continue
@@ -197,6 +205,7 @@ def as_object(found: Watched, held: Sequence[str]) -> dict[str, Any]:
         "silence": found.policy.on_timeout,
         "budget": found.bounds.budget,
         "versions": [_version(found, version) for version in found.references],
+        "not_judged": sorted(versions(found) - found.references.keys()),
         "alarms": [_alarm(one) for one in found.alarms],
         "requests": {name: count for name, count in sorted(replayed.counters.items()) if count},
         "notes": notes(found),

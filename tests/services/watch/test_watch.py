@@ -231,6 +231,18 @@ def test_a_limit_that_cannot_be_told_is_no_pass() -> None:
         assert raised.value.code == 2
 
 
+def test_a_version_that_was_not_judged_is_no_pass() -> None:
+    table = made(6, 4_000)
+    flipped = pa.array([1 - one if place >= 3_900 else one for place, one in enumerate(table["label"].to_pylist())])
+    two = table.set_column(2, "label", flipped).append_column("version", pa.array(["a"] * 3_900 + ["b"] * 100))
+    found = run(two)
+    assert as_object(found, [])["not_judged"] == ["b"]
+    [held] = fails(found, ["auc<0.5"])
+    assert held.startswith("auc of b is")
+    with pytest.raises(WeirError, match="version b was not judged"):
+        fails(found, ["alarm"])
+
+
 def test_what_a_report_does_not_say_is_said() -> None:
     table = made(1, 4_000)
     spoken = table.set_column(2, "label", pc.if_else(pc.equal(table["label"], 1), "yes", "no"))
