@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from schemas.event import decode, encode
 from schemas.lifecycle import Alert, Approval, Promote
@@ -16,24 +15,6 @@ from tests.services.api.serving import TOKEN, Asker
 from tests.services.api.story import MINUTE_MS, MODEL, PANES, ROLLOUT, WINDOW, metric
 
 pytestmark = [pytest.mark.browser, pytest.mark.kafka, pytest.mark.clickhouse]
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(chromium), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

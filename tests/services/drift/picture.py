@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from services.drift.page import page
 from services.drift.run import Drift, compare_files
+from tests.fixtures_chromium import FLAGS
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PICTURE = Path(__file__).parents[3] / "docs" / "img" / "drift.png"
 WIDTH, HEIGHT = 900, 1_050
 

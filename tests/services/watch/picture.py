@@ -12,7 +12,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from services.client import watch
-from tests.services.drift.picture import FLAGS, shoot
+from tests.fixtures_chromium import FLAGS
+from tests.services.drift.picture import shoot
 from tests.services.watch.tables import made
 
 PICTURE = Path(__file__).parents[3] / "docs" / "img" / "watch.png"
