@@ -12,6 +12,7 @@ from rich.console import Console
 
 from schemas.errors import FAILURE, OK, USAGE, WeirError
 from services.cli.bar import bar
+from services.cli.ending import end
 from services.drift.page import page
 from services.drift.parity import match_files, parity_fails
 from services.drift.parity_report import parity_as_object, print_parity
@@ -63,20 +64,14 @@ def drift(
             alpha=alpha, least=least, peers=peers, say=shown.say, tell=shown.teller("comparing"),
         )  # fmt: skip
     held = fails(found, fail_on)
-    if html is not None:
-        try:
-            html.write_text(page(found, held), encoding="utf-8")
-        except OSError as error:
-            raise WeirError(f"{html} cannot be written: {error.strerror}", fix="name another file") from None
-    if as_json:
-        print(json.dumps(as_object(found, held), allow_nan=False))
-    else:
-        print_table(found, Console(markup=False), top)
-        if html is not None:
-            print(f"report: {html}")
-    for one in held:
-        print(f"weir: failed: {one}", file=sys.stderr)
-    return FAILURE if held else OK
+    return end(
+        held,
+        html=html,
+        page=lambda: page(found, held),
+        as_json=as_json,
+        answer=lambda: as_object(found, held),
+        show=lambda: print_table(found, Console(markup=False), top),
+    )
 
 
 def _parity(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from schemas.errors import FAILURE, OK, WeirError
 from services.cli.bar import bar
+from services.cli.ending import end
 from services.watch.page import page
 from services.watch.reading import Options
 from services.watch.report import as_object, fails, print_report
@@ -35,17 +33,11 @@ def watch_files(
         usual = None if reference is None else tables.open(reference)
         found = watch(opened, beside, usual, options, say=shown.say, advance=shown.advance)
     held = fails(found, fail_on)
-    if html is not None:
-        try:
-            html.write_text(page(found, held), encoding="utf-8")
-        except OSError as error:
-            raise WeirError(f"{html} cannot be written: {error.strerror}", fix="name another file") from None
-    if as_json:
-        print(json.dumps(as_object(found, held), allow_nan=False))
-    else:
-        print_report(found, Console(markup=False))
-        if html is not None:
-            print(f"report: {html}")
-    for one in held:
-        print(f"weir: failed: {one}", file=sys.stderr)
-    return FAILURE if held else OK
+    return end(
+        held,
+        html=html,
+        page=lambda: page(found, held),
+        as_json=as_json,
+        answer=lambda: as_object(found, held),
+        show=lambda: print_report(found, Console(markup=False)),
+    )

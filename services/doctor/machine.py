@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 from schemas.errors import WeirError
@@ -55,22 +54,21 @@ def join_is_compiled(house: House) -> Iterator[Finding]:
 
 def edges_are_guarded(house: House) -> Iterator[Finding]:
     """What listens beyond this machine has no TLS of its own."""
-    beyond = 0
-    for name, host in (("api", house.settings.api.host), ("serve", house.settings.serve.host)):
-        try:
-            loopback = host == "localhost" or ip_address(host).is_loopback
-        except ValueError:
-            loopback = False
-        beyond += not loopback
-        if not loopback:
-            yield Finding(
-                "edges", "warn", f"{name} listens on {host}, without TLS of its own",
-                f"put a proxy with TLS before it, or set {name}.host to 127.0.0.1",
-            )  # fmt: skip
-    api = house.settings.api
-    if api.host not in ("localhost", "127.0.0.1", "::1") and not api.token.get_secret_value():
+    from services.api.auth import check_binding, is_loopback
+
+    beyond = [
+        (name, host)
+        for name, host in (("api", house.settings.api.host), ("serve", house.settings.serve.host))
+        if not is_loopback(host)
+    ]
+    for name, host in beyond:
         yield Finding(
-            "edges", "fail", f"api.host is {api.host} and there is no token: it will not start", "set WEIR_API__TOKEN"
-        )
+            "edges", "warn", f"{name} listens on {host}, without TLS of its own",
+            f"put a proxy with TLS before it, or set {name}.host to 127.0.0.1",
+        )  # fmt: skip
+    try:
+        check_binding(house.settings)
+    except WeirError as error:
+        yield Finding("edges", "fail", error.message, error.fix)
     if not beyond:
         yield Finding("edges", "ok", "the API and serving listen on this machine alone")

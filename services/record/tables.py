@@ -228,7 +228,7 @@ def migrate(settings: Settings) -> None:
 
     database = database_of(settings)
     tables, views = statements(database), view_statements(database)
-    digest = _digest(database)
+    digest = _digest(tables + views)
     client = connect(settings, database=False)
     try:
         before = _migrated(client, settings)
@@ -251,11 +251,12 @@ def migrate(settings: Settings) -> None:
 
 def is_migrated(client: HttpClient, settings: Settings) -> bool:
     """Say whether tables and views are as this program makes them. Raises `WeirError` as `migrate` does."""
-    return _migrated(client, settings) == _digest(database_of(settings))
+    database = database_of(settings)
+    return _migrated(client, settings) == _digest(statements(database) + view_statements(database))
 
 
-def _digest(database: str) -> str:
-    return xxhash.xxh3_128_hexdigest("\n".join(statements(database) + view_statements(database)).encode())
+def _digest(made: list[str]) -> str:
+    return xxhash.xxh3_128_hexdigest("\n".join(made).encode())
 
 
 def _migrated(client: HttpClient, settings: Settings) -> str | None:

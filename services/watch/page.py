@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 
 from schemas.measures import Drift, Metric
 from services.drift.page import STYLE, picture
-from services.watch.report import CONTROLS, figures, grouped, labelled, moment, notes, span, streams, summary
+from services.watch.report import Figure, figures, grouped, labelled, moment, notes, parts, span, streams, summary
 from services.watch.run import WINDOW_PANES, Watched
-from streams.judge.compare import Cell
+from streams.judge.compare import Cell, cell_names
 from streams.measure.ledger import FEATURE, Ledger
 from streams.measure.reference import Cut, Numeric, cuts
 
@@ -71,12 +70,7 @@ def _version(found: Watched, version: str) -> str:
     share = f"{with_label / rows:.1%} of {rows:,} predictions are labelled" if rows else "no predictions"
     title = f"<h2>Version {escape(version)}</h2>" if version else "<h2>Figures</h2>"
     told = figures(found, version)
-    table = "".join(
-        f"<tr><td>{escape(one.name)}</td><td>{span(one.before)}</td><td>{span(one.since)}</td>"
-        f"<td>{'–' if one.since is None else f'{one.since.n:,}'}</td>"
-        f'<td class="{_CLASS.get(one.verdict, "")}">{one.verdict}</td></tr>'
-        for one in told
-    )
+    table = "".join(f"<tr>{_told(one)}</tr>" for one in told)
     head = "<tr><th>metric</th><th>reference</th><th>since</th><th>n since</th><th></th></tr>"
     curves = "".join(_curve(found, version, one.name) for one in told[:DRAWN])
     return f"""<section class="wide">{title}<p>{reference.n:,} rows are the reference; judged from
@@ -88,17 +82,20 @@ def _version(found: Watched, version: str) -> str:
 _CLASS = {"worse": "drift", "better": "steady", "moved": "slight"}
 
 
+def _told(one: Figure) -> str:
+    n = "–" if one.since is None else f"{one.since.n:,}"
+    verdict = f'<td class="{_CLASS.get(one.verdict, "")}">{one.verdict}</td>'
+    return f"<td>{escape(one.name)}</td><td>{span(one.before)}</td><td>{span(one.since)}</td><td>{n}</td>{verdict}"
+
+
 def _slices(found: Watched, version: str) -> str:
-    parts = sorted({part for name, part, _ in found.replayed.ledgers if name == version and part})
-    if not parts:
+    rows = [
+        f"<tr><td>{escape(part)}</td>{_told(one)}</tr>"
+        for part in parts(found, version)
+        for one in figures(found, version, part)[:2]
+    ]
+    if not rows:
         return ""
-    rows = []
-    for part in parts:
-        for one in figures(found, version, part)[:2]:
-            verdict = f'<td class="{_CLASS.get(one.verdict, "")}">{one.verdict}</td>'
-            n = "–" if one.since is None else f"{one.since.n:,}"
-            cells = f"<td>{span(one.before)}</td><td>{span(one.since)}</td><td>{n}</td>{verdict}"
-            rows.append(f"<tr><td>{escape(part)}</td><td>{one.name}</td>{cells}</tr>")
     head = "<tr><th>slice</th><th>metric</th><th>reference</th><th>since</th><th>n since</th><th></th></tr>"
     note = '<p class="quiet">Each interval by itself: of many slices some are apart by chance.</p>'
     return (
@@ -143,7 +140,7 @@ def _columns(found: Watched, version: str) -> str:
     reference = found.references[version]
     since = found.replayed.ledgers.get((version, "", True), Ledger())
     bins = cuts(reference)
-    order = [one.stream for one in streams(found) if one.version == version and not one.stream.startswith(CONTROLS)]
+    order = [one.stream for one in streams(found) if one.version == version]
     rank = {stream.removeprefix("feature:"): place for place, stream in enumerate(order)}
     drawn = []
     for name in sorted(bins, key=lambda name: (rank.get(name, len(rank)), name))[:PICTURED]:
@@ -158,17 +155,15 @@ def _columns(found: Watched, version: str) -> str:
 
 def _cells(cut: Cut, before: Sequence[int], since: Ledger, vector: str) -> list[Cell]:
     if isinstance(cut, Numeric):
-        ends = [cut.least, *cut.edges, cut.greatest]
-        inner = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(ends)]
-        names = [*inner, "missing", f"below {cut.least:.4g}", f"above {cut.greatest:.4g}"]
-        size = len(inner)
+        names = [*cell_names(cut.edges, cut.least, cut.greatest), "missing"]
+        size = len(cut.edges) + 1
         order = [size + 1, *range(size), size + 2, size]
     else:
         names = [*cut.index, "missing", "unseen"]
         order = list(range(len(names)))
     counts = since.cells.get(vector, {})
-    known = [before[place] if place < len(before) else 0 for place in range(len(names))]
-    found = [(names[place], known[place], counts.get(place, 0)) for place in order]
+    known = dict(enumerate(before))
+    found = [(name, known.get(place, 0), counts.get(place, 0)) for name, place in zip(names, order, strict=True)]
     return [cell for cell in found if cell[1] or cell[2]]
 
 
@@ -220,10 +215,10 @@ def _curve(found: Watched, version: str, name: str) -> str:
 
 
 def _refused(found: Watched) -> str:
-    counts = found.events.refused.counts + found.replayed.dead
-    if not counts and not found.left_out:
+    refused = found.refused
+    if not refused.counts and not found.left_out:
         return ""
-    lines = [f"{count:,} rows: {reason}" for reason, count in counts.most_common()]
-    lines += [*found.events.refused.examples, *found.replayed.dead_examples]
+    lines = [f"{count:,} rows: {reason}" for reason, count in refused.counts.most_common()]
+    lines += refused.examples
     lines += [f"column {name}: left out, {why}" for name, why in found.left_out]
     return f"<section><h2>Refused and left out</h2>{''.join(f'<p>{escape(line)}</p>' for line in lines)}</section>"

@@ -108,17 +108,17 @@ _OF_LABELS: Final = ("label", "label_at", "label_id")
 def _is_unique(table: Source, name: str | None) -> bool:
     if name is None:
         return True
-    column = pa.chunked_array(
-        [batch.column(0) for batch in table.batches([name], 1 << 16)], table.schema.field(name).type
-    )
+    column = _column(table, name)
     return bool(pc.count_distinct(column).as_py() == len(column) - column.null_count)
 
 
 def _is_serial(table: Source, name: str) -> bool:
-    kind = table.schema.field(name).type
-    if not pa.types.is_integer(kind):
-        return False
-    return is_serial(pa.chunked_array([batch.column(0) for batch in table.batches([name], 1 << 16)], kind))
+    return bool(pa.types.is_integer(table.schema.field(name).type)) and is_serial(_column(table, name))
+
+
+def _column(table: Source, name: str) -> pa.ChunkedArray:
+    batches = table.batches([name], 1 << 16)
+    return pa.chunked_array([batch.column(0) for batch in batches], table.schema.field(name).type)
 
 
 def _firsts(table: Source, found: columns.Roles, roles: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,7 +18,7 @@ from schemas.measures import Drift, Measures, Metric
 from schemas.policy import JoinPolicy
 from schemas.records import DeadLetter
 from schemas.settings import Settings
-from services.watch.rows import Arrived
+from services.watch.rows import Advance, Arrived, Refused
 from streams.join.admission import JoinBounds
 from streams.join.processor import JoinProcessor
 from streams.judge.bounds import JudgeBounds
@@ -30,12 +30,9 @@ from streams.runtime.records import Records
 
 SPANS: Final = 4
 """Into how many steps a pane's time is cut."""
-STILL_MS: Final = 60_000
-EXAMPLES: Final = 5
 
 Where = tuple[str, str, bool]
 """(version, slice, whether its pane begins at or after the version's cut)."""
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +45,12 @@ class Heard:
 
 @dataclass(slots=True)
 class Replayed:
-    """What the loop said: figures of closed panes, drift, dead letters by reason, what became of requests."""
+    """What the loop said: figures of closed panes, drift, dead letters, what became of requests."""
 
     metrics: list[Metric] = field(default_factory=list)
     drifts: list[Drift] = field(default_factory=list)
     ledgers: dict[Where, Ledger] = field(default_factory=dict)
-    dead: Counter[str] = field(default_factory=Counter)
-    dead_examples: list[str] = field(default_factory=list)
+    dead: Refused = field(default_factory=Refused)
     counters: Mapping[str, int] = field(default_factory=dict)
     clock_ms: int = 0
 
@@ -118,17 +114,18 @@ class _Loop:
     def step(self, arrived: Sequence[Arrived], said: Sequence[Control], clock_ms: int) -> None:
         """Take one step of the join, and one of the judge behind it."""
         inputs: dict[str, Records] = {}
-        control = [(clock_ms, b"", encode(event)) for event in said]
-        for at_ms, key, value in control:
-            self._append(inputs, "control", at_ms, key, value)
+        for event in said:
+            self._append(inputs, "control", clock_ms, b"", encode(event))
         for one in arrived:
             self._append(inputs, one.topic, one.at_ms, one.key, one.value)
         stepped = self._join.step(self._joined, Batch(0, self._number, inputs), clock_ms)
         self.found.counters = stepped.counters
-        passed: dict[str, Records] = {"control": inputs["control"]} if control else {}
+        passed: dict[str, Records] = {"control": inputs["control"]} if said else {}
         for output in _told(stepped.outputs):
             if output.topic == "dead-letters":
-                self._bury(decode(output.value, DeadLetter))
+                letter = decode(output.value, DeadLetter)
+                about = letter.request_id or letter.topic
+                self.found.dead.add(about, letter.reason, f"{letter.reason}: {letter.detail}")
             elif output.topic in ("measures", "trials"):
                 self._append(passed, output.topic, clock_ms, output.key, output.value)
                 if output.topic == "measures":
@@ -154,11 +151,6 @@ class _Loop:
             if pane.role == "primary":
                 where = pane.version, pane.slice, pane.pane_ms >= self._cuts.get(pane.version, 0)
                 self.found.ledgers.setdefault(where, Ledger()).add_flat(pane.cells)
-
-    def _bury(self, letter: DeadLetter) -> None:
-        self.found.dead[letter.reason] += 1
-        if len(self.found.dead_examples) < EXAMPLES:
-            self.found.dead_examples.append(f"{letter.request_id or letter.topic}: {letter.reason}: {letter.detail}")
 
 
 def _told(outputs: Sequence[Output]) -> list[Output]:

@@ -117,6 +117,11 @@ def versions(found: Watched) -> set[str]:
     return {version for version, _, _ in found.replayed.ledgers}
 
 
+def parts(found: Watched, version: str) -> list[str]:
+    """Give the slices of a version, by name."""
+    return sorted({part for name, part, _ in found.replayed.ledgers if name == version and part})
+
+
 def unmatched(found: Watched) -> int:
     """Count the labels that reach no prediction: of an unknown request, or later than the horizon."""
     counters = found.replayed.counters
@@ -130,7 +135,7 @@ def fails(found: Watched, conditions: Sequence[str]) -> list[str]:
     cannot be told: silence of what was not looked at is no pass.
     """
     held = []
-    known = {one.stream for one in found.last.values() if not one.stream.startswith(CONTROLS)}
+    known = {one.stream for one in streams(found)}
     for condition in conditions:
         if condition == "alarm":
             if not found.references:
@@ -142,7 +147,7 @@ def fails(found: Watched, conditions: Sequence[str]) -> list[str]:
                 count = len(found.alarms)
                 held.append(f"{count} alarm{'' if count == 1 else 's'}: {found.alarms[0].evidence.sentence}")
         elif condition == "refused":
-            refused = sum(found.events.refused.counts.values()) + sum(found.replayed.dead.values())
+            refused = found.refused.counts.total()
             if refused:
                 held.append(f"{refused:,} rows were refused")
         elif limit := _LIMIT.match(condition):
@@ -188,7 +193,7 @@ def _untold(condition: str, why: str, found: Watched) -> WeirError:
 
 def as_object(found: Watched, held: Sequence[str]) -> dict[str, Any]:
     """Give everything as plain data; what cannot be told is null."""
-    events, replayed = found.events, found.replayed
+    events = found.events
     return {
         "v": VERSION,
         "model": found.model,
@@ -196,8 +201,8 @@ def as_object(found: Watched, held: Sequence[str]) -> dict[str, Any]:
         "predictions": len(events.made),
         "labels": len(events.labels),
         "labels_unmatched": unmatched(found),
-        "refused": dict(sorted((events.refused.counts + replayed.dead).items())),
-        "refused_examples": [*events.refused.examples, *replayed.dead_examples],
+        "refused": dict(sorted(found.refused.counts.items())),
+        "refused_examples": found.refused.examples,
         "read_as": found.roles,
         "left_out": [{"column": name, "why": why} for name, why in found.left_out],
         "pane_ms": found.pane_ms,
@@ -207,7 +212,7 @@ def as_object(found: Watched, held: Sequence[str]) -> dict[str, Any]:
         "versions": [_version(found, version) for version in found.references],
         "not_judged": sorted(versions(found) - found.references.keys()),
         "alarms": [_alarm(one) for one in found.alarms],
-        "requests": {name: count for name, count in sorted(replayed.counters.items()) if count},
+        "requests": {name: count for name, count in sorted(found.replayed.counters.items()) if count},
         "notes": notes(found),
         "failed": list(held),
         "seconds": round(found.seconds, 2),
@@ -217,16 +222,16 @@ def as_object(found: Watched, held: Sequence[str]) -> dict[str, Any]:
 def _version(found: Watched, version: str) -> dict[str, Any]:
     reference = found.references[version]
     with_label, rows = labelled(found, version)
-    parts = sorted({part for name, part, _ in found.replayed.ledgers if name == version and part})
+    told = figures(found, version)
     return {
         "version": version,
         "reference": {"id": reference.id, "rows": reference.n, "learnt_from": reference.learnt_from},
         "judged_from_ms": found.cuts[version],
         "predictions": rows,
         "labelled": with_label,
-        "metrics": [_figure(one) for one in figures(found, version)],
-        "series": {one.name: _series(found, version, one.name) for one in figures(found, version)[:SHOWN]},
-        "slices": {part: [_figure(one) for one in figures(found, version, part)] for part in parts},
+        "metrics": [_figure(one) for one in told],
+        "series": {one.name: _series(found, version, one.name) for one in told[:SHOWN]},
+        "slices": {part: [_figure(one) for one in figures(found, version, part)] for part in parts(found, version)},
         "streams": [_stream(one) for one in streams(found) if one.version == version],
     }
 
@@ -283,7 +288,7 @@ def notes(found: Watched) -> list[str]:
 
 def summary(found: Watched) -> str:
     """Say in a line what was found."""
-    judged = len([one for one in found.last.values() if not one.stream.startswith(CONTROLS)])
+    judged = len(streams(found))
     raised = grouped(found)
     what = ", ".join(dict.fromkeys(one.stream for one, _ in raised))
     if not found.references:
@@ -314,11 +319,11 @@ def print_report(found: Watched, console: Console, top: int = SHOWN) -> None:
         console.print(Text("alarm ", "bold red").append(line + again, "default"))
     if len(raised) > top:
         console.print(f"… and {len(raised) - top} more streams (--html, --json)", highlight=False)
-    refused = events.refused.counts + found.replayed.dead
-    if refused:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.most_common())
+    refused = found.refused
+    if refused.counts:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.counts.most_common())
         console.print(Text(f"refused: {reasons}", "yellow"))
-        for example in (*events.refused.examples, *found.replayed.dead_examples)[:3]:
+        for example in refused.examples[:3]:
             console.print(f"  {example}", highlight=False)
     for note in notes(found):
         console.print(Text(f"note: {note}", "yellow"))

@@ -19,7 +19,7 @@ from schemas.policy import DAY_MS, HOUR_MS, MINUTE_MS, JoinPolicy
 from schemas.settings import Settings
 from services.watch.reading import Options, plan, read
 from services.watch.replay import Replayed, replay
-from services.watch.rows import Advance, Events, Made, longest_wait_ms
+from services.watch.rows import Advance, Events, Made, Refused, longest_wait_ms
 from services.watch.tables import Say, Source
 from services.watch.usual import references_of
 from streams.join.columns.warm import warm
@@ -64,6 +64,12 @@ class Watched:
     def last(self) -> dict[tuple[str, str, str], Drift]:
         """By version, slice and stream: what was said last."""
         return {(one.version, one.slice, one.stream): one for one in self.replayed.drifts}
+
+    @property
+    def refused(self) -> Refused:
+        """Rows of which no event came, and events that the join could not use."""
+        read, dead = self.events.refused, self.replayed.dead
+        return Refused(read.counts + dead.counts, [*read.examples, *dead.examples])
 
     def series(self, version: str, metric: str) -> list[Metric]:
         """Give the realised figures of a version's panes, in order, each as it was corrected last."""
@@ -117,7 +123,7 @@ def watch(
     until_ms = events.arrived[-1].at_ms + pane_ms + bounds.grace_ms
     if not options.negative:
         # Silence says nothing, so that nothing is lost by waiting for all of it.
-        until_ms += policy.wait_ms + policy.lateness_ms + 2 * pane_ms
+        until_ms += policy.wait_ms + 2 * pane_ms
     until_ms += bounds.live_ms  # by then every correction has been told
     settings = Settings.model_construct()
     replayed = replay(

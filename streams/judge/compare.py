@@ -86,7 +86,7 @@ def compare_numbers(name: str, reference: Floats, current: Floats, *, count: int
     edges = edges_of(finite, count)
     least, greatest = (float(finite[0]), float(finite[-1])) if len(finite) else (math.inf, -math.inf)
     rows = [_in_cells(a, edges, least, greatest), _in_cells(c, edges, least, greatest)]
-    names = _names(edges, least, greatest)
+    names = cell_names(edges, least, greatest)
     cells = [(name, *pair) for name, *pair in zip(names, *rows, strict=True)]
     cells.append(("missing", missing_n, missing_m))
     width = spread(finite)
@@ -205,7 +205,8 @@ def _in_cells(values: Floats, edges: Sequence[float], least: float, greatest: fl
     return [bounds[0], *np.diff(bounds).tolist(), len(values) - bounds[-1]]
 
 
-def _names(edges: Sequence[float], least: float, greatest: float) -> list[str]:
+def cell_names(edges: Sequence[float], least: float, greatest: float) -> list[str]:
+    """Name the cells of a reference: below its range, the inner ones, above it."""
     if least > greatest:
         return ["below", "any number", "above"]
     inner = [f"{low:.4g} to {high:.4g}" for low, high in zip([least, *edges], [*edges, greatest], strict=True)]

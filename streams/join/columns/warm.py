@@ -37,7 +37,7 @@ def warm_until(stop: threading.Event) -> bool:
     Compiling cannot be interrupted, so a process of its own does it, which can.
     """
     if not is_ready():
-        _tell()
+        _log.info("compiling", what="the join", once="for this machine and version", takes="some twenty seconds of CPU")
         making = subprocess.Popen([sys.executable, "-m", "streams.join.columns"], stdout=subprocess.DEVNULL)
         while making.poll() is None:
             if stop.wait(POLL_S):
@@ -46,10 +46,6 @@ def warm_until(stop: threading.Event) -> bool:
                 return False
     warm()
     return True
-
-
-def _tell() -> None:
-    _log.info("compiling", what="the join", once="for this machine and version", takes="some twenty seconds of CPU")
 
 
 def warm() -> float:
